@@ -1,0 +1,98 @@
+"""LoRA weights as values, and what one does with them: apply, merge, flatten, check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypernet.config import LoraSpec
+
+
+class InvalidLoraError(ValueError):
+    """LoRA weights that must not reach a model: wrong shape, wrong dtype, not finite, or absurdly large."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraWeights:
+    """One adapter. Layers are stacked, so that a module is two tensors whatever the depth.
+
+    Attributes:
+        spec: shapes and scale.
+        a: module name -> A, [layers, rank, in].
+        b: module name -> B, [layers, out, rank]. The adapted layer adds scaling * B A x.
+    """
+
+    spec: LoraSpec
+    a: Mapping[str, Tensor]
+    b: Mapping[str, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(t.nbytes for t in (*self.a.values(), *self.b.values()))
+
+    def to(self, dtype: torch.dtype) -> LoraWeights:
+        """The same adapter in another dtype."""
+        return LoraWeights(
+            self.spec,
+            {name: t.to(dtype) for name, t in self.a.items()},
+            {name: t.to(dtype) for name, t in self.b.items()},
+        )
+
+    def flatten(self) -> Tensor:
+        """All numbers in one contiguous vector: per module of the spec, A then B. [num_parameters]."""
+        parts = [t for m in self.spec.modules for t in (self.a[m.name], self.b[m.name])]
+        return torch.cat([t.reshape(-1) for t in parts])
+
+    @classmethod
+    def unflatten(cls, spec: LoraSpec, flat: Tensor) -> LoraWeights:
+        """Views into a vector made by `flatten`.
+
+        Raises:
+            InvalidLoraError: the vector's length is not the spec's.
+        """
+        if flat.shape != (spec.num_parameters,):
+            raise InvalidLoraError(
+                f"flat adapter has shape {tuple(flat.shape)}, the LoRA spec needs ({spec.num_parameters},)"
+            )
+        a: dict[str, Tensor] = {}
+        b: dict[str, Tensor] = {}
+        start = 0
+        for m in spec.modules:
+            for out, shape in (
+                (a, (spec.num_layers, spec.rank, m.in_features)),
+                (b, (spec.num_layers, m.out_features, spec.rank)),
+            ):
+                size = shape[0] * shape[1] * shape[2]
+                out[m.name] = flat[start : start + size].view(shape)
+                start += size
+        return cls(spec, a, b)
+
+    def validate(self, max_abs: float = 1e3) -> None:
+        """Check names, shapes, dtype and numbers before anything reaches an engine.
+
+        Raises:
+            InvalidLoraError: naming the tensor that is wrong.
+        """
+        spec = self.spec
+        names = {m.name for m in spec.modules}
+        if set(self.a) != names or set(self.b) != names:
+            raise InvalidLoraError(f"modules are {sorted(self.a)}, the LoRA spec needs {sorted(names)}")
+        for m in spec.modules:
+            for kind, tensor, shape in (
+                ("A", self.a[m.name], (spec.num_layers, spec.rank, m.in_features)),
+                ("B", self.b[m.name], (spec.num_layers, m.out_features, spec.rank)),
+            ):
+                if tuple(tensor.shape) != shape:
+                    raise InvalidLoraError(f"{m.name}.{kind} has shape {tuple(tensor.shape)}, needs {shape}")
+                if not tensor.is_floating_point():
+                    raise InvalidLoraError(f"{m.name}.{kind} has dtype {tensor.dtype}, needs floating point")
+                if not bool((tensor.abs() <= max_abs).all()):  # False for NaN as well
+                    raise InvalidLoraError(f"{m.name}.{kind} has values that are not finite or above {max_abs}")
+
+    def delta(self, module: str) -> Tensor:
+        """What merging adds to the base weight of `module`: scaling * B A. [layers, out, in]."""
+        return self.spec.scaling * (self.b[module] @ self.a[module])
