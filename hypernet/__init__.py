@@ -1,0 +1,1 @@
+"""Text-to-LoRA: a hypernetwork that writes LoRA adapters from task descriptions."""

@@ -70,7 +70,7 @@ class HypernetConfig(Record):
 
     lora: LoraSpec
     variant: Literal["L", "L-rank", "M", "S"]
-    """What one head emits: A and B at once (L), one rank of both (L-rank), A or B (M), one rank of either (S)."""
+    """What one head emits: A and B at once (L), one rank of both (L-rank), A or B (M), one rank of one (S)."""
     embedding_size: int = Field(gt=0)
     """Length e of a description's embedding."""
     latent_size: int = Field(default=128, gt=0, multiple_of=4)

@@ -1,0 +1,1 @@
+"""The online adapter-generation inference server."""

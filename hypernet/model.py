@@ -1,0 +1,224 @@
+"""The Text-to-LoRA hypernetwork: description embeddings in, whole LoRA adapters out, in one batched pass.
+
+Charakorn et al. 2025 (arXiv 2506.06105), section 3. One forward covers N
+descriptions x M modules x L layers; the variants differ only in what one head
+emits and in what tells the head which part it is writing (`HypernetConfig.variant`).
+
+Shape letters in the comments: N descriptions, M modules, L layers, r rank,
+e embedding, d latent, h head input.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
+from hypernet.lora import LoraWeights
+
+HARMLESS_GAIN = 0.1
+"""How much smaller than Kaiming the shared A/B bias of M and S starts. Their B cannot start at
+zero while A does not, so delta W starts at bias times bias: this makes it negligible."""
+
+
+class LoraBatch(NamedTuple):
+    """N adapters at once: module name -> A [N, L, r, in] and B [N, L, out, r]."""
+
+    a: dict[str, Tensor]
+    b: dict[str, Tensor]
+
+    def split(self, spec: LoraSpec) -> list[LoraWeights]:
+        """One `LoraWeights` per description (views)."""
+        count = next(iter(self.a.values())).shape[0]
+        return [
+            LoraWeights(spec, {m: t[i] for m, t in self.a.items()}, {m: t[i] for m, t in self.b.items()})
+            for i in range(count)
+        ]
+
+
+class Anchor(nn.Module):
+    """Frozen per-weight constants shaped like one LoRA: an offset, a library's mean or its deviation."""
+
+    def __init__(self, spec: LoraSpec) -> None:
+        super().__init__()
+        self.A, self.B = nn.Module(), nn.Module()
+        for m in spec.modules:
+            self.A.register_buffer(m.name, torch.zeros(spec.num_layers, spec.rank, m.in_features))
+            self.B.register_buffer(m.name, torch.zeros(spec.num_layers, m.out_features, spec.rank))
+
+    def a(self, module: str) -> Tensor:
+        """[L, r, in]."""
+        return self.A.get_buffer(module)
+
+    def b(self, module: str) -> Tensor:
+        """[L, out, r]."""
+        return self.B.get_buffer(module)
+
+
+class Hypernet(nn.Module):
+    """Writes LoRA adapters from description embeddings.
+
+    Args:
+        config: the architecture; its `lora` fixes every output shape.
+    """
+
+    def __init__(self, config: HypernetConfig) -> None:
+        super().__init__()
+        self.config = config
+        spec, d, p = config.lora, config.latent_size, config.dropout
+        self.task = nn.Sequential(nn.Linear(config.embedding_size, d // 2), nn.LayerNorm(d // 2))
+        self.depth = nn.Sequential(nn.Embedding(spec.num_layers, d // 4), nn.LayerNorm(d // 4))
+        self.kind = nn.Sequential(nn.Embedding(len(spec.modules), d // 4), nn.LayerNorm(d // 4))
+        self.mixer = nn.Sequential(nn.Dropout(p), *_two_linears(d, d, p))
+        self.block1 = nn.Sequential(nn.LayerNorm(d), *_two_linears(d, d, p))
+        self.block2 = nn.Sequential(nn.LayerNorm(d), *_two_linears(d, d, p))
+        self.block3 = nn.Sequential(nn.LayerNorm(d), *_two_linears(d, config.head_input_size, p))
+        self.heads = nn.ModuleDict(
+            {
+                m.name: nn.Linear(config.head_input_size, self._head_size(m), config.head_bias)
+                for m in spec.modules
+            }
+        )
+        if self.tells_a_from_b:
+            self.part = nn.ParameterDict({m.name: nn.Parameter(torch.randn(2, d)) for m in spec.modules})
+            self.part_norm = nn.LayerNorm(d)
+        if self.one_rank_at_a_time and config.rank_position == "learned":
+            self.rank = nn.Sequential(nn.Embedding(spec.rank, d), nn.LayerNorm(d))
+        if config.output == "offset":
+            self.offset = Anchor(spec)
+        if config.output == "z_score":
+            self.mean, self.deviation = Anchor(spec), Anchor(spec)
+        self.reset_heads()
+
+    @property
+    def tells_a_from_b(self) -> bool:
+        """M and S write A and B through one head and need to be told which."""
+        return self.config.variant in ("M", "S")
+
+    @property
+    def one_rank_at_a_time(self) -> bool:
+        """S, and the rank-wise L, write one rank through one head and need to be told which."""
+        return self.config.variant in ("S", "L-rank")
+
+    def _head_size(self, m: ModuleShape) -> int:
+        size = max(m.in_features, m.out_features) if self.tells_a_from_b else m.in_features + m.out_features
+        return size if self.one_rank_at_a_time else size * self.config.lora.rank
+
+    def _head(self, m: ModuleShape) -> nn.Linear:
+        head = self.heads[m.name]
+        assert isinstance(head, nn.Linear)
+        return head
+
+    @torch.no_grad()
+    def reset_heads(self) -> None:
+        """Bias-HyperInit: zero weights, the bias a LoRA's own start, so training begins as a plain LoRA.
+
+        L starts with Kaiming A and B = 0, so delta W = 0. M and S share one bias
+        between A and B; see `HARMLESS_GAIN`. Without a head bias (where an offset or
+        a z-score carries the start) the heads are small random instead: zero weights
+        and no bias would leave both factors at zero, where no gradient flows.
+        """
+        for m in self.config.lora.modules:
+            head = self._head(m)
+            bound = m.in_features**-0.5  # Kaiming-uniform with a = sqrt(5), as nn.Linear and PEFT have it
+            if not self.config.head_bias:
+                nn.init.normal_(head.weight, std=1e-3)
+                continue
+            nn.init.zeros_(head.weight)
+            if self.tells_a_from_b:
+                nn.init.uniform_(head.bias, -HARMLESS_GAIN * bound, HARMLESS_GAIN * bound)
+            else:
+                ranks = 1 if self.one_rank_at_a_time else self.config.lora.rank
+                nn.init.uniform_(head.bias[: ranks * m.in_features], -bound, bound)
+                nn.init.zeros_(head.bias[ranks * m.in_features :])
+
+    def forward(self, embeddings: Tensor) -> LoraBatch:
+        """Write one adapter per row.
+
+        Args:
+            embeddings: [N, e], as `Encoder.encode` gives them.
+
+        Returns:
+            A [N, L, r, in] and B [N, L, out, r] per module.
+        """
+        h1 = self._trunk(embeddings)  # [N, M, L, d]
+        a: dict[str, Tensor] = {}
+        b: dict[str, Tensor] = {}
+        for i, m in enumerate(self.config.lora.modules):
+            x = self._parts(h1[:, i], m.name)  # [N, L, (A|B), (r), d]
+            y = self._head(m)(self.block3(x))  # [N, L, (A|B), (r), out]
+            a[m.name], b[m.name] = self._finish(m, *self._cut(m, y))
+        return LoraBatch(a, b)
+
+    def _trunk(self, embeddings: Tensor) -> Tensor:
+        """[N, e] -> h1 [N, M, L, d]."""
+        spec = self.config.lora
+        n, m, layers = embeddings.shape[0], len(spec.modules), spec.num_layers
+        device = embeddings.device
+        task = self.task(embeddings)[:, None, None].expand(n, m, layers, -1)  # [N, M, L, d/2]
+        depth = self.depth(torch.arange(layers, device=device)).expand(n, m, layers, -1)  # [N, M, L, d/4]
+        kind = self.kind(torch.arange(m, device=device))[None, :, None].expand(n, m, layers, -1)  # same
+        x = self.mixer(torch.cat([task, depth, kind], dim=-1))  # [N, M, L, d]
+        h1: Tensor = x + self.block1(x)
+        return h1
+
+    def _parts(self, h1: Tensor, module: str) -> Tensor:
+        """Say which part of the LoRA is wanted: [N, L, d] -> [N, L, (A|B for M, S), (r for S, L-rank), d]."""
+        if self.tells_a_from_b:
+            h1 = h1[:, :, None] + self.part_norm(self.part[module])  # [N, L, 2, d]
+        if not self.one_rank_at_a_time:
+            return self._block2(h1)
+        # S sends A and B through block 2 before it tells the ranks apart, the rank-wise L does not.
+        u = (self._block2(h1) if self.tells_a_from_b else h1)[..., None, :]  # [N, L, (2), 1, d]
+        ranks = torch.arange(self.config.lora.rank, device=h1.device)
+        if self.config.rank_position == "rotary":
+            return self._block2(rotate(u, ranks))  # [N, L, (2), r, d]
+        position = self.rank(ranks)  # [r, d]
+        return u + self._block2(position) if self.tells_a_from_b else self._block2(u + position)
+
+    def _block2(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.block2(x)
+        return y
+
+    def _cut(self, m: ModuleShape, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Head outputs -> A [N, L, r, in], B [N, L, r, out]."""
+        n, layers, r = y.shape[0], y.shape[1], self.config.lora.rank
+        if self.tells_a_from_b:
+            y = y.view(n, layers, 2, r, max(m.in_features, m.out_features))
+            return y[:, :, 0, :, : m.in_features], y[:, :, 1, :, : m.out_features]
+        if self.one_rank_at_a_time:
+            return y[..., : m.in_features], y[..., m.in_features :]
+        a, b = y[..., : r * m.in_features], y[..., r * m.in_features :]
+        return a.unflatten(-1, (r, m.in_features)), b.unflatten(-1, (r, m.out_features))
+
+    def _finish(self, m: ModuleShape, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """From what the head emits to what the LoRA is. B leaves as [N, L, out, r]."""
+        b = b.transpose(-1, -2)
+        match self.config.output:
+            case "direct":
+                return a, b
+            case "offset":
+                return a + self.offset.a(m.name), b + self.offset.b(m.name)
+            case "z_score":
+                deviation_a, deviation_b = self.deviation.a(m.name) + 1e-10, self.deviation.b(m.name) + 1e-10
+                return a * deviation_a + self.mean.a(m.name), b * deviation_b + self.mean.b(m.name)
+            case "delta_w":
+                shrink = self.config.delta_w_scaling**-0.5  # each factor takes half, so B A shrinks once
+                return a * shrink, b * shrink
+
+
+def _two_linears(size: int, out: int, dropout: float) -> tuple[nn.Module, ...]:
+    """Linear(size -> 4 size), SiLU, dropout, Linear(4 size -> out), SiLU."""
+    return nn.Linear(size, 4 * size), nn.SiLU(), nn.Dropout(dropout), nn.Linear(4 * size, out), nn.SiLU()
+
+
+def rotate(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
+    """Rotary position embedding, halves rotated (Su et al. 2021): [..., 1, d] x [r] -> [..., r, d]."""
+    half = x.shape[-1] // 2
+    frequencies = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)  # [d/2]
+    angles = positions[:, None].float() * frequencies  # [r, d/2]
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
