@@ -1,0 +1,218 @@
+"""A base model's LoRA shapes from its `config.json` alone, and a name for the model itself.
+
+A hypernetwork needs the sizes of a few linear layers, not gigabytes of weights:
+loading a 7B model to learn that `q_proj` is 4096 x 4096 would make every start
+of a server or a training run minutes longer. The sizes follow from a handful of
+fields, with the defaults that transformers applies where a key is absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypernet.config import LoraSpec, ModuleShape
+
+
+class BaseModelError(ValueError):
+    """A base model's folder or config that cannot be understood; the message names the field or file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """What transformers assumes for a `model_type` where config.json says nothing.
+
+    None stands for "derived": one key-value head per query head, hidden_size / heads.
+    """
+
+    key_value_heads: int | None
+    head_dim: int | None
+
+
+FAMILIES: Mapping[str, _Family] = {
+    "llama": _Family(key_value_heads=None, head_dim=None),
+    "mistral": _Family(key_value_heads=8, head_dim=None),
+    "gemma2": _Family(key_value_heads=4, head_dim=256),
+    "qwen2": _Family(key_value_heads=32, head_dim=None),
+    "qwen3": _Family(key_value_heads=32, head_dim=128),
+}
+
+# module name -> (path in a decoder layer, size it reads, size it writes), sizes as `_size` names them
+_MODULES: Mapping[str, tuple[str, str, str]] = {
+    "q_proj": ("self_attn.q_proj", "hidden", "queries"),
+    "k_proj": ("self_attn.k_proj", "hidden", "keys"),
+    "v_proj": ("self_attn.v_proj", "hidden", "keys"),
+    "o_proj": ("self_attn.o_proj", "queries", "hidden"),
+    "gate_proj": ("mlp.gate_proj", "hidden", "intermediate"),
+    "up_proj": ("mlp.up_proj", "hidden", "intermediate"),
+    "down_proj": ("mlp.down_proj", "intermediate", "hidden"),
+}
+TARGET_MODULES: tuple[str, ...] = tuple(_MODULES)
+"""Every linear layer of a decoder layer that a LoRA can adapt, by PEFT's short name."""
+
+
+def lora_spec(
+    config: Path | Mapping[str, Any],
+    *,
+    rank: int,
+    alpha: float,
+    use_rslora: bool = False,
+    target_modules: Sequence[str] = ("q_proj", "v_proj"),
+) -> LoraSpec:
+    """The shapes of a LoRA for one base model.
+
+    Args:
+        config: a model's folder, its `config.json`, or what that file holds.
+        rank: r, the inner dimension of every B A.
+        alpha: the LoRA's alpha; see `LoraSpec.scaling`.
+        use_rslora: scale by alpha / sqrt(r) instead of alpha / r.
+        target_modules: some of `TARGET_MODULES`. Their order becomes the module index.
+
+    Raises:
+        BaseModelError: the family or a module is unknown, or a field is missing or wrong.
+    """
+    fields = config if isinstance(config, Mapping) else read_config(config)
+    family = FAMILIES.get(str(fields.get("model_type")))
+    if family is None:
+        raise BaseModelError(f"model_type is {fields.get('model_type')!r}, known are {', '.join(FAMILIES)}")
+    modules = []
+    for name in target_modules:
+        if name not in _MODULES:
+            raise BaseModelError(f"target_modules: {name!r} is unknown, known are {', '.join(_MODULES)}")
+        path, reads, writes = _MODULES[name]
+        modules.append(
+            ModuleShape(
+                path=path,
+                in_features=_size(reads, fields, family),
+                out_features=_size(writes, fields, family),
+            )
+        )
+    return LoraSpec(
+        rank=rank,
+        alpha=alpha,
+        use_rslora=use_rslora,
+        num_layers=_field(fields, "num_hidden_layers"),
+        modules=tuple(modules),
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a model's `config.json` holds, given the file or its folder.
+
+    Raises:
+        BaseModelError: the file is absent or not a JSON object.
+    """
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise BaseModelError(f"{file}: not a JSON object")
+    return fields
+
+
+def _size(name: str, fields: Mapping[str, Any], family: _Family) -> int:
+    """One of the sizes that `_MODULES` speaks of, in features."""
+    if name == "hidden":
+        return _field(fields, "hidden_size")
+    if name == "intermediate":
+        return _field(fields, "intermediate_size")
+    heads = _field(fields, "num_attention_heads")
+    if name == "keys":
+        return _key_value_heads(fields, family, heads) * _head_dim(fields, family, heads)
+    return heads * _head_dim(fields, family, heads)
+
+
+def _key_value_heads(fields: Mapping[str, Any], family: _Family, heads: int) -> int:
+    # An explicit null means one per query head; only an absent key means the family's default.
+    if fields.get("num_key_value_heads", family.key_value_heads) is None:
+        return heads
+    return _field(fields, "num_key_value_heads", family.key_value_heads)
+
+
+def _head_dim(fields: Mapping[str, Any], family: _Family, heads: int) -> int:
+    if fields.get("head_dim") is None and family.head_dim is None:
+        hidden = _field(fields, "hidden_size")
+        if hidden % heads:
+            raise BaseModelError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
+        return hidden // heads
+    return _field(fields, "head_dim", family.head_dim)
+
+
+def _field(fields: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    if name not in fields and default is None:
+        raise BaseModelError(f"{name} is missing from the base model's config")
+    value = fields.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BaseModelError(f"{name} is {value!r} in the base model's config, needs a positive integer")
+    return value
+
+
+# What tells one set of weights from another. A merge, a fine-tune or another dtype changes every
+# large tensor throughout, so three short samples of each see it.
+_SAMPLE_BYTES = 1024
+_MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+
+
+def fingerprint(model_dir: Path) -> str:
+    """Identity of a base model: 16 hex digits, the same for the same model on every machine.
+
+    Hashes `model_type`, and of every tensor in the safetensors files its name, dtype,
+    shape and three samples of 1 KiB (start, middle, end). That reads about a
+    megabyte of a 16 GB model, so a server can afford it at start. How the tensors
+    are spread over shards, file metadata, tokenizer, and config keys that say
+    nothing about the weights do not count: saving a model again keeps its name.
+    It tells models apart; it is no defence against weights forged to look alike.
+
+    Raises:
+        BaseModelError: no safetensors weights, or a file that is cut short or malformed.
+    """
+    tensors = sorted(t for file in _weight_files(model_dir) for t in _tensors(file))
+    digest = hashlib.sha256(str(read_config(model_dir).get("model_type")).encode())
+    for name, signature, file, start, end in tensors:
+        digest.update(f"\n{name} {signature}\n".encode())
+        with file.open("rb") as stream:
+            for at in (start, (start + end - _SAMPLE_BYTES) // 2, end - _SAMPLE_BYTES):
+                stream.seek(max(start, at))
+                digest.update(stream.read(min(_SAMPLE_BYTES, end - start)))
+    return digest.hexdigest()[:16]
+
+
+def _weight_files(model_dir: Path) -> list[Path]:
+    """The files transformers would load. Other safetensors files may lie beside them and do not count."""
+    index = model_dir / "model.safetensors.index.json"
+    if not index.exists():
+        return [model_dir / "model.safetensors"]
+    shards = read_config(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise BaseModelError(f"{index}: weight_map is missing")
+    return [model_dir / shard for shard in sorted(set(shards.values()))]
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, str, Path, int, int]]:
+    """Name, dtype and shape, file, first and last byte of each tensor (safetensors: u64 length, JSON, data)."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > min(_MAX_HEADER_BYTES, size - 8):
+                raise BaseModelError(f"{file}: header of {length} bytes in a file of {size}")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        for name, tensor in header.items():
+            start, end = (8 + length + offset for offset in tensor["data_offsets"])
+            if end > size:
+                raise BaseModelError(f"{file}: cut short, {name} ends at byte {end} of {size}")
+            yield name, f"{tensor['dtype']} {tensor['shape']}", file, start, end
+    except OSError as error:
+        raise BaseModelError(f"{file}: no safetensors weights ({error})") from error
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, BaseModelError):
+            raise
+        raise BaseModelError(f"{file}: not a safetensors file ({error!r})") from error
