@@ -1,0 +1,119 @@
+"""A trained hypernetwork on disk: `config.json`, `hypernet.safetensors`, and a model card beside them.
+
+The config holds everything needed to rebuild the network and to refuse the wrong
+base model or encoder. There is no pickle: a checkpoint can be opened safely
+whoever sent it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hypernet.config import HypernetConfig, Record
+from hypernet.model import Hypernet
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "hypernet.safetensors"
+SCHEMA_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder that cannot be used; the message names the file and the field."""
+
+
+class ModelIdentity(Record):
+    """Which model a hypernetwork was trained with."""
+
+    name: str
+    fingerprint: str
+    """Identity of its files; see `base_model.fingerprint`."""
+
+
+class CheckpointConfig(Record):
+    """`config.json` of a checkpoint."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    hypernet: HypernetConfig
+    base_model: ModelIdentity
+    encoder: ModelIdentity
+    training: dict[str, Any] = Field(default_factory=dict)
+    """How it was made, for people to read; nothing depends on it."""
+
+
+def save_checkpoint(
+    folder: Path, model: Hypernet, config: CheckpointConfig, dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """Write a checkpoint folder. Floating-point weights are stored as `dtype`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: t.detach().to(dtype).contiguous() for name, t in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS_FILE)
+    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def load_checkpoint(folder: Path) -> tuple[Hypernet, CheckpointConfig]:
+    """Read a checkpoint folder into an fp32 network in evaluation mode.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or of another schema, or a tensor is
+            missing, superfluous, misshapen or not finite.
+    """
+    config = load_config(folder)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: a checkpoint needs {CONFIG_FILE} and {WEIGHTS_FILE}")
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    model = Hypernet(config.hypernet)
+    _check_tensors(path, state, model.state_dict())
+    model.load_state_dict(state)
+    return model.eval(), config
+
+
+def load_config(folder: Path) -> CheckpointConfig:
+    """Read only a checkpoint's `config.json`.
+
+    Raises:
+        CheckpointError: naming the field that is wrong.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: is {folder} a hypernetwork checkpoint?")
+    try:
+        return CheckpointConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise CheckpointError(f"{path}: {field}: {first['msg']}") from error
+
+
+def fingerprint(folder: Path) -> str:
+    """Identity of a checkpoint: its architecture and its weights, 16 hex digits. Notes on training do not count."""
+    config = load_config(folder)
+    digest = hashlib.sha256(json.dumps(config.hypernet.model_dump(), sort_keys=True).encode())
+    digest.update((folder / WEIGHTS_FILE).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_tensors(path: Path, found: dict[str, torch.Tensor], needed: dict[str, torch.Tensor]) -> None:
+    """Name the first tensor that is not what the architecture in the config needs."""
+    for name in sorted(needed.keys() | found.keys()):
+        if name not in found:
+            raise CheckpointError(f"{path}: tensor {name} is missing")
+        if name not in needed:
+            raise CheckpointError(f"{path}: tensor {name} does not belong to this architecture")
+        if found[name].shape != needed[name].shape:
+            raise CheckpointError(
+                f"{path}: tensor {name} has shape {tuple(found[name].shape)}, needs {tuple(needed[name].shape)}"
+            )
+        if not bool(found[name].isfinite().all()):
+            raise CheckpointError(f"{path}: tensor {name} has values that are not finite")

@@ -1,0 +1,72 @@
+"""The server's only door to the science: a checkpoint folder in, adapters for descriptions out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hypernet import checkpoint
+from hypernet.config import LoraSpec
+from hypernet.encoder import Encoder
+from hypernet.lora import LoraWeights
+
+
+class EncoderMismatchError(ValueError):
+    """The encoder is not the one that the hypernetwork was trained with."""
+
+
+class Generator:
+    """Writes adapters for batches of descriptions. Synchronous and not thread-safe: give it one thread.
+
+    Attributes:
+        spec: shape and scale of every adapter it writes.
+        fingerprint: identity of the hypernetwork (architecture and weights).
+        base_fingerprint: identity of the base model it writes adapters for.
+        encoder_fingerprint: identity of the encoder that embeds descriptions.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder, device: str = "cpu") -> None:
+        self._model, config = checkpoint.load_checkpoint(folder)
+        if encoder.fingerprint != config.encoder.fingerprint:
+            raise EncoderMismatchError(
+                f"{folder} was trained with encoder {config.encoder.name} ({config.encoder.fingerprint}), "
+                f"not with {encoder.name} ({encoder.fingerprint}): its adapters would be meaningless. "
+                f"Name the right one with --encoder"
+            )
+        self._model.to(device)
+        self._device = device
+        self._encoder = encoder
+        self.spec: LoraSpec = config.hypernet.lora
+        self.fingerprint = checkpoint.fingerprint(folder)
+        self.base_fingerprint = config.base_model.fingerprint
+        self.encoder_fingerprint = encoder.fingerprint
+
+    @classmethod
+    def load(cls, folder: Path, encoder: str | None = None, device: str = "cpu") -> Generator:
+        """Load a checkpoint folder and its encoder.
+
+        Args:
+            folder: a checkpoint (`config.json`, `hypernet.safetensors`).
+            encoder: a folder or hub id; None is the embedded all-MiniLM-L6-v2.
+            device: where the hypernetwork and the encoder run.
+
+        Raises:
+            CheckpointError: the folder is not a whole checkpoint.
+            EncoderMismatchError: the encoder is not the one it was trained with.
+        """
+        return cls(folder, Encoder.load(encoder, device), device)
+
+    def generate(self, descriptions: list[str]) -> list[LoraWeights]:
+        """One adapter per description, from one batched pass."""
+        return self.write(self.embed(descriptions))
+
+    def embed(self, descriptions: list[str]) -> Tensor:
+        """Descriptions -> [n, e]."""
+        return self._encoder.encode(descriptions)
+
+    @torch.inference_mode()
+    def write(self, embeddings: Tensor) -> list[LoraWeights]:
+        """[n, e] -> n adapters, in fp32."""
+        return self._model(embeddings.to(self._device)).split(self.spec)  # type: ignore[no-any-return]
