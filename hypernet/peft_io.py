@@ -1,0 +1,257 @@
+"""The only reader and writer of PEFT adapter folders: what clients take away, and what they bring.
+
+A folder is `adapter_config.json` beside `adapter_model.safetensors`, as PEFT 0.21
+writes it; `peft.PeftModel.from_pretrained` and `vllm --lora-modules` load ours
+unchanged. PEFT knows many kinds of adapter. The reader takes plain LoRA and
+refuses the rest by field name: a field it does not understand may change what
+the weights mean. Nothing here opens a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from hypernet.base_model import lora_spec
+from hypernet.config import LoraSpec, ModuleShape
+from hypernet.lora import InvalidLoraError, LoraWeights
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
+
+
+class AdapterFileError(InvalidLoraError):
+    """A PEFT adapter folder that cannot be read; the message names the file and the field or tensor."""
+
+
+def provenance(description: str, checkpoint: str) -> dict[str, str]:
+    """Where an adapter came from, for `dump_adapter`. Of the description only a hash is given away.
+
+    Args:
+        description: the task description that the adapter was written for.
+        checkpoint: fingerprint of the hypernetwork that wrote it.
+    """
+    return {
+        "t2l.description_sha256": sha256(description.encode()).hexdigest(),
+        "t2l.checkpoint": checkpoint,
+        "t2l.version": version("t2l-server"),
+    }
+
+
+def dump_adapter(
+    weights: LoraWeights, base_model: str, provenance: Mapping[str, str] | None = None
+) -> dict[str, bytes]:
+    """The files of a PEFT adapter folder, by name. Equal adapters give equal bytes.
+
+    Args:
+        weights: the adapter, stored in the dtype it has.
+        base_model: name of the base model, as PEFT's `base_model_name_or_path`.
+        provenance: goes into the safetensors metadata; `read_provenance` gives it back.
+
+    Raises:
+        InvalidLoraError: the weights do not fit their own spec.
+    """
+    weights.validate()
+    spec = weights.spec
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": spec.rank,
+        "lora_alpha": int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,
+        "use_rslora": spec.use_rslora,
+        "target_modules": [m.name for m in spec.modules],
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+        "modules_to_save": None,
+    }
+    tensors: dict[str, Tensor] = {}
+    for m in spec.modules:
+        for layer in range(spec.num_layers):
+            tensors[_tensor_name(m, layer, "A")] = weights.a[m.name][layer].detach().contiguous()  # [r, in]
+            tensors[_tensor_name(m, layer, "B")] = weights.b[m.name][layer].detach().contiguous()  # [out, r]
+    return {
+        CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode(),
+        WEIGHTS_FILE: _in_stable_order(save(tensors, metadata={"format": "pt"} | dict(provenance or {}))),
+    }
+
+
+def save_adapter(
+    folder: Path, weights: LoraWeights, base_model: str, provenance: Mapping[str, str] | None = None
+) -> None:
+    """Write a PEFT adapter folder; arguments and errors as `dump_adapter`."""
+    files = dump_adapter(weights, base_model, provenance)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def load_adapter(folder: Path, base: Path | Mapping[str, Any]) -> LoraWeights:
+    """Read a PEFT adapter folder for one base model, in the dtype it is stored in.
+
+    The module order is that of `target_modules`. PEFT keeps a set there, so a folder
+    written by it has an arbitrary one.
+
+    Args:
+        folder: holds `adapter_config.json` and `adapter_model.safetensors`.
+        base: the base model's folder, its `config.json`, or what that file holds.
+
+    Raises:
+        AdapterFileError: a file is missing or malformed, or the adapter is more than a plain LoRA.
+        InvalidLoraError: a tensor has a wrong shape, dtype or value.
+        BaseModelError: the base model's config cannot be understood, or lacks a target module.
+    """
+    config = _read_config(folder)
+    try:
+        spec = lora_spec(
+            base,
+            rank=config.r,
+            alpha=config.lora_alpha,
+            use_rslora=config.use_rslora,
+            target_modules=config.target_modules,
+        )
+    except ValidationError as error:
+        raise AdapterFileError(f"{folder / CONFIG_FILE}: {_first(error)}") from error
+    weights = _read_weights(folder, spec)
+    weights.validate()
+    return weights
+
+
+def read_provenance(folder: Path) -> dict[str, str]:
+    """What `dump_adapter` was told about the adapter's origin; empty for adapters made elsewhere.
+
+    Raises:
+        AdapterFileError: the weights file is missing or malformed.
+    """
+    try:
+        with safe_open(_weights_file(folder), framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except SafetensorError as error:
+        raise AdapterFileError(f"{folder / WEIGHTS_FILE}: not a whole safetensors file ({error})") from error
+    return {key: value for key, value in metadata.items() if key != "format"}
+
+
+# Fields that say nothing about what the weights mean once training is over. Whatever else PEFT puts
+# into the file, today or in years, must be off (`_PlainLora`).
+_HARMLESS = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "inference_mode",
+        "lora_dropout",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+        "task_type",
+    }
+)
+
+
+class _PlainLora(BaseModel):
+    """`adapter_config.json` of an adapter that is A, B and a scale, and nothing else."""
+
+    model_config = ConfigDict(extra="allow")
+
+    peft_type: Literal["LORA"]
+    r: StrictInt = Field(gt=0, le=512)
+    lora_alpha: float = Field(gt=0, allow_inf_nan=False)
+    use_rslora: StrictBool = False
+    target_modules: list[str] = Field(min_length=1)
+    bias: Literal["none"] = "none"
+    # Other initialisations (PiSSA, OLoRA, LoftQ, CorDA) have changed the base weights too.
+    init_lora_weights: bool | Literal["gaussian"] = True
+
+
+def _read_config(folder: Path) -> _PlainLora:
+    path = folder / CONFIG_FILE
+    try:
+        config = _PlainLora.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise AdapterFileError(f"{path} cannot be read: a PEFT adapter needs it ({error})") from error
+    except ValidationError as error:
+        raise AdapterFileError(f"{path}: {_first(error)}") from error
+    for field, value in (config.model_extra or {}).items():
+        if value and field not in _HARMLESS:
+            raise AdapterFileError(f"{path}: {field} is {value!r}, only plain LoRA can be read, without it")
+    return config
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"
+
+
+def _read_weights(folder: Path, spec: LoraSpec) -> LoraWeights:
+    path = _weights_file(folder)
+    a: dict[str, Tensor] = {}
+    b: dict[str, Tensor] = {}
+    needed = {_tensor_name(m, layer, k) for m in spec.modules for layer in range(spec.num_layers) for k in "AB"}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in sorted(needed ^ set(file.keys())):
+                what = "is missing" if name in needed else "belongs to no target module of the base model"
+                raise AdapterFileError(f"{path}: tensor {name} {what}")
+            for m in spec.modules:
+                for out, kind, shape in (
+                    (a, "A", (spec.rank, m.in_features)),
+                    (b, "B", (m.out_features, spec.rank)),
+                ):
+                    layers = []
+                    for name in (_tensor_name(m, layer, kind) for layer in range(spec.num_layers)):
+                        layers.append(file.get_tensor(name))
+                        found = (tuple(layers[-1].shape), layers[-1].dtype)
+                        if found != (shape, layers[0].dtype):
+                            raise AdapterFileError(
+                                f"{path}: tensor {name} is {found}, needs {shape, layers[0].dtype}"
+                            )
+                    out[m.name] = torch.stack(layers)  # [layers, r, in] or [layers, out, r]
+    except SafetensorError as error:
+        raise AdapterFileError(f"{path}: not a whole safetensors file ({error})") from error
+    return LoraWeights(spec, a, b)
+
+
+def _weights_file(folder: Path) -> Path:
+    path = folder / WEIGHTS_FILE
+    if path.is_file():
+        return path
+    if (folder / PICKLE_FILE).exists():
+        raise AdapterFileError(
+            f"{folder / PICKLE_FILE} is a pickle, which can run code when opened, and is not read: "
+            f"load it with PEFT where you trust it and save it again as {WEIGHTS_FILE}"
+        )
+    raise AdapterFileError(f"{path} is missing: a PEFT adapter needs it")
+
+
+def _tensor_name(m: ModuleShape, layer: int, kind: str) -> str:
+    return f"base_model.model.model.layers.{layer}.{m.path}.lora_{kind}.weight"
+
+
+def _in_stable_order(content: bytes) -> bytes:
+    """Sort the metadata of a safetensors file, which the library writes in a random order.
+
+    The layout is a u64 length, a JSON header padded to 8 bytes, and the data, whose
+    offsets count from its own start: the header can be written anew.
+    """
+    (length,) = struct.unpack_from("<Q", content)
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return struct.pack("<Q", len(encoded)) + encoded + content[8 + length :]
