@@ -22,7 +22,6 @@ from hypernet.model import Hypernet
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "hypernet.safetensors"
-SCHEMA_VERSION = 1
 
 
 class CheckpointError(ValueError):
@@ -40,7 +39,7 @@ class ModelIdentity(Record):
 class CheckpointConfig(Record):
     """`config.json` of a checkpoint."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     hypernet: HypernetConfig
     base_model: ModelIdentity
     encoder: ModelIdentity
@@ -97,7 +96,7 @@ def load_config(folder: Path) -> CheckpointConfig:
 
 
 def fingerprint(folder: Path) -> str:
-    """Identity of a checkpoint: its architecture and its weights, 16 hex digits. Notes on training do not count."""
+    """Identity of a checkpoint, 16 hex digits: its architecture and its weights, not the notes on training."""
     config = load_config(folder)
     digest = hashlib.sha256(json.dumps(config.hypernet.model_dump(), sort_keys=True).encode())
     digest.update((folder / WEIGHTS_FILE).read_bytes())

@@ -1,4 +1,4 @@
-"""The embedded default: a base model and a sentence encoder that arrive as pinned wheels, so no model hub is needed.
+"""The embedded default: a base model and a sentence encoder that arrive as pinned wheels, without a model hub.
 
 SmolLM2-135M-Instruct comes as a 4-bit GGUF file and is dequantised once into the
 user's cache (`T2L_CACHE`, else `$XDG_CACHE_HOME/t2l`, else `~/.cache/t2l`);

@@ -44,7 +44,7 @@ class Encoder:
         if self._ends_sentences:
             descriptions = [text + "." if text[-1:].isalpha() else text for text in descriptions]
         with torch.inference_mode():
-            unit = self._model.encode(
+            unit: Tensor = self._model.encode(
                 descriptions,
                 batch_size=64,
                 normalize_embeddings=True,

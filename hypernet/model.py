@@ -191,7 +191,7 @@ class Hypernet(nn.Module):
         if self.one_rank_at_a_time:
             return y[..., : m.in_features], y[..., m.in_features :]
         a, b = y[..., : r * m.in_features], y[..., r * m.in_features :]
-        return a.unflatten(-1, (r, m.in_features)), b.unflatten(-1, (r, m.out_features))
+        return a.view(n, layers, r, m.in_features), b.view(n, layers, r, m.out_features)
 
     def _finish(self, m: ModuleShape, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """From what the head emits to what the LoRA is. B leaves as [N, L, out, r]."""

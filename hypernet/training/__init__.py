@@ -1,0 +1,1 @@
+"""Training a hypernetwork: by supervised fine-tuning through the frozen base model."""

@@ -1,0 +1,178 @@
+"""The plain training loop: step, log, validate, save; killed at any moment, it goes on where it last saved.
+
+A step draws everything random from (seed, step number), so a resumed run sees the
+same batches as one that never stopped. The folder of a run holds
+
+    state.pt      network, optimiser, step, minutes: tensors and numbers only
+    best/         the checkpoint with the lowest validation loss, ready to serve
+    log.jsonl     one line a step or validation
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+
+from hypernet.training.config import SftConfig
+
+SAVE_SECONDS = 120.0
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What one step computed."""
+
+    loss: Tensor
+    tokens: int
+    metrics: dict[str, float]
+
+
+@dataclass(slots=True)
+class RunState:
+    """Where a run stands."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+
+
+class Trainer:
+    """Runs a step function to the end of its schedule.
+
+    Args:
+        folder: the run's folder, made if absent.
+        model: what is trained.
+        config: schedule and optimiser settings.
+        compute: step number -> loss of that step, with its graph.
+        validate: measures the model; the first number decides which checkpoint is best (lower is better).
+        save_best: writes `model` as a checkpoint to a folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Module,
+        config: SftConfig,
+        compute: Callable[[int], StepResult],
+        validate: Callable[[], dict[str, float]],
+        save_best: Callable[[Path, RunState], None],
+    ) -> None:
+        self.folder, self.model, self.config = folder, model, config
+        self._compute, self._validate, self._save_best = compute, validate, save_best
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        )
+        self.state = RunState()
+
+    def resume(self) -> bool:
+        """Take up a saved run; False if there is none."""
+        path = self.folder / "state.pt"
+        if not path.is_file():
+            return False
+        saved = torch.load(path, weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.state = RunState(**saved["state"])
+        return True
+
+    def run(self) -> RunState:
+        """Train to the end of the schedule."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        saved_at = validated_at = self.state.seconds
+        with _progress() as bar:
+            task = bar.add_task("train", total=1.0, note="")
+            while self._done() < 1.0:
+                note = self._step()
+                bar.update(task, completed=self._done(), note=f"{note} ETA {self._eta()}")
+                if self.state.seconds - validated_at > self.config.validate_minutes * 60:
+                    self._check()
+                    validated_at = self.state.seconds
+                if self.state.seconds - saved_at > SAVE_SECONDS:
+                    self._save()
+                    saved_at = self.state.seconds
+        self._check()
+        self._save()
+        return self.state
+
+    def _step(self) -> str:
+        started = time.perf_counter()
+        torch.manual_seed(self.config.seed * 1_000_003 + self.state.step)  # dropout
+        rate = self.config.learning_rate * schedule(self._done(), self.config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        result = self._compute(self.state.step)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        elapsed = time.perf_counter() - started
+        self.state.step += 1
+        self.state.seconds += elapsed
+        rate_tokens = result.tokens / elapsed
+        loss = result.loss.item()
+        self._log(kind="step", loss=loss, lr=rate, norm=norm.item(), tokens_per_s=rate_tokens, **result.metrics)
+        return f"step {self.state.step} loss {loss:.3f} {rate_tokens:,.0f} tok/s"
+
+    def _check(self) -> None:
+        """Validate, and keep the checkpoint if it is the best so far."""
+        started = time.perf_counter()
+        self.model.eval()
+        with torch.inference_mode():
+            scores = self._validate()
+        self._log(kind="validation", seconds_taken=time.perf_counter() - started, **scores)
+        first = next(iter(scores.values()))
+        if first < self.state.best:
+            self.state.best = first
+            self._save_best(self.folder / "best", self.state)
+
+    def _save(self) -> None:
+        partial = self.folder / "state.pt.partial"
+        state = {"step": self.state.step, "seconds": self.state.seconds, "best": self.state.best}
+        torch.save(
+            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "state": state},
+            partial,
+        )
+        partial.replace(self.folder / "state.pt")  # atomic: a kill leaves the old state or the new one
+
+    def _done(self) -> float:
+        """Share of the run that is over."""
+        by_steps = self.state.step / self.config.steps if self.config.steps else 0.0
+        by_time = self.state.seconds / (self.config.minutes * 60) if self.config.minutes else 0.0
+        return max(by_steps, by_time)
+
+    def _eta(self) -> str:
+        left = self.state.seconds * (1 / self._done() - 1) if self._done() < 1 else 0.0
+        return f"{int(left // 3600)}:{int(left % 3600 // 60):02d}:{int(left % 60):02d}"
+
+    def _log(self, **entry: Any) -> None:
+        line = {"step": self.state.step, "minutes": round(self.state.seconds / 60, 3), **entry}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def schedule(done: float, warmup: float) -> float:
+    """Factor on the learning rate after a share `done` of the run: linear up, cosine down to zero."""
+    if done < warmup:
+        return max(done / warmup, 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min((done - warmup) / (1 - warmup), 1.0)))
+
+
+def read_log(folder: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a run's log."""
+    with (folder / "log.jsonl").open() as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.fields[note]}"), BarColumn(), TimeElapsedColumn(), refresh_per_second=1)

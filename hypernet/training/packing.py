@@ -1,0 +1,189 @@
+"""Many short examples of one task in one row: the shared prompt prefix is computed once, the rest side by side.
+
+A generated LoRA belongs to a task, so a row of the batch is one task and one LoRA.
+Short tasks spend most of their tokens on the chat template; all examples of a row
+begin with it. A row is therefore laid out as
+
+    [ shared prefix | rest of example 1 | rest of example 2 | ... ]
+
+where every example sees the prefix and itself, never a neighbour, and positions
+restart after the prefix: exactly what the model would compute for each alone. On
+function-vector tasks this is about three times fewer tokens per example.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+PAD = -1
+"""Segment number of padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One tokenised example. The response ends with the end-of-turn token."""
+
+    prompt: list[int]
+    response: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """N rows of T tokens, and where in them the K examples' S response tokens are predicted.
+
+    Attributes:
+        tokens, positions: [N, T].
+        mask: [N, 1, T, T], True where a query (third axis) may look at a key (fourth).
+        rows, columns: [S], the position whose output predicts a response token.
+        targets: [S], that token.
+        example: [S], which example (numbered through all rows) it belongs to.
+        example_rows: [K], the row of each example.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    mask: Tensor
+    rows: Tensor
+    columns: Tensor
+    targets: Tensor
+    example: Tensor
+    example_rows: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are computed, padding included."""
+        return self.tokens.numel()
+
+    def to(self, device: str) -> Packed:
+        """The same batch on a device."""
+        return Packed(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def mean_per_example(self, values: Tensor) -> Tensor:
+        """Average a value per response token over each example. [S] -> [K]."""
+        count = len(self.example_rows)
+        sums = torch.zeros(count, dtype=values.dtype, device=values.device).index_add(0, self.example, values)
+        return sums / torch.bincount(self.example, minlength=count).clamp(min=1)
+
+
+class ChatFormat:
+    """Turns inputs and outputs into tokens, through the base model's own chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def example(self, prompt: str, response: str) -> Example:
+        """One user turn and its answer."""
+        return Example(self.prompt(prompt), [*self._ids(response), self.end_of_turn])
+
+    def prompt(self, text: str) -> list[int]:
+        """One user turn, ready for the answer."""
+        turn = [{"role": "user", "content": text}]
+        chat = self._tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        return self._ids(str(chat))
+
+    @property
+    def end_of_turn(self) -> int:
+        """The token that ends an answer."""
+        return int(self._tokenizer.eos_token_id)
+
+    def text(self, tokens: list[int]) -> str:
+        """Tokens back to text, special tokens left out."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+
+def fit_row(examples: list[Example], budget: int) -> list[Example]:
+    """The longest head of `examples` whose packed row stays within `budget` tokens (at least one example)."""
+    kept = examples[:1]
+    for example in examples[1:]:
+        if _row_length([*kept, example]) > budget:
+            break
+        kept.append(example)
+    return kept
+
+
+def pack(rows: list[list[Example]], multiple: int = 32) -> Packed:
+    """Lay out one row per list of examples, padded to the longest, rounded up to `multiple`.
+
+    Rounding keeps the number of distinct shapes small, which caches and compilers like.
+    """
+    length = -(-max(_row_length(row) for row in rows) // multiple) * multiple
+    tokens = torch.zeros(len(rows), length, dtype=torch.long)
+    positions = torch.zeros(len(rows), length, dtype=torch.long)
+    segments = torch.full((len(rows), length), PAD, dtype=torch.long)
+    spots: list[tuple[int, int, int, int]] = []  # (row, column, target, example)
+    example_rows: list[int] = []
+    for n, row in enumerate(rows):
+        shared = shared_prefix(row)
+        _write(tokens, positions, segments, n, 0, row[0].prompt[:shared], 0, 0)
+        start = shared
+        for number, example in enumerate(row, start=1):
+            rest = [*example.prompt[shared:], *example.response]
+            _write(tokens, positions, segments, n, start, rest, shared, number)
+            first = (
+                start + len(example.prompt) - shared - 1
+            )  # the prompt's last token predicts the first answer token
+            spots += [(n, first + i, t, len(example_rows)) for i, t in enumerate(example.response)]
+            example_rows.append(n)
+            start += len(rest)
+    spot = torch.tensor(spots)  # [S, 4]
+    return Packed(
+        tokens,
+        positions,
+        _mask(segments),
+        spot[:, 0],
+        spot[:, 1],
+        spot[:, 2],
+        spot[:, 3],
+        torch.tensor(example_rows),
+    )
+
+
+def shared_prefix(row: list[Example]) -> int:
+    """How many leading prompt tokens all examples share, leaving each at least one prompt token of its own."""
+    limit = min(len(example.prompt) for example in row) - 1
+    first = row[0].prompt
+    for i in range(limit):
+        if any(example.prompt[i] != first[i] for example in row):
+            return i
+    return limit
+
+
+def _row_length(row: list[Example]) -> int:
+    shared = shared_prefix(row)
+    return shared + sum(len(e.prompt) - shared + len(e.response) for e in row)
+
+
+def _write(
+    tokens: Tensor,
+    positions: Tensor,
+    segments: Tensor,
+    n: int,
+    start: int,
+    ids: list[int],
+    position: int,
+    segment: int,
+) -> None:
+    """Put a run of tokens into row n."""
+    stop = start + len(ids)
+    tokens[n, start:stop] = torch.tensor(ids, dtype=torch.long)
+    positions[n, start:stop] = torch.arange(position, position + len(ids))
+    segments[n, start:stop] = segment
+
+
+def _mask(segments: Tensor) -> Tensor:
+    """Causal, within the own segment or the prefix (segment 0). [N, T] -> [N, 1, T, T].
+
+    Padding sees padding, so that no softmax runs over nothing.
+    """
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    query, key = segments[:, :, None], segments[:, None, :]
+    return ((key == query) | (key == 0) & (query != PAD))[:, None] & causal
