@@ -1,0 +1,88 @@
+"""How an engine is sized and where it runs: one frozen record, and what vLLM must find in the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hypernet.config import LoraSpec
+
+MIB = 2**20
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The slot ranks that vLLM accepts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Everything `VllmEngine` is told.
+
+    The defaults suit a small model on two CPU cores: one engine process of some 1.7 GB.
+    """
+
+    model: str
+    """Folder of the base model, or its hub id."""
+    model_name: str
+    """What clients call it."""
+    lora: LoraSpec
+    """What the hypernetwork writes: the modules that get slots, and the largest rank."""
+    max_loras: int = 8
+    """Adapters resident at once, and so the most that run in one step."""
+    max_model_len: int = 2048
+    max_num_seqs: int = 64
+    """Sequences in one step; more wait in vLLM's queue."""
+    kv_cache_bytes: int | None = 512 * MIB
+    """Exact size of the KV cache. None lets vLLM take its usual share of the device, right for a GPU."""
+    dtype: str = "auto"
+    cpu_threads: int | None = None
+    """Threads of a CPU engine. None is one per core that this process may use."""
+    enforce_eager: bool = False
+    """Skip CUDA graphs. Without effect on a CPU, where LoRA already rules out compilation."""
+
+    @property
+    def slot_rank(self) -> int:
+        """The smallest slot rank that holds the hypernetwork's adapters."""
+        return next(rank for rank in RANKS if rank >= self.lora.rank)
+
+    def engine_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `vllm.AsyncEngineArgs`."""
+        return {
+            "model": self.model,
+            "served_model_name": self.model_name,
+            "dtype": self.dtype,
+            "max_model_len": self.max_model_len,
+            "max_num_seqs": self.max_num_seqs,
+            "kv_cache_memory_bytes": self.kv_cache_bytes,
+            "enforce_eager": self.enforce_eager,
+            "enable_lora": True,
+            "max_loras": self.max_loras,
+            # One tier: what is registered is in a slot, so vLLM never evicts on its own.
+            "max_cpu_loras": self.max_loras,
+            "max_lora_rank": self.slot_rank,
+            "lora_target_modules": [module.name for module in self.lora.modules],
+            "worker_extension_cls": "server.engine.loader.AdapterWorker",
+            # Its statistics label metrics with adapter names, which are without bound here.
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+        }
+
+    def environment(self, *, cpu: bool, cores: int) -> dict[str, str]:
+        """Variables that vLLM reads; whoever starts the server may have set others, which win."""
+        variables = {
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_DO_NOT_TRACK": "1",
+            # The front end must send the abort of a request that met its stop string before anybody
+            # hears that the request is done, or its adapter could be evicted under it. vLLM keeps
+            # that order only among outputs of one chunk.
+            "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": str(max(128, self.max_num_seqs)),
+        }
+        if cpu:
+            variables |= {
+                # The worker lives in the core's process: measured on two cores, a process of its own
+                # costs 600 MB and, OpenMP's threads spinning against the core's, up to 80% of the speed.
+                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                "OMP_NUM_THREADS": str(self.cpu_threads or cores),
+            }
+        return variables

@@ -1,0 +1,51 @@
+"""Runs at the start of vLLM's processes (`vllm.general_plugins`): adapters from memory, and LoRA on CPU mended.
+
+vLLM calls `register` in the front end, the engine core and every worker, maybe
+more than once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from server.engine import cpu_kernel, loader
+
+MENDED = "0.32."
+"""The releases whose CPU operator was read and found wrong; others keep their own."""
+
+log = logging.getLogger("vllm.t2l")  # below vLLM's logger, so that its handlers and level apply
+
+_done = False
+
+
+def register() -> None:
+    """Install the in-memory loader and, on CPU, the corrected kernel. Calling it again changes nothing."""
+    global _done  # noqa: PLW0603 - a process has one vLLM to patch
+    if _done:
+        return
+    _done = True
+
+    from vllm.lora.worker_manager import WorkerLoRAManager
+
+    WorkerLoRAManager._load_adapter = loader.with_memory(WorkerLoRAManager._load_adapter)
+    if wants_kernel():
+        cpu_kernel.install()
+
+
+def wants_kernel() -> bool:
+    """Whether this process computes LoRA on CPU with an operator known to be wrong."""
+    import vllm
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu() or os.environ.get("T2L_CPU_LORA_KERNEL", "1") == "0":
+        return False
+    if not vllm.__version__.startswith(MENDED):
+        log.warning(
+            "vLLM %s is not %sx: its own CPU LoRA operator stays, which may answer base requests "
+            "wrongly when they run beside adapted ones",
+            vllm.__version__,
+            MENDED,
+        )
+        return False
+    return True

@@ -1,0 +1,286 @@
+"""The real engine: vLLM's `AsyncLLM` in this process, its core in a child process.
+
+The one module that drives vLLM. What it adds is what vLLM leaves to its caller:
+adapters from memory behind leases, one death that everybody hears of, and a stop
+that leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+
+from hypernet.lora import LoraWeights
+from server.engine import wire
+from server.engine.config import EngineConfig
+from server.engine.interface import Delta, Lease, Sampling
+from server.engine.loader import SCHEME
+from server.engine.registry import AdapterRegistry, Entry
+from server.errors import AdapterRejectedError, EngineDeadError, InvalidRequestError, UnavailableError
+
+T = TypeVar("T")
+
+FINISH: dict[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length", "repetition": "stop"}
+
+STOP_SECONDS = 5.0
+"""How long the core may take to leave by itself before it is killed."""
+
+
+class VllmEngine:
+    """vLLM behind the `Engine` contract. Not reusable after `stop`."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.model_name = config.model_name
+        self.max_model_len = config.max_model_len
+        self._adapters: AdapterRegistry[LoraWeights] = AdapterRegistry(
+            config.max_loras, self._load, self._unload
+        )
+        self._llm: Any = None
+        self._dead: str | None = None
+        self._death = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+        self._numbers = itertools.count()
+
+    # --- life and death
+
+    async def start(self) -> None:
+        """Load the model in a child process; returns when requests can be served.
+
+        Raises:
+            Exception: whatever vLLM has to say about the model or the machine.
+        """
+        cpu, cores = not torch.cuda.is_available(), len(os.sched_getaffinity(0))
+        for name, value in self.config.environment(cpu=cpu, cores=cores).items():
+            os.environ.setdefault(name, value)
+        # Importing vLLM takes seconds and its constructor waits for the child: not on the event loop.
+        self._llm = await asyncio.to_thread(self._construct)
+        # Starts vLLM's output handler, and pays what a first request would.
+        async for _ in self.generate([0], Sampling(max_tokens=1), None, "warm-up"):
+            pass
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Abort what runs and end every child process, within about `STOP_SECONDS`."""
+        self._die("the engine was stopped")
+        if self._watcher:
+            self._watcher.cancel()
+        if self._llm is None:
+            return
+        handler = self._llm.output_handler
+        await asyncio.to_thread(self._llm.shutdown, STOP_SECONDS)
+        if handler is not None:
+            await asyncio.wait({handler}, timeout=STOP_SECONDS)
+
+    @property
+    def dead(self) -> str | None:
+        """Why the engine no longer runs; None while it does."""
+        return self._dead
+
+    def _construct(self) -> Any:
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**self.config.engine_arguments()))
+
+    async def _watch(self) -> None:
+        """Notice a death while nothing runs: vLLM's output handler ends with the core, and only then."""
+        await asyncio.wait({self._llm.output_handler})
+        self._die("the engine's core process has died")
+
+    def _die(self, reason: str) -> None:
+        if self._dead is None:
+            self._dead = reason
+            self._death.set()
+            self._adapters.fail(self._dead_error)
+
+    def _dead_error(self) -> EngineDeadError:
+        return EngineDeadError(f"{self._dead}; restart the server")
+
+    def _check(self) -> None:
+        if self._dead is not None:
+            raise self._dead_error()
+        if self._llm is None:
+            raise UnavailableError("the engine is starting")
+
+    async def _or_death(self, work: Awaitable[T]) -> T:
+        """Await an answer that, when the core dies, vLLM would never give."""
+        answer = asyncio.ensure_future(work)
+        death = asyncio.create_task(self._death.wait())
+        try:
+            await asyncio.wait({answer, death}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            raise self._dead_error()
+        finally:
+            answer.cancel()
+            death.cancel()
+
+    # --- requests
+
+    def tokenize(self, messages: list[dict[str, str]] | None, text: str | None) -> list[int]:
+        """Token ids of chat messages (through the chat template, with the generation prompt) or of raw text.
+
+        Raises:
+            InvalidRequestError: the chat template does not accept the messages.
+        """
+        self._check()
+        tokenizer = self._llm.get_tokenizer()
+        if messages is None:
+            return cast("list[int]", tokenizer.encode(text or ""))
+        from jinja2 import TemplateError
+
+        try:
+            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        except (TemplateError, ValueError) as error:  # ValueError: the model has no template at all
+            raise InvalidRequestError(
+                f"the chat template of {self.model_name} does not accept the messages: {error}",
+                param="messages",
+            ) from error
+        return cast("list[int]", ids)
+
+    async def generate(
+        self, prompt: list[int], sampling: Sampling, lease: Lease | None, request_id: str
+    ) -> AsyncGenerator[Delta, None]:
+        """Stream one completion; `lease=None` is the base model. Closing the iterator aborts the generation.
+
+        Pieces without text (half a character, or what may become a stop string) are held back.
+
+        Raises:
+            EngineDeadError: the engine has died, before or during.
+            InvalidRequestError: the prompt is longer than the model's context.
+        """
+        self._check()
+        with contextlib.ExitStack() as held:
+            lora = None
+            if lease is not None:
+                entry = cast("Entry", lease.handle)
+                held.enter_context(self._adapters.hold(entry))
+                lora = _request(entry.adapter_id, entry.int_id)
+            async with contextlib.aclosing(self._stream(prompt, sampling, lora, request_id)) as outputs:
+                tokens = 0
+                async for output in outputs:
+                    piece = output.outputs[0]
+                    tokens += len(piece.token_ids)
+                    finish = self._finish(piece.finish_reason)
+                    if piece.text or finish:
+                        yield Delta(piece.text, tokens, finish)
+
+    async def _stream(
+        self, prompt: list[int], sampling: Sampling, lora: Any, request_id: str
+    ) -> AsyncGenerator[Any, None]:
+        """vLLM's outputs under our errors; leaves no request running behind it."""
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs.engine import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError as CoreDeadError
+        from vllm.v1.engine.exceptions import EngineGenerateError
+
+        name = f"{request_id}-{next(self._numbers)}"
+        try:
+            async for output in self._llm.generate(
+                tokens_input(prompt), _sampling(sampling), name, lora_request=lora
+            ):
+                yield output
+        except VLLMClientError as error:
+            raise InvalidRequestError(str(error), param="prompt") from error
+        except (CoreDeadError, EngineGenerateError) as error:
+            if isinstance(error, CoreDeadError) or self._llm.errored:
+                self._die("the engine's core process has died")
+                raise self._dead_error() from error
+            raise UnavailableError(f"the engine failed on this request: {error.__cause__ or error}") from error
+        finally:
+            # vLLM aborts on its own, save when it is cancelled in the middle of submitting.
+            # The adapter may be evicted once we return, so make sure. Finished requests are ignored.
+            if self._dead is None:
+                await self._llm.abort(name)
+
+    def _finish(self, reason: str | None) -> Literal["stop", "length"] | None:
+        if reason is None:
+            return None
+        if reason not in FINISH:
+            if self._dead is not None:
+                raise self._dead_error()
+            raise UnavailableError(f"the engine ended the generation early ({reason})")
+        return FINISH[reason]
+
+    # --- adapters
+
+    @asynccontextmanager
+    async def lease(self, adapter_id: str, weights: LoraWeights) -> AsyncIterator[Lease]:
+        """Have the adapter in the engine for as long as the context lasts; see `AdapterRegistry`.
+
+        Raises:
+            EngineDeadError: the engine has died.
+            AdapterRejectedError: the weights do not fit the base model.
+        """
+        self._check()
+        async with self._adapters.lease(adapter_id, weights) as entry:
+            yield Lease(adapter_id, entry)
+
+    async def forget(self, adapter_id: str) -> None:
+        """Drop an adapter from the engine once no lease holds it. Unknown ids are ignored."""
+        await self._adapters.forget(adapter_id)
+
+    @property
+    def resident(self) -> int:
+        """How many adapters the engine holds."""
+        return self._adapters.resident
+
+    def stats(self) -> dict[str, Any]:
+        """Adapters resident, in flight and waiting, and slots."""
+        adapters = self._adapters
+        return {
+            "slots": adapters.slots,
+            "resident": adapters.resident,
+            "in_flight": adapters.in_flight,
+            "waiting": adapters.waiting,
+        }
+
+    async def _load(self, adapter_id: str, int_id: int, weights: LoraWeights, evict: int | None) -> None:
+        try:
+            parcel = await asyncio.to_thread(wire.encode, weights, self.config.lora)
+        except AdapterRejectedError:
+            if evict is not None:
+                await self._unload(evict)
+            raise
+        arguments = (int_id, SCHEME + adapter_id, parcel.spec, parcel.data, evict)
+        try:
+            await self._or_death(self._llm.collective_rpc("t2l_load", args=arguments))
+        except EngineDeadError:
+            raise
+        except Exception as error:  # vLLM reports a failed call as a bare Exception
+            if self._llm.errored:
+                self._die("the engine's core process has died")
+                raise self._dead_error() from error
+            raise AdapterRejectedError(f"the engine could not load adapter {adapter_id}: {error}") from error
+
+    async def _unload(self, int_id: int) -> None:
+        await self._or_death(self._llm.collective_rpc("t2l_unload", args=(int_id,)))
+
+
+def _request(adapter_id: str, int_id: int) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    # Content-addressed name and path: vLLM keys its prefix cache by them.
+    return LoRARequest(lora_name=SCHEME + adapter_id, lora_int_id=int_id, lora_path=SCHEME + adapter_id)
+
+
+def _sampling(sampling: Sampling) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        stop=list(sampling.stop),
+        seed=sampling.seed,
+        output_kind=RequestOutputKind.DELTA,
+    )

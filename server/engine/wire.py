@@ -1,0 +1,57 @@
+"""An adapter as it crosses into the engine's process: one flat bf16 buffer of plain bytes.
+
+Nothing is pickled and no file is written. The scale is folded into B before the
+journey, because vLLM folds it in place otherwise and would change staged tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypernet.config import LoraSpec
+from hypernet.lora import InvalidLoraError, LoraWeights
+from server.engine.interface import fits
+from server.errors import AdapterRejectedError
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """An encoded adapter: the spec's JSON, and the numbers as `LoraWeights.flatten` orders them."""
+
+    spec: str
+    data: memoryview
+
+
+def encode(weights: LoraWeights, engine: LoraSpec) -> Parcel:
+    """Check an adapter and pack it for an engine that was started for `engine`.
+
+    Raises:
+        AdapterRejectedError: the weights are broken, or do not fit the engine's slots.
+    """
+    spec = weights.spec
+    if not fits(spec, engine):
+        raise AdapterRejectedError(
+            f"the adapter is of rank {spec.rank} on {_where(spec)}; "
+            f"the engine takes rank {engine.rank} or less on {_where(engine)}"
+        )
+    try:
+        weights.validate()
+    except InvalidLoraError as error:
+        raise AdapterRejectedError(f"the adapter is not usable: {error}") from error
+    folded = LoraWeights(spec, weights.a, {name: b.float() * spec.scaling for name, b in weights.b.items()})
+    flat = folded.to(torch.bfloat16).flatten().cpu()
+    return Parcel(spec.model_dump_json(), flat.view(torch.uint8).numpy().data)
+
+
+def decode(spec: str, data: bytes, device: torch.device, dtype: torch.dtype) -> LoraWeights:
+    """Undo `encode`: A as it was and B with the scale in it, all of them views into one new buffer."""
+    flat: Tensor = torch.frombuffer(bytearray(data), dtype=torch.bfloat16)
+    return LoraWeights.unflatten(LoraSpec.model_validate_json(spec), flat.to(device, dtype))
+
+
+def _where(spec: LoraSpec) -> str:
+    names = ", ".join(f"{m.name} [{m.in_features} -> {m.out_features}]" for m in spec.modules)
+    return f"{spec.num_layers} layers of {names}"
