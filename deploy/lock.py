@@ -23,8 +23,10 @@ def resolve(requirements: list[str], *flags: str) -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.json"
         subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-            + [*flags, "--report", str(report), *requirements],
+            [
+                *(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"),
+                *(*flags, "--report", str(report), *requirements),
+            ],
             check=True,
         )
         installed: list[dict[str, object]] = json.loads(report.read_text())["install"]

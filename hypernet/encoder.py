@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hypernet.base_model import fingerprint
-from hypernet.embedded import ENCODER_NAME, encoder_path
+from hypernet.models import encoder_folder
 
 
 class Encoder:
@@ -37,7 +37,7 @@ class Encoder:
             name: a folder, a hub id, or None (or the name itself) for the embedded all-MiniLM-L6-v2.
             device: a torch device.
         """
-        return cls(_folder(name), device)
+        return cls(encoder_folder(name), device)
 
     def encode(self, descriptions: list[str]) -> Tensor:
         """Embed descriptions, in fp32 on the CPU. [n, e], each row of norm sqrt(e)."""
@@ -52,14 +52,5 @@ class Encoder:
                 show_progress_bar=False,
             )
         # Cloned outside inference mode: a training step may need it in its graph.
-        return unit.clone().float().cpu() * self.size**0.5
-
-
-def _folder(name: str | None) -> Path:
-    if name is None or name == ENCODER_NAME:
-        return encoder_path()
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(name))
+        scaled: Tensor = unit.clone().float().cpu() * self.size**0.5
+        return scaled

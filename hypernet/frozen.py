@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -62,3 +63,16 @@ class FrozenBase:
         # The vocabulary is wide and answers are short: project only where a response token is predicted.
         chosen = hidden[packed.rows, packed.columns]  # [S, hidden]
         return F.linear(chosen, self.model.lm_head.weight).float()
+
+    @torch.inference_mode()
+    def greedy(self, prompts: list[list[int]], adapter: LoraBatch | None, max_tokens: int) -> list[list[int]]:
+        """Greedy answers to prompts, all under one adapter (a batch of one) or none; no end of turn."""
+        width = max(map(len, prompts))
+        end = self.chat.end_of_turn
+        ids = torch.tensor([[end] * (width - len(p)) + p for p in prompts], device=self.device)  # [n, width]
+        seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.device)
+        with self._injector.use(adapter.a, adapter.b) if adapter else nullcontext():
+            out = self.model.generate(
+                input_ids=ids, attention_mask=seen, max_new_tokens=max_tokens, do_sample=False, pad_token_id=end
+            )  # [n, width + new]
+        return [[t for t in answer if t != end] for answer in out[:, width:].tolist()]

@@ -104,9 +104,6 @@ def save_adapter(
 def load_adapter(folder: Path, base: Path | Mapping[str, Any]) -> LoraWeights:
     """Read a PEFT adapter folder for one base model, in the dtype it is stored in.
 
-    The module order is that of `target_modules`. PEFT keeps a set there, so a folder
-    written by it has an arbitrary one.
-
     Args:
         folder: holds `adapter_config.json` and `adapter_model.safetensors`.
         base: the base model's folder, its `config.json`, or what that file holds.
@@ -116,9 +113,20 @@ def load_adapter(folder: Path, base: Path | Mapping[str, Any]) -> LoraWeights:
         InvalidLoraError: a tensor has a wrong shape, dtype or value.
         BaseModelError: the base model's config cannot be understood, or lacks a target module.
     """
+    weights = _read_weights(folder, read_spec(folder, base))
+    weights.validate()
+    return weights
+
+
+def read_spec(folder: Path, base: Path | Mapping[str, Any]) -> LoraSpec:
+    """The LoRA that `adapter_config.json` describes, in the module order of its `target_modules`.
+
+    PEFT keeps a set there, so a file written by it has an arbitrary order.
+    Arguments and errors as `load_adapter`.
+    """
     config = _read_config(folder)
     try:
-        spec = lora_spec(
+        return lora_spec(
             base,
             rank=config.r,
             alpha=config.lora_alpha,
@@ -127,9 +135,6 @@ def load_adapter(folder: Path, base: Path | Mapping[str, Any]) -> LoraWeights:
         )
     except ValidationError as error:
         raise AdapterFileError(f"{folder / CONFIG_FILE}: {_first(error)}") from error
-    weights = _read_weights(folder, spec)
-    weights.validate()
-    return weights
 
 
 def read_provenance(folder: Path) -> dict[str, str]:

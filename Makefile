@@ -1,0 +1,40 @@
+# make demo   see it work          make test   every check
+# make serve  keep a server        make lock   resolve deploy/requirements.in again
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := deploy/requirements-cpu.lock
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test lint serve lock clean
+
+demo: $(VENV)/.ready
+	$(BIN)/python deploy/demo.py
+
+test: $(VENV)/.ready lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: $(VENV)/.ready
+	$(BIN)/t2l serve
+
+lock:
+	$(PYTHON) deploy/lock.py
+
+clean:
+	rm -rf $(VENV)
+
+# torch first: PyPI's default build is CUDA's, so the CPU build may have to come from PyTorch's own index.
+$(VENV)/.ready: $(LOCK) pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	grep -A1 '^torch==' $(LOCK) > $(VENV)/torch.lock
+	$(PIP) --require-hashes -r $(VENV)/torch.lock || $(PIP) --require-hashes --extra-index-url $(TORCH_INDEX) -r $(VENV)/torch.lock
+	$(PIP) --require-hashes -r $(LOCK)
+	$(PIP) --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,101 @@
+"""`make demo`: start a server, ask the same prompts under several descriptions, show answers side by side."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+PROMPTS = ["hot", "happy", "cheap"]
+DESCRIPTIONS = [
+    None,
+    "Give a word with the opposite meaning.",
+    "Translate the English word into Spanish.",
+    "Write the first letter of the word in upper case.",
+    "Say whether the sentiment of the text is positive or negative.",
+]
+START_LIMIT_S = 240.0
+console = Console()
+
+
+def main() -> None:
+    """Run the demonstration; exit status 1 if the server does not start."""
+    started = time.monotonic()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = Path("runs/demo-server.log")
+    log.parent.mkdir(exist_ok=True)
+    console.print("Starting the server (the very first start dequantises the base model, about 20 s) ...")
+    with log.open("wb") as out:
+        environment = os.environ | {"T2L_PORT": str(port)}
+        command = [sys.executable, "-m", "server.cli", "serve"]
+        server = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            wait_until_ready(client, server, log)
+            console.print(f"Ready after {time.monotonic() - started:.0f} s.")
+            show(client)
+            console.print(f"All processes together: {resident_gib(server.pid):.2f} GiB resident.")
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=60)
+    console.print(
+        f"Server stopped with exit status {server.returncode}; {time.monotonic() - started:.0f} s in all."
+    )
+
+
+def wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Poll /ready; on failure show the end of the server's log and exit."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            if client.get("/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass  # not listening yet
+        time.sleep(0.25)
+    console.print(f"The server did not start. The end of {log}:")
+    console.print("\n".join(log.read_text(errors="replace").splitlines()[-25:]), markup=False)
+    sys.exit(1)
+
+
+def show(client: httpx.Client) -> None:
+    """One row per description, one column per prompt."""
+    table = Table(title="One base model, one adapter per sentence", show_lines=True)
+    for column in ("task description", *(f'"{prompt}"' for prompt in PROMPTS), "adapter", "first token, ms"):
+        table.add_column(column, max_width=32)
+    for description in DESCRIPTIONS:
+        answers = []
+        for prompt in PROMPTS:
+            body = {"task_description": description, "prompt": prompt, "max_tokens": 12, "temperature": 0}
+            reply = client.post("/v1/generate", json=body)
+            reply.raise_for_status()
+            answers.append(reply.json())
+        sources = [a["adapter"]["source"] if a["adapter"] else "-" for a in answers]
+        table.add_row(
+            description or "(none: the base model)",
+            *(a["completion"].strip() for a in answers),
+            "\n".join(sources),
+            "\n".join(f"{1000 * a['timings']['first_token_s']:.0f}" for a in answers),
+        )
+    console.print(table)
+
+
+def resident_gib(pid: int) -> float:
+    """Resident memory of a process and all its descendants."""
+    root = psutil.Process(pid)
+    return sum(p.memory_info().rss for p in [root, *root.children(recursive=True)]) / 2**30
+
+
+if __name__ == "__main__":
+    main()

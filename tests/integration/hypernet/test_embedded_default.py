@@ -1,0 +1,74 @@
+"""The embedded models are real: the encoder reads, packed rows equal lone ones, training starts harmlessly."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hypernet.base_model import lora_spec
+from hypernet.config import HypernetConfig
+from hypernet.encoder import Encoder
+from hypernet.frozen import FrozenBase
+from hypernet.model import Hypernet
+from hypernet.models import base_model_folder
+from hypernet.training.packing import Example, pack
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def base() -> FrozenBase:
+    folder = base_model_folder()
+    return FrozenBase(folder, lora_spec(folder / "config.json", rank=4, alpha=8), "cpu", torch.float32)
+
+
+@pytest.fixture(scope="module")
+def examples(base: FrozenBase) -> list[Example]:
+    return [base.chat.example(a, b) for a, b in (("hot", "cold"), ("up", "down"), ("big dog", "a small cat"))]
+
+
+def test_embeddings_have_norm_sqrt_size_and_know_paraphrases() -> None:
+    encoder = Encoder.load()
+    z = encoder.encode(
+        ["Write the antonym of the word.", "Give a word with the opposite meaning.", "Count to ten."]
+    )
+    assert z.shape == (3, encoder.size)
+    torch.testing.assert_close(z.norm(dim=-1), torch.full((3,), encoder.size**0.5))
+    likeness = F.cosine_similarity(z[0:1], z[1:])
+    assert likeness[0] > likeness[1] + 0.2
+
+
+def test_packed_logits_equal_lone_ones(base: FrozenBase, examples: list[Example]) -> None:
+    torch.manual_seed(0)
+    model = Hypernet(HypernetConfig(lora=base.spec, variant="L", embedding_size=8)).eval()
+    with torch.no_grad():
+        for parameter in model.heads.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    adapters = model(torch.randn(1, 8))
+    together = base.logits(pack([examples]), adapters)
+    alone = torch.cat([base.logits(pack([[e]]), adapters) for e in examples])
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
+    assert (together - base.logits(pack([examples]), None)).abs().max() > 0.1  # the adapter does something
+
+
+@pytest.mark.parametrize("variant", ["L", "L-rank", "M", "S"])
+def test_training_starts_at_the_loss_of_the_base_model(
+    base: FrozenBase, examples: list[Example], variant: str
+) -> None:
+    torch.manual_seed(0)
+    model = Hypernet(
+        HypernetConfig.model_validate({"lora": base.spec, "variant": variant, "embedding_size": 8})
+    )
+    packed = pack([examples])
+    with torch.no_grad():
+        start = F.cross_entropy(base.logits(packed, model(torch.randn(1, 8))), packed.targets)
+        alone = F.cross_entropy(base.logits(packed, None), packed.targets)
+    assert start.item() == pytest.approx(alone.item(), rel=2e-3)
+
+
+def test_greedy_answers_in_a_batch_equal_lone_ones(base: FrozenBase) -> None:
+    words = random.Random(0).sample(["river", "seven apples", "why is the sky blue", "print hello", "Paris"], 4)
+    prompts = [base.chat.prompt(w) for w in words]
+    together = base.greedy(prompts, None, 6)
+    assert together == [base.greedy([p], None, 6)[0] for p in prompts]
