@@ -1,0 +1,22 @@
+# The server on its embedded default, CPU. Elsewhere: mount models and set T2L_BASE_MODEL, T2L_ENCODER, T2L_CHECKPOINT.
+FROM python:3.11-slim AS build
+RUN apt-get update && apt-get install --no-install-recommends -y make && rm -rf /var/lib/apt/lists/*
+WORKDIR /app
+COPY pyproject.toml README.md Makefile ./
+COPY deploy ./deploy
+COPY hypernet ./hypernet
+COPY server ./server
+COPY checkpoints ./checkpoints
+RUN make .venv/.ready && T2L_CACHE=/app/cache .venv/bin/python -c "from hypernet.embedded import base_model_path; base_model_path()"
+
+FROM python:3.11-slim
+# vLLM compiles small helpers at run time and counts NUMA nodes.
+RUN apt-get update && apt-get install --no-install-recommends -y g++ libnuma1 && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home t2l
+WORKDIR /app
+COPY --from=build --chown=t2l /app /app
+USER t2l
+ENV T2L_HOST=0.0.0.0 T2L_CACHE=/app/cache PATH=/app/.venv/bin:$PATH
+EXPOSE 8000
+HEALTHCHECK --start-period=120s CMD python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health')"
+CMD ["t2l", "serve"]
