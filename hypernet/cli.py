@@ -39,7 +39,7 @@ def import_reference_command(
     Base model and encoder are recorded by fingerprint, which reads their weight
     files but loads no model; a server refuses to combine the result with others.
 
-    Example: t2l import-reference trained_t2l/mistral_7b_t2l checkpoints/mistral-7b --base-model ~/models/mistral-7b
+    Example: t2l import-reference trained_t2l/gemma_2b_t2l checkpoints/gemma-2-2b --base-model ~/gemma-2-2b-it
     """
     try:
         args = read_args(src / ARGS_FILE)

@@ -131,7 +131,8 @@ def read_args(path: Path) -> ReferenceArgs:
     except ValidationError as error:
         problem = error.errors()[0]
         flag = ".".join(map(str, problem["loc"])) or "the file"
-        raise ReferenceImportError(f"{path}: {flag}: {problem['msg']}, got {problem['input']!r}") from error
+        got = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
+        raise ReferenceImportError(f"{path}: {flag}: {problem['msg']}{got}") from error
     contradiction = _contradiction(args)
     if contradiction:
         raise ReferenceImportError(f"{path}: {contradiction}")
