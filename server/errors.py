@@ -1,28 +1,33 @@
 """Every error a client can see: one small tree, each class knowing its HTTP status and code.
 
 The wire shape is always `{"error": {"message", "type", "param", "code"}}`; the
-message says what is wrong, where, and how to mend it.
+message says what is wrong, where, and how to mend it. `code` comes from a small
+fixed set, so that it can also be the label of a metric.
 
     ServiceError
-    +-- InvalidRequestError      400  a field is wrong
-    |   +-- PayloadTooLargeError 413  the body is too big
-    +-- NotFoundError            404  no such adapter
-    +-- OverloadedError          429  a bounded queue is full
-    +-- UnavailableError         503  starting, draining, or out of time
-    |   +-- EngineDeadError      503  the engine has died
-    +-- AdapterRejectedError     500  generated weights do not fit the base model
-    +-- GenerationFailedError    500  the hypernetwork failed
+    +-- InvalidRequestError       400  a field is wrong
+    |   +-- PayloadTooLargeError  413  the body is too big
+    +-- NotFoundError             404  no such adapter
+    +-- OverloadedError           429  a bounded queue is full; try again shortly
+    +-- UnavailableError          503  starting or draining
+    |   +-- TimedOutError         503  the request's time is up
+    |   +-- StoreUnavailableError 503  Redis must answer for this, and does not
+    |   +-- EngineDeadError       503  the engine has died
+    +-- AdapterRejectedError      500  generated weights do not fit the base model
+    +-- GenerationFailedError     500  the hypernetwork failed
 """
 
 from __future__ import annotations
 
 
 class ServiceError(Exception):
-    """Base of all errors with a wire form."""
+    """Base of all errors with a wire form; by itself, 500: a fault of the server's own."""
 
     status = 500
     type = "server_error"
     code = "internal_error"
+    retry_after_s: int | None = None
+    """Becomes the `Retry-After` header: seconds after which the same request may succeed."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -64,14 +69,28 @@ class OverloadedError(ServiceError):
     status = 429
     type = "overloaded_error"
     code = "queue_full"
+    retry_after_s = 1
 
 
 class UnavailableError(ServiceError):
-    """503: the server cannot answer now (starting, draining, out of time)."""
+    """503: the server cannot answer now (starting, draining)."""
 
     status = 503
     type = "unavailable_error"
     code = "unavailable"
+    retry_after_s = 5
+
+
+class TimedOutError(UnavailableError):
+    """503: the request was not done within the server's time limit for one request."""
+
+    code = "timeout"
+
+
+class StoreUnavailableError(UnavailableError):
+    """503: the answer would be a lie without Redis, and Redis does not answer (deleting, for instance)."""
+
+    code = "store_unavailable"
 
 
 class EngineDeadError(UnavailableError):

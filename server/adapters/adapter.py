@@ -1,0 +1,76 @@
+"""An adapter as the server keeps it: the weights, and what is worth remembering about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from hypernet.config import LoraSpec
+from hypernet.lora import InvalidLoraError, LoraWeights
+from server.errors import AdapterRejectedError
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """What is known about an adapter, its weights aside; fields as in `Adapter`."""
+
+    id: str
+    description: str
+    created_us: int
+    spec: LoraSpec
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its bf16 weights."""
+        return 2 * self.spec.num_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One generated adapter.
+
+    Attributes:
+        id: content hash, 32 hex characters (`key.AdapterKeyer`).
+        description: the normalised task description it was written for.
+        created_us: when it was written, microseconds since the epoch. Listings are ordered by it.
+        weights: views into one flat bf16 buffer, so that storing it is one copy.
+    """
+
+    id: str
+    description: str
+    created_us: int
+    weights: LoraWeights = field(repr=False)
+
+    @property
+    def spec(self) -> LoraSpec:
+        """Shapes and scale."""
+        return self.weights.spec
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights."""
+        return self.weights.nbytes
+
+    @property
+    def info(self) -> AdapterInfo:
+        """Everything but the weights."""
+        return AdapterInfo(self.id, self.description, self.created_us, self.spec)
+
+    @classmethod
+    def seal(cls, adapter_id: str, description: str, created_us: int, weights: LoraWeights) -> Adapter:
+        """Check freshly written weights and move them into one flat bf16 buffer. Milliseconds of work.
+
+        bf16 is what the engine computes in; checking after the cast also catches
+        numbers that the cast made infinite.
+
+        Raises:
+            AdapterRejectedError: the hypernetwork wrote something that no engine may see.
+        """
+        try:
+            flat = weights.to(torch.bfloat16).flatten()
+            sealed = LoraWeights.unflatten(weights.spec, flat)
+            sealed.validate()
+        except InvalidLoraError as error:
+            raise AdapterRejectedError(f"the hypernetwork wrote an unusable adapter: {error}") from error
+        return cls(adapter_id, description, created_us, sealed)

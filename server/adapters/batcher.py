@@ -1,0 +1,148 @@
+"""Turns single requests into batches for a worker that is fastest in batches.
+
+No fixed delay: while one batch computes, the next one grows, and it starts the
+moment the worker is free. An idle server answers a lone request at once; a busy
+one makes large batches by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
+
+from server.errors import GenerationFailedError, OverloadedError, ServiceError, UnavailableError
+from server.observability.metrics import Metrics
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class _Job(Generic[T, R]):
+    item: T
+    done: asyncio.Future[tuple[R, float]]
+    arrived: float
+
+
+class Batcher(Generic[T, R]):
+    """A bounded queue before one worker thread. Use as an async context manager.
+
+    The worker is synchronous and gets one dedicated thread: torch work never
+    blocks the event loop, and no two batches run at once.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[list[T]], Sequence[R]],
+        *,
+        max_batch: int,
+        max_queue: int,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        """Prepare a batcher.
+
+        Args:
+            compute: one result per item, in order. Runs in the worker thread.
+            max_batch: most items per call of `compute`.
+            max_queue: most items waiting; the next one is turned away.
+            metrics: told batch sizes and waits.
+            clock: monotonic seconds.
+        """
+        self._compute = compute
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._metrics = metrics
+        self._clock = clock
+        self._queue: deque[_Job[T, R]] = deque()
+        self._computing: list[_Job[T, R]] = []
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="t2l-hypernetwork")
+        self._runner: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._runner = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop; whoever still waits gets `UnavailableError`."""
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+            self._runner = None
+        for job in (*self._computing, *self._queue):
+            _fail(job, UnavailableError("the server is stopping"))
+        self._queue.clear()
+        await asyncio.to_thread(self._thread.shutdown)
+
+    @property
+    def depth(self) -> int:
+        """Items waiting, those whose caller has left not counted."""
+        return sum(not job.done.done() for job in self._queue)
+
+    async def submit(self, item: T) -> tuple[R, float]:
+        """Wait for the item's result and the seconds it spent in the queue. Cancelling drops the item.
+
+        Raises:
+            OverloadedError: the queue is full.
+            GenerationFailedError: the batch that held the item failed.
+            UnavailableError: the batcher was stopped.
+        """
+        if self._runner is None:
+            raise UnavailableError("the server is stopping")
+        if len(self._queue) >= self._max_queue and self.depth >= self._max_queue:
+            raise OverloadedError(
+                f"{self._max_queue} new task descriptions are already waiting for an adapter", code="queue_full"
+            )
+        job: _Job[T, R] = _Job(item, asyncio.get_running_loop().create_future(), self._clock())
+        self._queue.append(job)
+        self._wake.set()
+        return await job.done  # cancelling the caller cancels the future, which marks the job as dropped
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while batch := self._next_batch():
+                self._computing = batch
+                started = self._clock()
+                self._metrics.batch_size.observe(len(batch))
+                try:
+                    items = [job.item for job in batch]
+                    results = await loop.run_in_executor(self._thread, self._compute, items)
+                    if len(results) != len(batch):
+                        raise GenerationFailedError(f"{len(results)} results for a batch of {len(batch)}")
+                except Exception as error:
+                    _fail_all(batch, error)
+                    continue
+                for job, result in zip(batch, results, strict=True):
+                    waited = started - job.arrived
+                    self._metrics.batch_wait.observe(waited)
+                    if not job.done.done():
+                        job.done.set_result((result, waited))
+
+    def _next_batch(self) -> list[_Job[T, R]]:
+        batch: list[_Job[T, R]] = []
+        while self._queue and len(batch) < self._max_batch:
+            job = self._queue.popleft()
+            if not job.done.done():
+                batch.append(job)
+        return batch
+
+
+def _fail_all(batch: list[_Job[T, R]], cause: Exception) -> None:
+    for job in batch:
+        # One exception object per waiter: a shared one would collect every waiter's traceback.
+        error = GenerationFailedError("the hypernetwork failed on a batch of descriptions")
+        error.__cause__ = cause
+        _fail(job, error)
+
+
+def _fail(job: _Job[T, R], error: ServiceError) -> None:
+    if not job.done.done():
+        job.done.set_exception(error)

@@ -1,0 +1,94 @@
+"""Both tiers as one: memory first, then Redis where there is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import nlargest
+from typing import Literal
+
+from server.adapters.adapter import Adapter, AdapterInfo
+from server.adapters.memory import MemoryStore
+from server.adapters.redis_store import RedisStore, RedisUnavailableError
+from server.adapters.write_behind import WriteBehind
+from server.errors import StoreUnavailableError
+from server.observability.metrics import Metrics
+
+Tier = Literal["memory", "redis"]
+Cursor = tuple[int, str]
+"""(created_us, id) of the last adapter seen; listings go from the newest down."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedTier:
+    """Redis, and the queue through which it is written."""
+
+    store: RedisStore
+    writes: WriteBehind
+
+
+class TieredStore:
+    """What this server can find without making anything."""
+
+    def __init__(self, memory: MemoryStore, shared: SharedTier | None, metrics: Metrics) -> None:
+        self.memory = memory
+        self.shared = shared
+        self._lookups = metrics.lookups
+
+    def in_memory(self, adapter_id: str) -> Adapter | None:
+        """The adapter from the first tier; no waiting."""
+        adapter = self.memory.get(adapter_id)
+        self._lookups.labels("memory", "miss" if adapter is None else "hit").inc()
+        return adapter
+
+    async def in_redis(self, adapter_id: str) -> Adapter | None:
+        """The adapter from the second tier, now in the first as well. Redis in trouble is a miss."""
+        if self.shared is None:
+            return None
+        adapter = await self.shared.store.get(adapter_id)
+        if adapter is not None:
+            self.memory.put(adapter)
+        return adapter
+
+    async def get(self, adapter_id: str) -> Adapter | None:
+        """The adapter from whichever tier has it."""
+        return self.in_memory(adapter_id) or await self.in_redis(adapter_id)
+
+    def put(self, adapter: Adapter) -> None:
+        """Keep a new adapter: in memory now, in Redis soon."""
+        self.memory.put(adapter)
+        if self.shared is not None:
+            self.shared.writes.put(adapter)
+
+    async def delete(self, adapter_id: str) -> bool:
+        """Remove an adapter from every tier; whether any had it.
+
+        Raises:
+            StoreUnavailableError: Redis may still have it, and would bring it back.
+        """
+        found = self.memory.remove(adapter_id)
+        if self.shared is None:
+            return found
+        await self.shared.writes.forget(adapter_id)
+        try:
+            return await self.shared.store.delete(adapter_id) or found
+        except RedisUnavailableError as error:
+            raise StoreUnavailableError("Redis does not answer, so the adapter may still be in it") from error
+
+    async def page(self, limit: int, after: Cursor | None) -> tuple[list[AdapterInfo], bool]:
+        """Up to `limit` adapters after the cursor, newest first; False beside them if Redis could not be asked.
+
+        Both tiers are in the same order, so the first `limit` of their two first pages are the page.
+        """
+        held = (adapter.info for adapter in self.memory)
+        found = {info.id: info for info in held if after is None or _place(info) < after}
+        complete = True
+        if self.shared is not None:
+            try:
+                found |= {info.id: info for info in await self.shared.store.page(limit, after)}
+            except RedisUnavailableError:
+                complete = False
+        return nlargest(limit, found.values(), key=_place), complete
+
+
+def _place(info: AdapterInfo) -> Cursor:
+    return info.created_us, info.id

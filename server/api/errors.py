@@ -1,0 +1,94 @@
+"""Whatever goes wrong in a route leaves in the one error shape, framework errors included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from server.api.state import app_state
+from server.api.streaming import ClientLeftError
+from server.errors import InvalidRequestError, NotFoundError, ServiceError
+from server.observability.logging import note
+from server.wire import error_response
+
+_CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field", "json_invalid": "invalid_json"}
+
+
+class MethodNotAllowedError(InvalidRequestError):
+    """405: the route exists, but not for this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(ClientLeftError, _client_left)
+
+
+def _refuse(request: Request, error: ServiceError, headers: dict[str, str] | None = None) -> Response:
+    app_state(request).metrics.rejections.labels(error.code).inc()
+    note(error=error.code)
+    return error_response(error, headers)
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return _refuse(request, error)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _refuse(request, from_validation(error.errors()))
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _refuse(request, _from_http(request, error), dict(error.headers or {}))
+
+
+async def _client_left(request: Request, error: Exception) -> Response:
+    note(client="left")
+    return Response(status_code=499)  # nobody reads it; metrics and logs do
+
+
+def from_validation(errors: Sequence[Any]) -> InvalidRequestError:
+    """One error for what pydantic found: the first one names the field, the rest are counted."""
+    first = errors[0]
+    kind: str = first["type"]
+    place = [str(part) for part in first["loc"][1:]]
+    if kind == "json_invalid":
+        return InvalidRequestError(
+            f"the body is not valid JSON: {first['ctx']['error']} at character {place[0]}", code="invalid_json"
+        )
+    if not place and kind != "missing_field":
+        return InvalidRequestError(
+            "the body must be a JSON object, sent as application/json", code="invalid_json"
+        )
+    param = first.get("ctx", {}).get("param") or ".".join(place)
+    more = f" ({len(errors) - 1} more fields are wrong)" if len(errors) > 1 else ""
+    if kind == "extra_forbidden":
+        message = f"there is no field {param}"
+    elif kind == "missing":
+        message = f"{param} is missing"
+    else:
+        message = f"{param}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return InvalidRequestError(message + more, param=param, code=_CODES.get(kind, "invalid_value"))
+
+
+def _from_http(request: Request, error: HTTPException) -> ServiceError:
+    if error.status_code == 404:
+        return NotFoundError(f"there is no route {request.url.path}", code="route_not_found")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "other methods")
+        return MethodNotAllowedError(f"{request.url.path} answers {allowed}, not {request.method}")
+    if error.status_code == 400:  # how the framework says that a body is not even text, or nested too deeply
+        return InvalidRequestError("the body is not valid JSON", code="invalid_json")
+    return ServiceError(str(error.detail))

@@ -1,0 +1,51 @@
+"""What the lifespan hands to every request, typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
+
+from fastapi import Depends, Request
+
+from server.errors import UnavailableError
+from server.lifecycle import Lifecycle
+from server.observability.metrics import Metrics
+from server.service import Service
+
+
+@dataclass(slots=True)
+class AppState:
+    """The running server, as routes see it. `service` is None until the models are loaded."""
+
+    lifecycle: Lifecycle
+    metrics: Metrics
+    service: Service | None = None
+
+
+class State(TypedDict):
+    """The lifespan's state."""
+
+    t2l: AppState
+
+
+def app_state(request: Request) -> AppState:
+    """The state behind a request."""
+    state: AppState = request.state.t2l
+    return state
+
+
+def service(request: Request) -> Service:
+    """The service.
+
+    Raises:
+        UnavailableError: it is not there yet, or never will be.
+    """
+    state = app_state(request)
+    if state.service is None:
+        state.lifecycle.check_open()
+        raise UnavailableError("the server is still loading its models", code="starting")
+    return state.service
+
+
+StateDep = Annotated[AppState, Depends(app_state)]
+ServiceDep = Annotated[Service, Depends(service)]

@@ -1,0 +1,121 @@
+"""Clients that leave, and server-sent events.
+
+A generation costs as long as somebody waits for it, so every route that runs one
+watches its client: when the client goes, the work is cancelled where it stands,
+and the contexts it holds (lease, engine request) unwind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+
+from pydantic import BaseModel
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.errors import ServiceError
+from server.observability.logging import note
+
+log = logging.getLogger("t2l.stream")
+
+SEND_TIMEOUT_S = 60.0
+"""A client that does not read for so long counts as gone."""
+
+
+class ClientLeftError(Exception):
+    """The client closed its connection before it had its answer."""
+
+
+@asynccontextmanager
+async def while_client_listens(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the body when the client disconnects.
+
+    The request's own body must have been read before.
+
+    Raises:
+        ClientLeftError: instead of the cancellation.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelling = task.cancelling()
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        # As in asyncio.timeout: if somebody else cancelled the task as well, theirs goes on.
+        if left and task.uncancel() <= cancelling:
+            raise ClientLeftError from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+class EventStream(Response):
+    """Server-sent events: each a `data:` line of JSON, an error in the usual shape, `[DONE]` at the end."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[BaseModel], on_error: Callable[[ServiceError], None]) -> None:
+        """Stream events, closing the generator whatever happens.
+
+        Args:
+            events: models that become the events.
+            on_error: told an error that ends the stream early.
+        """
+        # Proxies must neither cache nor gather the events.
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+        self._on_error = on_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send everything, or stop when the client leaves."""
+        async with aclosing(self._events):
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            try:
+                async with while_client_listens(receive):
+                    await self._send_events(send)
+            except ClientLeftError:
+                note(client="left")
+                return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_events(self, send: Send) -> None:
+        try:
+            async for event in self._events:
+                await _send_data(send, event.model_dump_json())
+        except ServiceError as error:
+            await self._send_error(send, error)
+        except ClientLeftError:
+            raise
+        except Exception:
+            log.exception("unexpected error in a stream")
+            await self._send_error(send, ServiceError("the server made a mistake; its log says more"))
+        await _send_data(send, "[DONE]")
+
+    async def _send_error(self, send: Send, error: ServiceError) -> None:
+        self._on_error(error)
+        note(error=error.code)
+        await _send_data(send, json.dumps(error.body()))
+
+
+async def _send_data(send: Send, data: str) -> None:
+    message = {"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True}
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await send(message)
+    except TimeoutError:
+        raise ClientLeftError from None

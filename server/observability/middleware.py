@@ -1,0 +1,78 @@
+"""Around every request: an id, one log line, the request metrics, and a last resort for what nobody caught."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import ServiceError
+from server.observability.logging import REQUEST, begin_notes, request_id
+from server.observability.metrics import Metrics
+from server.wire import error_response
+
+_ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
+"""Asked every few seconds by machines: logged at DEBUG."""
+
+
+class RequestContext:
+    """Pure ASGI middleware, the outermost one."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = self._clock()
+        identity = _request_id(scope)
+        request_id.set(identity)
+        notes = begin_notes()
+        status = 499  # unless an answer starts: the client left, or the server is being stopped
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", identity.encode())]
+            await send(message)
+
+        try:
+            with self._metrics.in_flight.track_inprogress():
+                await self._app(scope, receive, send_with_id)
+        except Exception:
+            REQUEST.exception("unexpected error")
+            if status != 499:
+                raise  # an answer is half sent; only closing the connection can still tell the client
+            error = ServiceError("the server made a mistake; its log says more")
+            self._metrics.rejections.labels(error.code).inc()
+            await error_response(error)(scope, receive, send_with_id)
+        finally:
+            self._record(scope, status, self._clock() - start, notes)
+
+    def _record(self, scope: Scope, status: int, seconds: float, notes: dict[str, object]) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        # The template, such as /v1/adapters/{adapter_id}: a path that a client chose is no label.
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.request_seconds.labels(method, route).observe(seconds)
+        level = logging.DEBUG if route in _PROBES else logging.INFO
+        fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4), **notes}
+        REQUEST.log(level, "request", extra={"fields": fields})
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ACCEPTED_ID.fullmatch(value):
+            return str(value, "ascii")
+    return uuid4().hex

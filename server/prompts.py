@@ -1,0 +1,69 @@
+"""Prompts become token ids, and are checked against the context before anything is spent on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from server.engine.interface import Engine
+from server.errors import InvalidRequestError
+
+DEFAULT_MAX_TOKENS = 256
+"""Completion tokens where the client names no number, context permitting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the client wants answered: text for the chat template, raw text, or chat messages."""
+
+    text: str | None = None
+    messages: Sequence[dict[str, str]] | None = None
+    raw: bool = False
+
+    @property
+    def param(self) -> str:
+        """The request field that it came in."""
+        return "prompt" if self.messages is None else "messages"
+
+
+class PromptReader:
+    """Tokenizes in one thread of its own: a long prompt takes long, and tokenizers are not thread-safe."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="t2l-tokenizer")
+
+    async def read(self, prompt: Prompt, max_tokens: int | None) -> tuple[list[int], int]:
+        """Token ids, and how many tokens the completion may have.
+
+        Raises:
+            InvalidRequestError: prompt and completion do not fit into the context.
+        """
+        messages, text = None, prompt.text
+        if prompt.messages is not None:
+            messages, text = list(prompt.messages), None
+        elif not prompt.raw:
+            messages, text = [{"role": "user", "content": prompt.text or ""}], None
+        tokens = await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._engine.tokenize, messages, text
+        )
+        context = self._engine.max_model_len
+        room = context - len(tokens)
+        if not tokens:
+            raise InvalidRequestError("the prompt has no tokens", param=prompt.param)
+        size = f"the prompt has {len(tokens)} tokens, the context holds {context} with the completion"
+        if room < 1:
+            raise InvalidRequestError(size, param=prompt.param, code="context_length_exceeded")
+        if max_tokens is not None and max_tokens > room:
+            raise InvalidRequestError(
+                f"{size}: max_tokens can be at most {room}, not {max_tokens}",
+                param="max_tokens",
+                code="context_length_exceeded",
+            )
+        return tokens, max_tokens or min(DEFAULT_MAX_TOKENS, room)
+
+    async def close(self) -> None:
+        """End the thread."""
+        await asyncio.to_thread(self._thread.shutdown)

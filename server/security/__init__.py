@@ -1,0 +1,1 @@
+"""What keeps a request from costing more than it may."""

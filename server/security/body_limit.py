@@ -1,0 +1,65 @@
+"""Refuses bodies that are too large, before they are in memory, however they are sent."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import InvalidRequestError, PayloadTooLargeError, ServiceError
+from server.observability.metrics import Metrics
+from server.wire import error_response
+
+
+class BodyLimit:
+    """Pure ASGI middleware: reads the body, up to the limit, and hands it on whole.
+
+    Content-Length is believed when it is too large, and checked by counting when
+    it is not: a chunked body has none.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, metrics: Metrics) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            messages = await self._read(scope, receive)
+        except ServiceError as error:
+            self._metrics.rejections.labels(error.code).inc()
+            # The unread rest of the body makes the connection useless for another request.
+            await error_response(error, {"connection": "close"})(scope, receive, send)
+            return
+
+        async def replay() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
+        """The whole body as one message, or the disconnection that came instead.
+
+        Raises:
+            PayloadTooLargeError: it is larger than the limit.
+        """
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                if not value.isdigit():
+                    raise InvalidRequestError("Content-Length is not a number", code="invalid_header")
+                self._check(int(value))
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return [message]
+            body += message.get("body", b"")
+            self._check(len(body))
+            if not message.get("more_body", False):
+                return [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+    def _check(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise PayloadTooLargeError(f"the body has more than {self._max_bytes} bytes")

@@ -1,0 +1,266 @@
+"""The request's story: a sentence in, a specialised model's answer out, and what is kept on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hypernet.peft_io import dump_adapter, provenance
+from server.adapters.adapter import Adapter, AdapterInfo
+from server.adapters.export import zip_files
+from server.adapters.key import normalise
+from server.adapters.library import AdapterLibrary, Source
+from server.engine.interface import Delta, Engine, Sampling
+from server.errors import EngineDeadError, InvalidRequestError, NotFoundError
+from server.lifecycle import Lifecycle
+from server.observability.logging import note
+from server.observability.metrics import Metrics
+from server.prompts import Prompt, PromptReader
+
+__all__ = ["AdapterInfo", "Answer", "Ask", "Page", "Service", "Timings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One generation, as a client asks for it."""
+
+    id: str
+    task_description: str
+    """Empty: the base model answers."""
+    prompt: Prompt
+    max_tokens: int | None
+    temperature: float
+    top_p: float
+    stop: tuple[str, ...]
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went, in seconds.
+
+    `embed_s` and `generate_s` are those of the batch that wrote the adapter, and
+    `queue_s` the wait for it to start: all three 0 when the adapter was there.
+    `register_s` is the wait for the engine to hold it. `first_token_s` and
+    `total_s` count from the request's arrival.
+    """
+
+    queue_s: float = 0.0
+    embed_s: float = 0.0
+    generate_s: float = 0.0
+    register_s: float = 0.0
+    first_token_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished generation."""
+
+    completion: str
+    finish_reason: Literal["stop", "length"]
+    adapter_id: str | None
+    source: Source | None
+    prompt_tokens: int
+    completion_tokens: int
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Adapters, newest first; `complete` is False when Redis could not be asked."""
+
+    adapters: list[AdapterInfo]
+    complete: bool
+
+
+class Service:
+    """Everything that the API offers, over parts that `app.create_app` puts together."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        adapters: AdapterLibrary,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        *,
+        hypernetwork: str,
+        base_model: str,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Take the parts, all of them started.
+
+        Args:
+            engine: runs base model and adapters.
+            adapters: finds and makes adapters.
+            lifecycle: admits requests.
+            metrics: told every stage's duration.
+            hypernetwork: fingerprint that exports name as their origin.
+            base_model: name that exports give to PEFT.
+            clock: monotonic seconds.
+        """
+        self._engine = engine
+        self._adapters = adapters
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._hypernetwork = hypernetwork
+        self._base_model = base_model
+        self._clock = clock
+        self._prompts = PromptReader(engine)
+
+    @property
+    def model(self) -> str:
+        """Name of the base model."""
+        return self._engine.model_name
+
+    async def generate(self, ask: Ask) -> AsyncGenerator[str | Answer]:
+        """Pieces of the completion as they come, then the `Answer`. Closing the generator aborts.
+
+        Raises:
+            ServiceError: any of them, before the first piece or after.
+        """
+        start = self._clock()
+        found, lease, register_s, first_token_s = None, None, 0.0, 0.0
+        last, texts = Delta("", 0, None), list[str]()
+        with self._lifecycle.admit() as deadline:
+            tokens, max_tokens = await deadline.wait(self._prompts.read(ask.prompt, ask.max_tokens))
+            async with AsyncExitStack() as held:
+                if description := normalise(ask.task_description):
+                    adapter_id = self._adapters.key(description)
+                    # memory? Redis? an in-flight twin? else the next batch, and a write-behind to Redis
+                    found = await deadline.wait(self._adapters.get(adapter_id, description))
+                    found_at = self._clock()
+                    leasing = self._engine.lease(adapter_id, found.adapter.weights)
+                    lease = await deadline.wait(held.enter_async_context(leasing))
+                    register_s = self._clock() - found_at
+                sampling = Sampling(max_tokens, ask.temperature, ask.top_p, ask.stop, ask.seed)
+                stream = self._engine.generate(tokens, sampling, lease, ask.id)
+                async with aclosing(deadline.each(stream)) as deltas:
+                    async for last in deltas:
+                        first_token_s = first_token_s or self._clock() - start
+                        texts.append(last.text)
+                        yield last.text
+        if last.finish_reason is None:
+            raise EngineDeadError("the engine ended the completion early")
+        made = (found.queue_s, found.embed_s, found.generate_s) if found else (0.0, 0.0, 0.0)
+        yield self._record(
+            Answer(
+                "".join(texts),
+                last.finish_reason,
+                found.adapter.id if found else None,
+                found.source if found else None,
+                len(tokens),
+                last.completion_tokens,
+                Timings(*made, register_s, first_token_s, self._clock() - start),
+            )
+        )
+
+    async def make(self, task_description: str) -> tuple[AdapterInfo, Source]:
+        """The adapter for a description, made if there is none, and where it was.
+
+        Raises:
+            ServiceError: as `generate`.
+        """
+        description = normalise(task_description)
+        if not description:
+            raise InvalidRequestError("a task description needs more than spaces", param="task_description")
+        with self._lifecycle.admit() as deadline:
+            found = await deadline.wait(self._adapters.get(self._adapters.key(description), description))
+        note(adapter=found.adapter.id, source=found.source)
+        return found.adapter.info, found.source
+
+    async def describe(self, adapter_id: str) -> AdapterInfo:
+        """One adapter.
+
+        Raises:
+            NotFoundError: neither memory nor Redis has it.
+        """
+        return (await self._get(adapter_id)).info
+
+    async def page(self, limit: int, after: tuple[int, str] | None) -> Page:
+        """Adapters strictly after (created_us, id), newest first."""
+        return Page(*await self._adapters.store.page(limit, after))
+
+    async def export(self, adapter_id: str) -> bytes:
+        """A zip with the files of a PEFT adapter folder.
+
+        Raises:
+            NotFoundError: neither memory nor Redis has it.
+        """
+        adapter = await self._get(adapter_id)
+        origin = provenance(adapter.description, self._hypernetwork)
+        return await asyncio.to_thread(
+            lambda: zip_files(dump_adapter(adapter.weights, self._base_model, origin))
+        )
+
+    async def delete(self, adapter_id: str) -> None:
+        """Remove an adapter from memory, Redis and the engine; generations that run on it finish.
+
+        Raises:
+            NotFoundError: neither memory nor Redis had it.
+            StoreUnavailableError: Redis may still have it.
+        """
+        found = await self._adapters.store.delete(adapter_id)
+        await self._engine.forget(adapter_id)
+        if not found:
+            raise _not_found(adapter_id)
+
+    def check_alive(self) -> None:
+        """Pass while the engine runs.
+
+        Raises:
+            EngineDeadError: it has died.
+        """
+        if self._engine.dead is not None:
+            raise EngineDeadError(f"the inference engine has died: {self._engine.dead}")
+
+    async def troubles(self) -> list[str]:
+        """What does not work though requests succeed; empty when all is well."""
+        shared = self._adapters.store.shared
+        if shared is None or await shared.store.check():
+            return []
+        return ["Redis does not answer: adapters are kept in memory only"]
+
+    def engine_stats(self) -> dict[str, Any]:
+        """The engine's own numbers."""
+        return self._engine.stats()
+
+    async def close(self) -> None:
+        """End what the service started itself."""
+        await self._prompts.close()
+
+    async def _get(self, adapter_id: str) -> Adapter:
+        adapter = await self._adapters.store.get(adapter_id)
+        if adapter is None:
+            raise _not_found(adapter_id)
+        return adapter
+
+    def _record(self, answer: Answer) -> Answer:
+        stages = self._metrics.stage_seconds
+        timings = answer.timings
+        if answer.source == "generated":
+            stages.labels("queue").observe(timings.queue_s)
+            stages.labels("embed").observe(timings.embed_s)
+            stages.labels("generate").observe(timings.generate_s)
+        if answer.source is not None:
+            stages.labels("register").observe(timings.register_s)
+        stages.labels("first_token").observe(timings.first_token_s)
+        stages.labels("total").observe(timings.total_s)
+        self._metrics.tokens.labels("prompt").inc(answer.prompt_tokens)
+        self._metrics.tokens.labels("completion").inc(answer.completion_tokens)
+        note(
+            adapter=answer.adapter_id or "base",
+            source=answer.source or "base",
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            first_token_s=round(timings.first_token_s, 4),
+        )
+        return answer
+
+
+def _not_found(adapter_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no adapter {adapter_id}", param="id", code="adapter_not_found")

@@ -1,0 +1,123 @@
+"""Everything that an operator can set: `T2L_*` in the environment, frozen, and checked before anything starts.
+
+Only `app` and `cli` read this; every part gets plain values. The README's table
+is printed from here (`t2l settings`).
+"""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, RedisDsn, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "T2L_"
+DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "smollm2-135m"
+MIB = 2**20
+
+
+class Settings(BaseSettings):
+    """The server's settings. Sizes in bytes and times in seconds, as the names say."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    # where
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+
+    # what
+    checkpoint: Path = Field(
+        DEFAULT_CHECKPOINT, description="Folder of the hypernetwork. Default: `checkpoints/smollm2-135m`."
+    )
+    base_model: str | None = Field(
+        None, description="Folder or hub id of the base model. Default: the embedded SmolLM2-135M-Instruct."
+    )
+    encoder: str | None = Field(
+        None, description="Folder or hub id of the description encoder. Default: the embedded all-MiniLM-L6-v2."
+    )
+    model_name: str | None = Field(
+        None, description="What answers call the base model. Default: its last path part."
+    )
+    hypernetwork_device: str = Field(
+        "cpu", description="Where hypernetwork and encoder run: `cpu`, `cuda`, ..."
+    )
+    cache: Path | None = Field(
+        None, description="Where unpacked models are kept. Default: `$XDG_CACHE_HOME/t2l` or `~/.cache/t2l`."
+    )
+
+    # the engine
+    max_model_len: int = Field(2048, ge=16, description="Context: tokens of prompt and completion together.")
+    max_loras: int = Field(8, ge=1, description="Adapters in the engine at once, so also per step.")
+    max_num_seqs: int = Field(64, ge=1, description="Sequences in one engine step.")
+    kv_cache_bytes: int | None = Field(
+        512 * MIB, ge=16 * MIB, description="Bytes of KV cache. 0 lets vLLM take its usual share of the device."
+    )
+    dtype: str = Field("auto", description="Number format of the base model, as vLLM names them.")
+    cpu_threads: int | None = Field(None, ge=1, description="Threads of a CPU engine. Default: one per core.")
+
+    cpu_lora_kernel: bool = Field(
+        True, description="Run adapters on a CPU with our kernel; vLLM's own answers mixed batches wrongly."
+    )
+
+    # limits
+    max_requests: int = Field(256, ge=1, description="Requests answered at once; more get 429.")
+    max_queue: int = Field(256, ge=1, description="New descriptions waiting for an adapter; more get 429.")
+    max_batch: int = Field(16, ge=1, description="Descriptions per pass of the hypernetwork.")
+    max_body_bytes: int = Field(MIB, ge=1024, description="Largest request body; larger ones get 413.")
+    request_timeout_s: float = Field(300, gt=0, description="Longest time for one request; then 503.")
+    drain_timeout_s: float = Field(30, ge=0, description="After SIGTERM, how long what runs may go on.")
+
+    # the cache
+    memory_bytes: int = Field(256 * MIB, ge=0, description="Adapters kept in this process, in bytes.")
+    redis_url: RedisDsn | None = Field(None, description="Redis shared by replicas. Default: memory only.")
+    redis_timeout_s: float = Field(0.5, gt=0, description="Longest time for one call to Redis.")
+    redis_ttl_s: int = Field(7 * 86400, ge=1, description="How long an adapter stays in Redis.")
+    redis_max_bytes: int = Field(
+        4096 * MIB, ge=0, description="Adapters of one hypernetwork in Redis, in bytes."
+    )
+    redis_failures: int = Field(3, ge=1, description="Failures in a row after which Redis is left alone.")
+    redis_cooldown_s: float = Field(5, gt=0, description="How long it is left alone before it is tried again.")
+    write_queue_bytes: int = Field(
+        256 * MIB, ge=0, description="Adapters waiting to be written to Redis, in bytes."
+    )
+    cache_key: SecretStr = Field(
+        SecretStr("t2l"),
+        description="Secret that keys adapter ids and signs values in Redis; the same on replicas.",
+    )
+
+    # logs
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level that is logged."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="One line per request, as text or JSON.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_variables(cls, given: Any) -> Any:
+        """A misspelt variable must not be silently ignored."""
+        known = {variable(name) for name in cls.model_fields}
+        for name in sorted(os.environ):
+            if name.startswith(PREFIX) and name.upper() not in known:
+                nearest = get_close_matches(name, known, n=1, cutoff=0)[0]
+                raise ValueError(f"there is no setting {name}; the nearest is {nearest}")
+        return given
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def markdown_table() -> str:
+    """All settings as a Markdown table: variable, default, meaning."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        shown = "" if default is None or isinstance(default, Path) else f"`{default}`"
+        rows.append(f"| `{variable(name)}` | {shown} | {field.description} |")
+    return "\n".join(rows)
