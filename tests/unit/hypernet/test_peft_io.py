@@ -96,12 +96,25 @@ def test_round_trip_keeps_everything(tmp_path: Path, dtype: torch.dtype, alpha: 
     assert not any("Translate" in value for value in origin.values())
 
 
-def test_vllm_reads_the_same_scale(tmp_path: Path) -> None:
+def test_vllm_loads_ours_with_the_same_scale(tmp_path: Path) -> None:
     peft_helper = pytest.importorskip("vllm.lora.peft_helper")
-    save_adapter(tmp_path, random_adapter(use_rslora=True), "tiny/llama")
+    lora_model = pytest.importorskip("vllm.lora.lora_model")
+    weights = random_adapter(use_rslora=True)
+    save_adapter(tmp_path, weights, "tiny/llama", {"origin": "test"})
+
     helper = peft_helper.PEFTHelper.from_local_dir(str(tmp_path), max_position_embeddings=64)
-    assert helper._validate_features() == []
-    assert helper.vllm_lora_scaling_factor == pytest.approx(6 / 3**0.5)
+    names = {m.name for m in weights.spec.modules}
+    loaded = lora_model.LoRAModel.from_local_checkpoint(
+        str(tmp_path), names, helper, lora_model_id=1, device="cpu", dtype=torch.float32
+    ).loras
+
+    assert len(loaded) == len(names) * weights.spec.num_layers
+    for m in weights.spec.modules:
+        for layer in range(weights.spec.num_layers):
+            theirs = loaded[f"model.layers.{layer}.{m.path}"]
+            assert theirs.scaling == pytest.approx(weights.spec.scaling)
+            assert torch.equal(theirs.lora_a, weights.a[m.name][layer])
+            assert torch.equal(theirs.lora_b, weights.b[m.name][layer])
 
 
 def test_equal_adapters_give_equal_bytes() -> None:
