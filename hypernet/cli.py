@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from hypernet.base_model import BaseModelError
-from hypernet.lora import InvalidLoraError
-from hypernet.reference import ARGS_FILE, ReferenceImportError, import_reference, read_args
+from hypernet.evaluation.cli import evaluate
+from hypernet.training.cli import app as train
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(train, name="train")
+app.command("eval")(evaluate)
 
 
 @app.command("import-reference")
@@ -41,11 +42,16 @@ def import_reference_command(
 
     Example: t2l import-reference trained_t2l/gemma_2b_t2l checkpoints/gemma-2-2b --base-model ~/gemma-2-2b-it
     """
+    from hypernet.base_model import BaseModelError
+    from hypernet.lora import InvalidLoraError
+    from hypernet.models import ModelNotFoundError, folder
+    from hypernet.reference import ARGS_FILE, ReferenceImportError, import_reference, read_args
+
     try:
         args = read_args(src / ARGS_FILE)
-        base, sentences = _folder(base_model or args.model_dir), _folder(encoder or args.emb_model)
+        base, sentences = folder(base_model or args.model_dir), folder(encoder or args.emb_model)
         config = import_reference(src, dst, base, sentences)
-    except (ReferenceImportError, BaseModelError, InvalidLoraError) as error:
+    except (ReferenceImportError, ModelNotFoundError, BaseModelError, InvalidLoraError) as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error
     lora = config.hypernet.lora
@@ -55,20 +61,3 @@ def import_reference_command(
     )
     typer.echo(f"  base model {config.base_model.name} ({config.base_model.fingerprint})")
     typer.echo(f"  encoder    {config.encoder.name} ({config.encoder.fingerprint})")
-
-
-def _folder(name: str) -> Path:
-    """A folder as it is; anything else is a hub id, downloaded to the hub's cache."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, HFValidationError) as error:
-        raise BaseModelError(
-            f"{name} is neither a folder nor to be had from the hub ({error}): "
-            f"name folders with --base-model and --encoder"
-        ) from error

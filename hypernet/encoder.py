@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from hypernet.base_model import fingerprint
+from hypernet.embedded import ENCODER_NAME
 from hypernet.models import encoder_folder
 
 
 class Encoder:
     """A sentence-transformers model with the normalisation that hypernetworks are trained on."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, name: str, device: str = "cpu") -> None:
         from sentence_transformers import SentenceTransformer  # slow to import: only those who encode pay
 
-        self.name = folder.name
+        self.name = name
         self._model = SentenceTransformer(str(folder), device=device, local_files_only=True)
         self._model.eval()
         self.size: int = self._model.get_embedding_dimension()
@@ -37,7 +38,8 @@ class Encoder:
             name: a folder, a hub id, or None (or the name itself) for the embedded all-MiniLM-L6-v2.
             device: a torch device.
         """
-        return cls(encoder_folder(name), device)
+        folder = encoder_folder(name)
+        return cls(folder, ENCODER_NAME if name is None else name, device)
 
     def encode(self, descriptions: list[str]) -> Tensor:
         """Embed descriptions, in fp32 on the CPU. [n, e], each row of norm sqrt(e)."""

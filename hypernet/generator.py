@@ -13,8 +13,8 @@ from hypernet.encoder import Encoder
 from hypernet.lora import LoraWeights
 
 
-class EncoderMismatchError(ValueError):
-    """The encoder is not the one that the hypernetwork was trained with."""
+class MismatchError(ValueError):
+    """The encoder or base model is not the one that the hypernetwork was trained with."""
 
 
 class Generator:
@@ -30,7 +30,7 @@ class Generator:
     def __init__(self, folder: Path, encoder: Encoder, device: str = "cpu") -> None:
         self._model, config = checkpoint.load_checkpoint(folder)
         if encoder.fingerprint != config.encoder.fingerprint:
-            raise EncoderMismatchError(
+            raise MismatchError(
                 f"{folder} was trained with encoder {config.encoder.name} ({config.encoder.fingerprint}), "
                 f"not with {encoder.name} ({encoder.fingerprint}): its adapters would be meaningless. "
                 f"Name the right one with --encoder"
@@ -41,6 +41,7 @@ class Generator:
         self.spec: LoraSpec = config.hypernet.lora
         self.fingerprint = checkpoint.fingerprint(folder)
         self.base_fingerprint = config.base_model.fingerprint
+        self._base_name = config.base_model.name
         self.encoder_fingerprint = encoder.fingerprint
 
     @classmethod
@@ -54,9 +55,21 @@ class Generator:
 
         Raises:
             CheckpointError: the folder is not a whole checkpoint.
-            EncoderMismatchError: the encoder is not the one it was trained with.
+            MismatchError: the encoder is not the one it was trained with.
         """
         return cls(folder, Encoder.load(encoder, device), device)
+
+    def check_base(self, name: str, fingerprint: str) -> None:
+        """Refuse a base model that adapters were not written for.
+
+        Raises:
+            MismatchError: naming both.
+        """
+        if fingerprint != self.base_fingerprint:
+            raise MismatchError(
+                f"the hypernetwork writes adapters for {self._base_name} ({self.base_fingerprint}), not for "
+                f"{name} ({fingerprint}). Name the right one with --base-model"
+            )
 
     def generate(self, descriptions: list[str]) -> list[LoraWeights]:
         """One adapter per description, from one batched pass."""

@@ -7,19 +7,35 @@ from pathlib import Path
 from hypernet.embedded import BASE_MODEL_NAME, ENCODER_NAME, base_model_path, encoder_path
 
 
+class ModelNotFoundError(ValueError):
+    """A model name that leads nowhere."""
+
+
 def base_model_folder(name: str | None = None) -> Path:
     """Where a base model lies. None, or its own name, is the embedded SmolLM2-135M-Instruct."""
-    return base_model_path() if name in (None, BASE_MODEL_NAME) else _folder(str(name))
+    return base_model_path() if name in (None, BASE_MODEL_NAME) else folder(str(name))
 
 
 def encoder_folder(name: str | None = None) -> Path:
     """Where a sentence encoder lies. None, or its own name, is the embedded all-MiniLM-L6-v2."""
-    return encoder_path() if name in (None, ENCODER_NAME) else _folder(str(name))
+    return encoder_path() if name in (None, ENCODER_NAME) else folder(str(name))
 
 
-def _folder(name: str) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
+def folder(name: str) -> Path:
+    """A folder as it is; anything else is a hub id, downloaded to the hub's cache.
+
+    Raises:
+        ModelNotFoundError: it is neither.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
     from huggingface_hub import snapshot_download  # only those who name a hub id pay for the import
+    from huggingface_hub.errors import HFValidationError
 
-    return Path(snapshot_download(name))
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"])
+        )
+    except (OSError, HFValidationError) as error:
+        raise ModelNotFoundError(f"{name} is neither a folder nor to be had from the hub ({error})") from error

@@ -30,17 +30,21 @@ def evaluate(
     """
     from rich.progress import track
 
-    from hypernet.checkpoint import fingerprint
+    from hypernet.checkpoint import CheckpointError, fingerprint
     from hypernet.evaluation.report import table
     from hypernet.evaluation.zero_shot import CONDITIONS, ZeroShot
     from hypernet.frozen import FrozenBase
-    from hypernet.generator import Generator
-    from hypernet.models import base_model_folder
-    from hypernet.training.data import load_tasks
+    from hypernet.generator import Generator, MismatchError
+    from hypernet.models import ModelNotFoundError, base_model_folder
+    from hypernet.training.data import TaskFileError, load_tasks
 
-    generator = Generator.load(checkpoint, encoder, device)
-    base = FrozenBase(base_model_folder(base_model), generator.spec, device)
-    unseen = load_tasks(tasks)
+    try:
+        unseen = load_tasks(tasks)
+        generator = Generator.load(checkpoint, encoder, device)
+        base = FrozenBase(base_model_folder(base_model), generator.spec, device)
+        generator.check_base(base.name, base.fingerprint)
+    except (CheckpointError, MismatchError, ModelNotFoundError, TaskFileError) as error:
+        raise typer.BadParameter(str(error)) from error
     # The folder names what the cells depend on, so that cells of another checkpoint are never taken for these.
     folder = (out or Path("runs/eval")) / f"{fingerprint(checkpoint)}-n{examples}-seed{seed}"
     cells = ZeroShot(base, generator, examples, seed).run(unseen, folder)

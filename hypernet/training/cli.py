@@ -42,7 +42,7 @@ def sft(
     """
     import torch
 
-    from hypernet.models import base_model_folder
+    from hypernet.models import ModelNotFoundError, base_model_folder
     from hypernet.training.config import TrainingConfigError, load_sft_config
     from hypernet.training.data import TaskFileError
     from hypernet.training.sft import train_sft
@@ -60,7 +60,7 @@ def sft(
             device=device,
             resume=resume,
         )
-    except (TrainingConfigError, TaskFileError, FileExistsError) as error:
+    except (TrainingConfigError, TaskFileError, ModelNotFoundError, FileExistsError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(
         f"{state.step} steps, {state.seconds / 60:.1f} minutes, validation NLL {state.best:.4f}: {out}/best"
