@@ -24,7 +24,7 @@ DESCRIPTIONS = [
     "Say whether the sentiment of the text is positive or negative.",
 ]
 START_LIMIT_S = 240.0
-console = Console()
+console = Console(width=118)
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def show(client: httpx.Client) -> None:
     """One row per description, one column per prompt."""
     table = Table(title="One base model, one adapter per sentence", show_lines=True)
     for column in ("task description", *(f'"{prompt}"' for prompt in PROMPTS), "adapter", "first token, ms"):
-        table.add_column(column, max_width=32)
+        table.add_column(column, min_width=9, max_width=34)
     for description in DESCRIPTIONS:
         answers = []
         for prompt in PROMPTS:

@@ -96,19 +96,22 @@ def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
 async def load_models(settings: Settings) -> Models:
     """The real models, as the settings name them."""
     # Imported here: torch, transformers and vLLM take seconds, and nothing before needs them.
-    from hypernet import embedded
+    from hypernet.base_model import fingerprint
+    from hypernet.embedded import BASE_MODEL_NAME
     from hypernet.generator import Generator
+    from hypernet.models import base_model_folder
     from server.engine.config import EngineConfig
     from server.engine.vllm import VllmEngine
 
     writer = await asyncio.to_thread(
         Generator.load, settings.checkpoint, settings.encoder, settings.hypernetwork_device
     )
-    base = settings.base_model or str(await asyncio.to_thread(embedded.base_model_path))
+    base = await asyncio.to_thread(base_model_folder, settings.base_model)
+    name = settings.model_name or (settings.base_model and Path(settings.base_model).name) or BASE_MODEL_NAME
+    writer.check_base(name, await asyncio.to_thread(fingerprint, base))
     config = EngineConfig(
-        model=base,
-        model_name=settings.model_name
-        or (Path(base).name if settings.base_model else embedded.BASE_MODEL_NAME),
+        model=str(base),
+        model_name=name,
         lora=writer.spec,
         max_loras=settings.max_loras,
         max_model_len=settings.max_model_len,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+
+from hypernet.cli import app as science
 
 app = typer.Typer(
     name="t2l",
@@ -16,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-log = logging.getLogger("t2l")
+app.add_typer(science)  # train, eval, import-reference: at the top level, beside serve
 
 
 @app.callback()
@@ -53,7 +54,6 @@ def serve(
             typer.echo(f"t2l: {place}{problem['msg']}", err=True)
         raise typer.Exit(2) from None
     configure(settings.log_level, settings.log_format)
-    log.info("starting", extra={"fields": {"host": settings.host, "port": settings.port}})
     raise typer.Exit(run(create_app(settings), settings.host, settings.port, settings.drain_timeout_s))
 
 
