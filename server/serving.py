@@ -8,12 +8,16 @@ instead of a refused connection; and a drained server exits with 0.
 
 from __future__ import annotations
 
+import logging
+import socket
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from server.lifecycle import Lifecycle
+
+log = logging.getLogger("t2l")
 
 _CLOSE_S = 2
 """What answers still under way get, after the drain, before their connections are cut."""
@@ -31,6 +35,14 @@ class Server(uvicorn.Server):
         """Begin to drain; a second signal ends the drain."""
         again = self._lifecycle.phase == "draining"
         self._lifecycle.drain(0 if again else self._drain_timeout_s)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port, and say which: it may have been given as 0."""
+        await super().startup(sockets)
+        for server in self.servers:
+            for each in server.sockets:
+                host, port = each.getsockname()[:2]
+                log.info("listening", extra={"fields": {"url": f"http://{host}:{port}"}})
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop, asked ten times a second."""

@@ -54,14 +54,14 @@ class Settings(BaseSettings):
     max_model_len: int = Field(2048, ge=16, description="Context: tokens of prompt and completion together.")
     max_loras: int = Field(8, ge=1, description="Adapters in the engine at once, so also per step.")
     max_num_seqs: int = Field(64, ge=1, description="Sequences in one engine step.")
-    kv_cache_bytes: int | None = Field(
-        512 * MIB, ge=16 * MIB, description="Bytes of KV cache. 0 lets vLLM take its usual share of the device."
+    kv_cache_bytes: int = Field(
+        512 * MIB, ge=0, description="Bytes of KV cache. 0 lets vLLM take its usual share of the device."
     )
     dtype: str = Field("auto", description="Number format of the base model, as vLLM names them.")
     cpu_threads: int | None = Field(None, ge=1, description="Threads of a CPU engine. Default: one per core.")
 
-    cpu_lora_kernel: bool = Field(
-        True, description="Run adapters on a CPU with our kernel; vLLM's own answers mixed batches wrongly."
+    cpu_lora_kernel: Literal["0", "1"] = Field(
+        "1", description="1 runs adapters on a CPU with our kernel; vLLM's own answers mixed batches wrongly."
     )
 
     # limits

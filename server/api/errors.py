@@ -68,11 +68,11 @@ def from_validation(errors: Sequence[Any]) -> InvalidRequestError:
         return InvalidRequestError(
             f"the body is not valid JSON: {first['ctx']['error']} at character {place[0]}", code="invalid_json"
         )
-    if not place and kind != "missing_field":
+    param = first.get("ctx", {}).get("param") or ".".join(place)
+    if not param:
         return InvalidRequestError(
             "the body must be a JSON object, sent as application/json", code="invalid_json"
         )
-    param = first.get("ctx", {}).get("param") or ".".join(place)
     more = f" ({len(errors) - 1} more fields are wrong)" if len(errors) > 1 else ""
     if kind == "extra_forbidden":
         message = f"there is no field {param}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -18,6 +19,8 @@ from pydantic_core import PydanticCustomError
 MAX_DESCRIPTION = 8192
 """Characters in a task description."""
 
+_NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
+
 
 class Asked(BaseModel):
     """A strict request body."""
@@ -25,9 +28,10 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def _no_nul(text: str) -> str:
-    if "\x00" in text:
-        raise PydanticCustomError("nul_character", "Must not hold NUL characters")
+def _plain(text: str) -> str:
+    """JSON can spell what no text holds: halves of surrogate pairs; and NUL, which no text needs."""
+    if _NOT_TEXT.search(text):
+        raise PydanticCustomError("not_text", "Must not hold NUL characters or unpaired surrogates")
     return text
 
 
@@ -35,7 +39,7 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Text = Annotated[str, AfterValidator(_no_nul)]
+Text = Annotated[str, AfterValidator(_plain)]
 Stops = Annotated[
     list[Annotated[Text, Field(min_length=1, max_length=256)]],
     BeforeValidator(_as_list),

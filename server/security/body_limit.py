@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import InvalidRequestError, PayloadTooLargeError, ServiceError
 from server.observability.metrics import Metrics
 from server.wire import error_response
+
+_LINGER_BYTES = 16 * 2**20
+_LINGER_S = 5.0
+"""How much of a refused body is read, so that the client can hear the refusal."""
 
 
 class BodyLimit:
@@ -30,7 +37,8 @@ class BodyLimit:
             messages = await self._read(scope, receive)
         except ServiceError as error:
             self._metrics.rejections.labels(error.code).inc()
-            # The unread rest of the body makes the connection useless for another request.
+            await _linger(receive)
+            # What may still be unread makes the connection useless for another request.
             await error_response(error, {"connection": "close"})(scope, receive, send)
             return
 
@@ -63,3 +71,18 @@ class BodyLimit:
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
             raise PayloadTooLargeError(f"the body has more than {self._max_bytes} bytes")
+
+
+async def _linger(receive: Receive) -> None:
+    """Read and forget a while: closing on a client that still sends would reset its connection.
+
+    The reset would overtake the answer, and the client never learn why.
+    """
+    read = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while read < _LINGER_BYTES:
+                message = await receive()
+                read += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return

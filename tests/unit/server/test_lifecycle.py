@@ -1,0 +1,99 @@
+import asyncio
+
+import pytest
+
+from server.errors import OverloadedError, TimedOutError, UnavailableError
+from server.lifecycle import Lifecycle
+
+
+def make(**limits):
+    lifecycle = Lifecycle(**{"max_requests": 2, "request_timeout_s": 5} | limits)
+    lifecycle.opened()
+    return lifecycle
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        (lambda life: None, "starting"),
+        (lambda life: life.drain(1), "draining"),
+        (lambda life: life.failed("no model"), "startup_failed"),
+    ],
+)
+def test_nobody_is_admitted_unless_ready(act, code):
+    lifecycle = Lifecycle(max_requests=1, request_timeout_s=1)
+    act(lifecycle)
+    with pytest.raises(UnavailableError) as caught, lifecycle.admit():
+        pass
+    assert caught.value.code == code
+
+
+def test_one_more_than_fits_is_turned_away():
+    lifecycle = make(max_requests=1)
+    with lifecycle.admit():
+        with pytest.raises(OverloadedError) as caught, lifecycle.admit():
+            pass
+        assert caught.value.code == "too_many_requests"
+    with lifecycle.admit():
+        pass
+
+
+async def test_a_wait_ends_at_the_requests_deadline():
+    with make(request_timeout_s=0.01).admit() as deadline, pytest.raises(TimedOutError):
+        await deadline.wait(asyncio.Event().wait())
+
+
+async def test_a_stream_is_bounded_and_closed_too():
+    closed = False
+
+    async def stream():
+        nonlocal closed
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            closed = True
+
+    got = []
+    with make(request_timeout_s=0.02).admit() as deadline, pytest.raises(TimedOutError):
+        async for item in deadline.each(stream()):
+            got.append(item)
+    assert got == [1]
+    assert closed
+
+
+async def test_somebody_elses_timeout_is_not_ours():
+    async def fails():
+        raise TimeoutError("theirs")
+
+    with make().admit() as deadline, pytest.raises(TimeoutError, match="theirs"):
+        await deadline.wait(fails())
+
+
+async def test_the_drains_deadline_ends_waits_with_its_own_error():
+    lifecycle = make()
+    with lifecycle.admit() as deadline:
+        lifecycle.drain(0)
+        with pytest.raises(UnavailableError) as caught:
+            await deadline.wait(asyncio.Event().wait())
+    assert caught.value.code == "draining"
+
+
+def test_draining_ends_with_the_last_request_or_at_the_deadline():
+    now = 0.0
+    lifecycle = Lifecycle(max_requests=2, request_timeout_s=5, clock=lambda: now)
+    lifecycle.opened()
+    with lifecycle.admit():
+        lifecycle.drain(10)
+        assert not lifecycle.finished
+        now = 10
+        assert lifecycle.finished
+        now = 9
+    assert lifecycle.finished
+
+
+def test_loading_that_ends_during_a_drain_does_not_reopen():
+    lifecycle = Lifecycle(max_requests=1, request_timeout_s=1)
+    lifecycle.drain(1)
+    lifecycle.opened()
+    assert lifecycle.phase == "draining"

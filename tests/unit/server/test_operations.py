@@ -1,0 +1,165 @@
+import asyncio
+import json
+import logging
+import signal
+
+import pytest
+from prometheus_client import REGISTRY, Gauge
+from server_fakes import FakeEngine, eventually
+
+from server.observability.logging import JsonFormatter, TextFormatter
+from server.observability.metrics import Metrics
+
+
+async def ask(running, **body):
+    return await running.http.post("/v1/generate", json={"prompt": "hot", "max_tokens": 3} | body)
+
+
+async def test_while_loading_it_is_alive_but_not_ready(launch):
+    engine = FakeEngine()
+    engine.ready.clear()
+    async with launch(engine=engine, wait=False) as running:
+        assert (await running.http.get("/health")).status_code == 200
+        for response in (await running.http.get("/ready"), await ask(running)):
+            assert response.status_code == 503
+            assert response.json()["error"]["code"] == "starting"
+            assert "retry-after" in response.headers
+        engine.ready.set()
+        await eventually(lambda: running.app.state.lifecycle.phase == "ready")
+        ready = await running.http.get("/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "ok")
+    assert engine.stopped
+
+
+async def test_a_server_that_cannot_start_ends_with_the_reason(launch, caplog):
+    engine = FakeEngine()
+    engine.start_failure = ValueError("no such model")
+    async with launch(engine=engine, wait=False) as running:
+        await asyncio.wait_for(asyncio.shield(running.done), 5)
+        assert running.app.state.lifecycle.failure == "ValueError: no such model"
+    assert engine.stopped
+    assert "could not start" in caplog.text
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+async def test_on_a_signal_what_runs_finishes_and_nobody_new_comes_in(running, sig):
+    running.engine.gate.clear()
+    asking = asyncio.create_task(ask(running, task_description="x"))
+    await eventually(lambda: running.engine.running)
+    signal.raise_signal(sig)
+    ready, late = await running.http.get("/ready"), await ask(running)
+    assert ready.status_code == late.status_code == 503
+    assert ready.json()["error"]["code"] == late.json()["error"]["code"] == "draining"
+    assert (await running.http.get("/health")).status_code == 200
+    running.engine.gate.set()
+    assert (await asking).status_code == 200
+    await asyncio.wait_for(running.done, 5)
+    assert running.engine.stopped
+
+
+async def test_after_the_drains_deadline_what_still_runs_is_ended(launch):
+    async with launch(drain_timeout_s=0.2) as running:
+        running.engine.gate.clear()
+        asking = asyncio.create_task(ask(running))
+        await eventually(lambda: running.engine.running)
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(asyncio.shield(running.done), 8)
+        with pytest.raises(Exception):  # noqa: B017 - whatever httpx says of a cut connection
+            (await asking).raise_for_status()
+        assert running.engine.running == 0
+        assert running.engine.stopped
+
+
+async def test_a_second_signal_does_not_wait(launch):
+    async with launch(drain_timeout_s=60) as running:
+        running.engine.gate.clear()
+        asking = asyncio.create_task(ask(running))
+        await eventually(lambda: running.engine.running)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.wait_for(asyncio.shield(running.done), 8)
+        await asyncio.wait([asking])
+
+
+async def test_metrics_tell_the_story_of_a_request(running):
+    await ask(running, task_description="Say the opposite.")
+    await ask(running, task_description="Say the opposite.")
+    await ask(running, temperature=9)
+    metrics = await running.metrics()
+    expected = {
+        't2l_requests_total{method="POST",route="/v1/generate",status="200"}': 2,
+        't2l_request_seconds_count{method="POST",route="/v1/generate"}': 3,
+        't2l_stage_seconds_count{stage="generate"}': 1,
+        't2l_stage_seconds_count{stage="embed"}': 1,
+        't2l_stage_seconds_count{stage="queue"}': 1,
+        't2l_stage_seconds_count{stage="register"}': 2,
+        't2l_stage_seconds_count{stage="first_token"}': 2,
+        't2l_stage_seconds_count{stage="total"}': 2,
+        "t2l_batch_size_count": 1,
+        "t2l_batch_wait_seconds_count": 1,
+        "t2l_batch_queue_depth": 0,
+        't2l_cache_lookups_total{outcome="miss",tier="memory"}': 1,
+        't2l_cache_lookups_total{outcome="hit",tier="memory"}': 1,
+        't2l_adapters_resident{tier="memory"}': 1,
+        't2l_adapters_resident{tier="engine"}': 1,
+        "t2l_adapters_made_total": 1,
+        't2l_rejections_total{reason="invalid_value"}': 1,
+        't2l_tokens_total{kind="completion"}': 6,
+        "t2l_requests_in_flight": 1,  # the scrape itself
+    }
+    assert {name: metrics.get(name) for name in expected} == expected
+    assert any(name.startswith("t2l_build_info{") for name in metrics)
+
+
+async def test_labels_hold_nothing_that_a_client_chose(running):
+    made = (await ask(running, task_description="very secret words")).json()["adapter"]["id"]
+    await running.http.get(f"/v1/adapters/{made}")
+    await running.http.get("/very/secret/path")
+    await running.http.request("BREW", "/v1/generate")
+    text = (await running.http.get("/metrics")).text
+    assert made not in text
+    assert "secret" not in text
+    assert "BREW" not in text
+    assert 'route="/v1/adapters/{adapter_id}"' in text
+    assert 'route="unmatched"' in text
+
+
+def test_other_libraries_metrics_are_shown_save_those_that_name_adapters():
+    shown, hidden = Gauge("vllm:t2l_test_running", "x"), Gauge("vllm:lora_requests_info", "x", ["running"])
+    try:
+        shown.set(1)
+        hidden.labels("adapter-name").set(1)
+        text = Metrics().render().decode()
+    finally:
+        REGISTRY.unregister(shown)
+        REGISTRY.unregister(hidden)
+    assert "vllm:t2l_test_running 1.0" in text
+    assert "adapter-name" not in text
+
+
+async def test_one_line_per_request_without_a_word_of_what_was_said(running, caplog):
+    caplog.set_level(logging.INFO)
+    answer = await ask(running, task_description="very secret words", prompt="hidden prompt")
+    await eventually(lambda: any(r.name == "t2l.request" for r in caplog.records))
+    (record,) = [r for r in caplog.records if r.name == "t2l.request"]
+    assert record.fields["route"] == "/v1/generate"
+    assert record.fields["status"] == 200
+    assert record.fields["adapter"] == answer.json()["adapter"]["id"]
+    assert record.fields["source"] == "generated"
+    everything = " ".join(JsonFormatter().format(r) for r in caplog.records)
+    assert "secret" not in everything
+    assert "hidden" not in everything
+
+
+async def test_a_request_id_is_taken_over_when_it_is_harmless(running):
+    for given, kept in [("abc-1.2_3", True), ("x" * 65, False), ("a b", False)]:
+        answer = await running.http.get("/health", headers={"x-request-id": given})
+        assert (answer.headers["x-request-id"] == given) is kept
+
+
+def test_both_log_formats_carry_the_fields():
+    record = logging.LogRecord("t2l.request", logging.INFO, "", 0, "request", None, None)
+    record.fields, record.request_id = {"status": 200}, "abc"
+    assert TextFormatter().format(record).endswith("INFO t2l.request [abc] request status=200")
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["status"], line["request_id"], line["message"]) == (200, "abc", "request")

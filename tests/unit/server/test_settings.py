@@ -1,0 +1,56 @@
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from server.cli import app
+from server.settings import Settings, markdown_table, variable
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    for name in Settings.model_fields:
+        monkeypatch.delenv(variable(name), raising=False)
+
+
+def test_defaults_listen_on_this_machine_only():
+    settings = Settings()
+    assert (settings.host, settings.port, settings.redis_url) == ("127.0.0.1", 8000, None)
+
+
+def test_the_environment_is_read_and_arguments_win(monkeypatch):
+    monkeypatch.setenv("T2L_PORT", "9000")
+    monkeypatch.setenv("T2L_REDIS_URL", "")
+    assert Settings().port == 9000
+    assert Settings(port=1).port == 1
+    assert Settings().redis_url is None
+
+
+def test_a_misspelt_variable_is_refused_with_the_nearest(monkeypatch):
+    monkeypatch.setenv("T2L_REDIS_URI", "redis://x")
+    with pytest.raises(ValidationError, match="T2L_REDIS_URI; the nearest is T2L_REDIS_URL"):
+        Settings()
+
+
+def test_settings_are_frozen_and_secrets_do_not_print():
+    settings = Settings(cache_key="hush")
+    with pytest.raises(ValidationError):
+        settings.port = 1
+    assert "hush" not in repr(settings)
+
+
+def test_every_setting_says_what_it_means():
+    table = markdown_table()
+    for name, field in Settings.model_fields.items():
+        assert field.description
+        assert f"`{variable(name)}`" in table
+
+
+def test_the_command_line_names_a_wrong_setting_and_exits_with_2(monkeypatch):
+    monkeypatch.setenv("T2L_PORT", "many")
+    result = CliRunner().invoke(app, ["serve"])
+    assert result.exit_code == 2
+    assert "port" in result.output
+
+
+def test_the_command_line_prints_the_table():
+    assert "T2L_HOST" in CliRunner().invoke(app, ["settings"]).output
