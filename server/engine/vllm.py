@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -75,6 +76,8 @@ class VllmEngine:
         if self._llm is None:
             return
         handler = self._llm.output_handler
+        # It would call the end of its core, which we bring about here, an error.
+        logging.getLogger("vllm.v1.engine.async_llm").setLevel(logging.CRITICAL)
         await asyncio.to_thread(self._llm.shutdown, STOP_SECONDS)
         if handler is not None:
             await asyncio.wait({handler}, timeout=STOP_SECONDS)

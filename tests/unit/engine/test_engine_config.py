@@ -1,0 +1,52 @@
+"""How an engine is sized, and what it asks of the environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from hypernet.config import LoraSpec, ModuleShape
+from server.engine.config import EngineConfig
+
+
+def config(rank: int = 8, **fields: object) -> EngineConfig:
+    modules = tuple(
+        ModuleShape(path=f"self_attn.{name}_proj", in_features=4, out_features=4) for name in ("q", "v")
+    )
+    spec = LoraSpec(rank=rank, alpha=16, num_layers=2, modules=modules)
+    return EngineConfig(model="somewhere", model_name="small", lora=spec, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rank", "slot"), [(1, 1), (2, 8), (8, 8), (9, 16), (512, 512)])
+def test_slots_are_of_the_smallest_rank_that_fits(rank: int, slot: int) -> None:
+    assert config(rank).engine_arguments()["max_lora_rank"] == slot
+
+
+def test_only_the_hypernetworks_modules_get_slots() -> None:
+    assert config().engine_arguments()["lora_target_modules"] == ["q_proj", "v_proj"]
+
+
+def test_vllm_has_as_many_adapters_on_the_host_as_slots_so_it_never_evicts() -> None:
+    arguments = config(max_loras=5).engine_arguments()
+    assert arguments["max_loras"] == arguments["max_cpu_loras"] == 5
+
+
+def test_vllm_knows_every_argument() -> None:
+    vllm = pytest.importorskip("vllm")
+    assert vllm.AsyncEngineArgs(**config().engine_arguments()).max_model_len == 2048
+
+
+def test_a_cpu_engine_gets_its_threads() -> None:
+    assert config().environment(cpu=True, cores=6)["OMP_NUM_THREADS"] == "6"
+    assert config(cpu_threads=2).environment(cpu=True, cores=6)["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in config().environment(cpu=False, cores=6)
+
+
+def test_outputs_of_one_step_are_never_split() -> None:
+    """An abort must go out before the consumer wakes; vLLM keeps that order within one chunk only."""
+    environment = config(max_num_seqs=300).environment(cpu=False, cores=1)
+    assert int(environment["VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"]) >= 300
+
+
+def test_nothing_is_reported_to_anybody() -> None:
+    environment = config().environment(cpu=True, cores=1)
+    assert environment["VLLM_NO_USAGE_STATS"] == environment["VLLM_DO_NOT_TRACK"] == "1"

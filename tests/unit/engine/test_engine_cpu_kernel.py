@@ -1,0 +1,152 @@
+"""The CPU kernel against vLLM's own operator where that is right, and against no change where it is not."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from server.engine import cpu_kernel
+
+pytest.importorskip("vllm")
+
+
+def stock_wrapper(indices: Tensor, prefill: bool) -> Any:
+    """vLLM's wrapper with its metadata as a step would leave it."""
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    wrapper = PunicaWrapperCPU(max(64, len(indices)), 64, "cpu")
+    wrapper._token_lora_indices[: len(indices)] = indices
+    wrapper.indices_len[0] = len(indices)
+    wrapper.is_prefill = prefill
+    if prefill:
+        wrapper._update_prefill_metadata(wrapper.token_lora_indices)
+    return wrapper
+
+
+def stock(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor, prefill: bool) -> Tensor:
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    y = y.clone()
+    add = inspect.unwrap(PunicaWrapperCPU.add_lora_linear)
+    add(stock_wrapper(indices, prefill), y, x, a, b, 1.0, tuple(t.shape[2] for t in b))
+    return y
+
+
+def ours(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> Tensor:
+    y = y.clone()
+    if rows := cpu_kernel.rows_of(indices):
+        cpu_kernel.add_lora(y, x, a, b, 1.0, rows)
+    return y
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...], int]:
+    """A packed linear layer with random slots: y, x, A, B and how many slots."""
+    slots, rank, size = draw(st.integers(1, 5)), draw(st.sampled_from([1, 4, 8])), draw(st.integers(1, 33))
+    outs = draw(st.lists(st.integers(1, 24), min_size=1, max_size=3))
+    empty = draw(st.sets(st.sampled_from(range(len(outs)))))
+    tokens, dtype = draw(st.integers(1, 40)), draw(st.sampled_from([torch.bfloat16, torch.float32]))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g).to(dtype)
+
+    a = tuple(random(slots, 1, rank, size) for _ in outs)
+    b = tuple(torch.zeros(slots, 1, o, rank, dtype=dtype) if i in empty else random(slots, 1, o, rank)
+              for i, o in enumerate(outs))  # fmt: skip
+    return random(tokens, sum(outs)), random(tokens, size), a, b, slots
+
+
+def close(mine: Tensor, theirs: Tensor) -> None:
+    """Equal up to the order of summation: one bf16 rounding step of the largest number in play."""
+    eps = torch.finfo(mine.dtype).eps
+    scale = float(theirs.abs().max()) + 1
+    torch.testing.assert_close(mine, theirs, rtol=4 * eps, atol=4 * eps * scale)
+
+
+@settings(max_examples=100, deadline=None)
+@given(layer=layers(), data=st.data(), prefill=st.booleans(), pack=st.booleans())
+def test_where_every_row_has_an_adapter_it_is_the_stock_operator(
+    layer: Any, data: st.DataObject, prefill: bool, pack: bool
+) -> None:
+    y, x, a, b, slots = layer
+    indices = torch.tensor(data.draw(st.lists(st.integers(0, slots - 1), min_size=len(x), max_size=len(x))))
+    expected = stock(y, x, a, b, indices, prefill)
+    close(ours(y, x, a, tuple(map(cpu_kernel.packed, b)) if pack else b, indices), expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(layer=layers(), data=st.data())
+def test_rows_without_an_adapter_are_left_alone_bit_for_bit(layer: Any, data: st.DataObject) -> None:
+    y, x, a, b, slots = layer
+    indices = torch.tensor(data.draw(st.lists(st.integers(-1, slots - 1), min_size=len(x), max_size=len(x))))
+    mine = ours(y, x, a, b, indices)
+    base = indices < 0
+    assert torch.equal(mine[base], y[base])
+    if (~base).any():
+        close(mine[~base], stock(y[~base], x[~base], a, b, indices[~base], True))
+
+
+@settings(max_examples=50, deadline=None)
+@given(layer=layers(), data=st.data())
+def test_a_row_does_not_see_what_other_slots_hold(layer: Any, data: st.DataObject) -> None:
+    """Not even infinities: masking is not multiplying by zero."""
+    y, x, a, b, slots = layer
+    mine = data.draw(st.integers(-1, slots - 1))
+    other = data.draw(
+        st.integers(0, slots - 1).filter(lambda s: s != mine) if slots > 1 or mine < 0 else st.none()
+    )
+    if other is None:
+        return
+    indices = torch.full((len(x),), mine)
+    indices[-1] = other
+    expected = ours(y, x, a, b, indices)[:-1]
+    for a_slice in a:
+        a_slice[other] = torch.inf
+    assert torch.equal(ours(y, x, a, b, indices)[:-1], expected)
+
+
+def test_stock_answers_a_base_row_with_the_last_slots_adapter() -> None:
+    """The fault that is mended here; when vLLM mends it, this kernel may go."""
+    y, x = torch.zeros(2, 3), torch.ones(2, 4)
+    a, b = (torch.ones(2, 1, 1, 4),), (torch.ones(2, 1, 3, 1),)
+    indices = torch.tensor([-1, 0])
+    assert stock(y, x, a, b, indices, prefill=True)[0].any()
+    assert not ours(y, x, a, b, indices)[0].any()
+
+
+def test_no_adapter_in_the_step_is_no_work() -> None:
+    assert cpu_kernel.rows_of(torch.tensor([-1, -1])) is None
+    assert cpu_kernel.rows_of(torch.tensor([], dtype=torch.long)) is None
+
+
+def test_only_the_range_of_slots_in_use_is_computed() -> None:
+    rows = cpu_kernel.rows_of(torch.tensor([5, -1, 3]))
+    assert rows is not None
+    assert rows.slots == slice(3, 6)
+    assert rows.foreign.squeeze(2).tolist() == [[True, True, False], [True] * 3, [False, True, True]]
+
+
+def test_packing_keeps_values_and_lets_slots_be_written_in_place() -> None:
+    b = torch.randn(3, 1, 5, 2)
+    packed = cpu_kernel.packed(b)
+    assert torch.equal(packed, b)
+    packed[1, 0, :5, :2].copy_(torch.ones(5, 2))
+    matrix = packed[:, 0].permute(1, 0, 2).flatten(1, 2)
+    assert matrix.data_ptr() == packed.data_ptr()
+    assert matrix[:, 2:4].eq(1).all()
+
+
+def test_a_slice_counts_as_used_from_its_first_adapter_on() -> None:
+    b = torch.zeros(2, 1, 3, 1)
+    assert not cpu_kernel.is_used(b)
+    b[1] = 1
+    assert cpu_kernel.is_used(b)
+    b[1] = 0
+    assert cpu_kernel.is_used(b)

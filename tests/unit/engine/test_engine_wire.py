@@ -1,0 +1,80 @@
+"""An adapter survives the journey into the engine's process, and a broken one does not set out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from hypernet.config import LoraSpec, ModuleShape
+from hypernet.lora import LoraWeights
+from server.engine import wire
+from server.errors import AdapterRejectedError
+
+ENGINE = LoraSpec(
+    rank=8,
+    alpha=16,
+    use_rslora=True,
+    num_layers=3,
+    modules=(
+        ModuleShape(path="self_attn.q_proj", in_features=12, out_features=10),
+        ModuleShape(path="mlp.down_proj", in_features=6, out_features=12),
+    ),
+)
+CPU = torch.device("cpu")
+
+
+def make(spec: LoraSpec = ENGINE, value: float | None = None) -> LoraWeights:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(spec.num_parameters, generator=generator)
+    return LoraWeights.unflatten(spec, flat if value is None else torch.full_like(flat, value))
+
+
+@pytest.mark.parametrize("rslora", [True, False])
+@pytest.mark.parametrize("rank", [1, 4, 8])
+def test_an_adapter_arrives_with_its_scale_in_b(rank: int, rslora: bool) -> None:
+    spec = ENGINE.model_copy(update={"rank": rank, "use_rslora": rslora})
+    weights = make(spec)
+    parcel = wire.encode(weights, ENGINE)
+    arrived = wire.decode(parcel.spec, bytes(parcel.data), CPU, torch.bfloat16)
+    scale = 16 / (math.sqrt(rank) if rslora else rank)
+    for module in spec.modules:
+        assert torch.equal(arrived.a[module.name], weights.a[module.name].bfloat16())
+        assert torch.equal(arrived.b[module.name], (weights.b[module.name] * scale).bfloat16())
+
+
+def test_encoding_leaves_the_callers_tensors_alone() -> None:
+    weights = make()
+    before = weights.flatten().clone()
+    wire.encode(weights, ENGINE)
+    assert torch.equal(weights.flatten(), before)
+
+
+def test_the_buffer_is_two_bytes_a_number() -> None:
+    assert wire.encode(make(), ENGINE).data.nbytes == 2 * ENGINE.num_parameters
+
+
+def test_weights_are_cast_to_the_engines_dtype() -> None:
+    parcel = wire.encode(make(), ENGINE)
+    assert wire.decode(parcel.spec, bytes(parcel.data), CPU, torch.float16).a["q_proj"].dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"rank": 16}, "rank 16"),
+        ({"num_layers": 4}, "4 layers"),
+        ({"modules": ENGINE.modules[:1]}, "3 layers of q_proj"),
+        ({"modules": ENGINE.modules[::-1]}, "down_proj .6 -> 12., q_proj"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_rejected(change: dict[str, object], says: str) -> None:
+    with pytest.raises(AdapterRejectedError, match=says):
+        wire.encode(make(ENGINE.model_copy(update=change)), ENGINE)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e6])
+def test_numbers_that_would_poison_the_model_are_rejected(value: float) -> None:
+    with pytest.raises(AdapterRejectedError, match="not finite or above"):
+        wire.encode(make(value=value), ENGINE)
