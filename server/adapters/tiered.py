@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from heapq import nlargest
-from typing import Literal
 
 from server.adapters.adapter import Adapter, AdapterInfo
 from server.adapters.memory import MemoryStore
@@ -13,7 +12,6 @@ from server.adapters.write_behind import WriteBehind
 from server.errors import StoreUnavailableError
 from server.observability.metrics import Metrics
 
-Tier = Literal["memory", "redis"]
 Cursor = tuple[int, str]
 """(created_us, id) of the last adapter seen; listings go from the newest down."""
 
