@@ -14,7 +14,7 @@ from server.engine import cpu_kernel, loader
 MENDED = "0.32."
 """The releases whose CPU operator was read and found wrong; others keep their own."""
 
-log = logging.getLogger("vllm.t2l")  # below vLLM's logger, so that its handlers and level apply
+log = logging.getLogger(__name__)
 
 _done = False
 

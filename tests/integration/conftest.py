@@ -1,0 +1,77 @@
+"""One real engine for the whole session: starting it costs more than any test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import torch
+
+from hypernet.base_model import lora_spec
+from hypernet.config import LoraSpec
+from hypernet.lora import LoraWeights
+from server.engine.config import MIB, EngineConfig
+from server.engine.vllm import VllmEngine
+
+MODULES = ("q_proj", "v_proj", "gate_proj", "down_proj")
+"""Packed layers with a slice left out (k, up), a plain one, and every kind of parallelism."""
+
+MakeAdapter = Callable[..., LoraWeights]
+
+
+@pytest.fixture(scope="session")
+def base_model() -> Path:
+    """The folder of SmolLM2-135M-Instruct: `T2L_TEST_BASE_MODEL`, else the embedded one."""
+    if chosen := os.environ.get("T2L_TEST_BASE_MODEL"):
+        return Path(chosen)
+    from hypernet.embedded import EmbeddedModelError, base_model_path
+
+    try:
+        return base_model_path()
+    except EmbeddedModelError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def base_spec(base_model: Path) -> LoraSpec:
+    """What the session's engine was started for."""
+    return lora_spec(base_model, rank=8, alpha=16, use_rslora=True, target_modules=MODULES)
+
+
+@pytest.fixture(scope="session")
+def engine_config(base_model: Path, base_spec: LoraSpec) -> EngineConfig:
+    """A small engine: four slots and a quarter of a gigabyte of KV cache."""
+    return EngineConfig(
+        model=str(base_model),
+        model_name="small",
+        lora=base_spec,
+        max_loras=4,
+        max_model_len=1024,
+        kv_cache_bytes=256 * MIB,
+    )
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def engine(engine_config: EngineConfig) -> AsyncIterator[VllmEngine]:
+    """The session's engine. Tests on it run in the session's event loop."""
+    engine = VllmEngine(engine_config)
+    try:
+        await engine.start()
+        yield engine
+    finally:
+        await engine.stop()
+
+
+@pytest.fixture(scope="session")
+def make_adapter(base_spec: LoraSpec) -> MakeAdapter:
+    """Random adapters that move the model clearly and leave it sane; spec fields by keyword."""
+
+    def make(seed: int, size: float = 0.02, **fields: object) -> LoraWeights:
+        spec = base_spec.model_copy(update=fields)
+        generator = torch.Generator().manual_seed(seed)
+        return LoraWeights.unflatten(spec, torch.randn(spec.num_parameters, generator=generator) * size)
+
+    return make
