@@ -61,8 +61,6 @@ class EngineConfig:
             "max_lora_rank": self.slot_rank,
             "lora_target_modules": [module.name for module in self.lora.modules],
             "worker_extension_cls": "server.engine.loader.AdapterWorker",
-            # Its statistics label metrics with adapter names, which are without bound here.
-            "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
 

@@ -24,6 +24,7 @@ from server.engine.config import EngineConfig
 from server.engine.interface import Delta, Lease, Sampling
 from server.engine.loader import SCHEME
 from server.engine.registry import AdapterRegistry, Entry
+from server.engine.statistics import stat_logger
 from server.errors import AdapterRejectedError, EngineDeadError, InvalidRequestError, UnavailableError
 
 T = TypeVar("T")
@@ -91,7 +92,8 @@ class VllmEngine:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**self.config.engine_arguments()))
+        arguments = AsyncEngineArgs(**self.config.engine_arguments())
+        return AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
 
     async def _watch(self) -> None:
         """Notice a death while nothing runs: vLLM's output handler ends with the core, and only then."""

@@ -221,6 +221,7 @@ async def test_metrics_show_our_numbers(http):
     text = (await http.get("/metrics")).text
     assert 't2l_stage_seconds_count{stage="generate"}' in text
     assert 't2l_adapters_resident{tier="engine"}' in text
+    assert "vllm:num_requests_running" in text
     assert "lora_requests_info" not in text
 
 

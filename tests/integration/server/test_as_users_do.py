@@ -1,0 +1,89 @@
+"""The shipped checkpoint behind a real server: the README works as pasted, and exports are what is served."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from peft import PeftModel
+from test_full_stack import Process
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hypernet.embedded import base_model_path
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[3]
+WORDS = (
+    *("hot", "big", "happy", "up", "cheap", "fast", "old", "light", "open", "early"),
+    *("true", "rich", "hard", "wet", "loud", "full", "north", "win", "love", "day"),
+)
+FIRST_TOKENS = 6
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    process = Process(ROOT / "checkpoints" / "smollm2-135m", "", tmp_path_factory.mktemp("server") / "log")
+    try:
+        process.wait_ready()
+        yield process.url
+    finally:
+        process.close()
+
+
+def test_the_curl_lines_of_the_readme_work_as_pasted(url: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    curls = [block for block in blocks if "curl" in block]
+    assert len(curls) >= 4
+    for block in curls:
+        script = block.replace("http://", "").replace("localhost:8000", url.removeprefix("http://"))
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        assert b'"error"' not in done.stdout, done.stdout.decode()
+    assert set(zipfile.ZipFile(tmp_path / "adapter.zip").namelist()) == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
+def test_an_exported_adapter_in_peft_gives_the_served_tokens(url: str, tmp_path: Path) -> None:
+    description = "Give a word with the opposite meaning."
+    with httpx.Client(base_url=url, timeout=120) as http:
+        made = http.post("/v1/adapters", json={"task_description": description}).json()
+        (tmp_path / "a.zip").write_bytes(http.get(f"/v1/adapters/{made['id']}/export").content)
+        served = [
+            http.post(
+                "/v1/generate",
+                json={"task_description": description, "prompt": word, "max_tokens": FIRST_TOKENS},
+            ).json()["completion"]
+            for word in WORDS
+        ]
+    zipfile.ZipFile(tmp_path / "a.zip").extractall(tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(base_model_path(), dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(base_model_path())
+    model = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    for word, completion in zip(WORDS, served, strict=True):
+        turn = [{"role": "user", "content": word}]
+        ids = tokenizer.apply_chat_template(
+            turn, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        out = model.generate(**ids, max_new_tokens=FIRST_TOKENS, do_sample=False)
+        answer = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert answer == completion, f"{word}: PEFT says {answer!r}, the server {completion!r}"
+
+
+def test_the_model_card_and_the_checkpoint_agree() -> None:
+    folder = ROOT / "checkpoints" / "smollm2-135m"
+    config = json.loads((folder / "config.json").read_text())
+    card = (folder / "README.md").read_text()
+    assert f"{config['training']['steps']:,} steps" in card
+    assert sum(f.stat().st_size for f in folder.iterdir()) < 20_000_000
