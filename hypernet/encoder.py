@@ -21,6 +21,9 @@ class Encoder:
 
     def __init__(self, folder: Path, name: str, device: str = "cpu") -> None:
         from sentence_transformers import SentenceTransformer  # slow to import: only those who encode pay
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # loading takes a moment; its bar would stand in every server's log
 
         self.name = name
         self._model = SentenceTransformer(str(folder), device=device, local_files_only=True)

@@ -48,7 +48,7 @@ def test_the_curl_lines_of_the_readme_work_as_pasted(url: str, tmp_path: Path) -
             ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, check=False
         )
         assert done.returncode == 0, done.stderr.decode()
-        assert b'"error"' not in done.stdout, done.stdout.decode()
+        assert b'{"error":' not in done.stdout, done.stdout.decode()
     assert set(zipfile.ZipFile(tmp_path / "adapter.zip").namelist()) == {
         "adapter_config.json",
         "adapter_model.safetensors",
