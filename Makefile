@@ -1,5 +1,6 @@
 # make demo   see it work          make test   every check
-# make serve  keep a server        make lock   resolve deploy/requirements.in again
+# make serve  keep a server        make bench  ratios of speed, side by side
+# make lock   resolve deploy/requirements.in again
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ LOCK := deploy/requirements-cpu.lock
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint serve lock clean
+.PHONY: demo test lint serve bench lock clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python deploy/demo.py
@@ -23,6 +24,9 @@ lint: $(VENV)/.ready
 
 serve: $(VENV)/.ready
 	$(BIN)/t2l serve
+
+bench: $(VENV)/.ready
+	$(BIN)/python tests/benchmarks/bench.py
 
 lock:
 	$(PYTHON) deploy/lock.py

@@ -12,6 +12,7 @@ import torch
 
 from hypernet.base_model import lora_spec
 from hypernet.config import LoraSpec
+from hypernet.embedded import base_model_path
 from hypernet.lora import LoraWeights
 from server.engine.config import MIB, EngineConfig
 from server.engine.vllm import VllmEngine
@@ -27,12 +28,7 @@ def base_model() -> Path:
     """The folder of SmolLM2-135M-Instruct: `T2L_TEST_BASE_MODEL`, else the embedded one."""
     if chosen := os.environ.get("T2L_TEST_BASE_MODEL"):
         return Path(chosen)
-    from hypernet.embedded import EmbeddedModelError, base_model_path
-
-    try:
-        return base_model_path()
-    except EmbeddedModelError as error:
-        pytest.skip(str(error))
+    return base_model_path()
 
 
 @pytest.fixture(scope="session")
