@@ -15,13 +15,13 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-PROMPTS = ["hot", "happy", "cheap"]
+PROMPTS = ["hot", "cheap", "I loved this film"]
 DESCRIPTIONS = [
     None,
     "Give a word with the opposite meaning.",
-    "Translate the English word into Spanish.",
-    "Write the first letter of the word in upper case.",
+    "Write the first letter of the word.",
     "Say whether the sentiment of the text is positive or negative.",
+    "Write a question about the text.",
 ]
 START_LIMIT_S = 240.0
 console = Console(width=118)
