@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hypernet.evaluation.metrics import Interval, bootstrap
 from hypernet.evaluation.zero_shot import CONDITIONS, Cell
@@ -27,28 +27,22 @@ def table(cells: Sequence[Cell], seed: int = 0) -> str:
         f"| ROUGE-L % ({len(rouge)} tasks) |",
         "|---|---|---|---|",
     ]
-    for condition in CONDITIONS:
-        of = by_condition[condition]
-        columns = [
-            _show(bootstrap([of[t].nll for t in tasks], seed), 2),
-            *(_show(bootstrap([100 * of[t].score for t in g], seed), 1) if g else "" for g in (exact, rouge)),
-        ]
-        lines.append(f"| {NAMES[condition]} | {' | '.join(columns)} |")
-    lines += ["", "Paired difference, own description minus ...:", "", *lines[0:0]]
-    lines += ["| ... minus | token NLL | exact match, points | ROUGE-L, points |", "|---|---|---|---|"]
     own = by_condition["matched"]
-    for condition in CONDITIONS:
-        if condition == "matched":
-            continue
-        of = by_condition[condition]
+
+    def row(condition: str, read: Callable[[Cell, Cell], tuple[float, float]]) -> str:
+        """A table row; `read` turns (own, this) into (NLL, score in 0..1) per task."""
+        values = {t: read(own[t], by_condition[condition][t]) for t in tasks}
         columns = [
-            _show(bootstrap([own[t].nll - of[t].nll for t in tasks], seed), 2),
-            *(
-                _show(bootstrap([100 * (own[t].score - of[t].score) for t in g], seed), 1) if g else ""
-                for g in (exact, rouge)
-            ),
+            _show(bootstrap([values[t][0] for t in tasks], seed), 2),
+            *(_show(bootstrap([100 * values[t][1] for t in g], seed), 1) if g else "" for g in (exact, rouge)),
         ]
-        lines.append(f"| {NAMES[condition]} | {' | '.join(columns)} |")
+        return f"| {NAMES[condition]} | {' | '.join(columns)} |"
+
+    lines += [row(c, lambda _, cell: (cell.nll, cell.score)) for c in CONDITIONS]
+    lines += ["", "Paired difference, own description minus ...:", ""]
+    lines += ["| ... minus | token NLL | exact match, points | ROUGE-L, points |", "|---|---|---|---|"]
+    others = [c for c in CONDITIONS if c != "matched"]
+    lines += [row(c, lambda mine, cell: (mine.nll - cell.nll, mine.score - cell.score)) for c in others]
     return "\n".join(lines) + "\n"
 
 
