@@ -1,61 +1,182 @@
-"""Descriptions in, vectors out: the sentence encoder in front of the hypernetwork.
+"""Descriptions in, vectors out: the encoder in front of the hypernetwork.
 
+Two kinds, chosen by name: a sentence-transformers model, or the state of a causal
+language model at a description's last token (T2L, Charakorn et al. 2025, section 3).
 Every embedding is scaled to unit norm times sqrt(dimension), so that its entries
 have the variance that the first linear layer expects, whichever encoder made it.
 """
 
 from __future__ import annotations
 
+import hashlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from hypernet.base_model import fingerprint
+from hypernet.base_model import fingerprint, read_config
 from hypernet.embedded import ENCODER_NAME
-from hypernet.models import encoder_folder
+from hypernet.models import ModelNotFoundError, base_model_folder, encoder_folder
+
+BASE_MODEL = "base-model"
+"""The name of the encoder that is the base model itself."""
+LAST_TOKEN = "last-token:"
+"""Before a folder or hub id: encode with that causal language model."""
+REMOTE_CODE = "remote-code:"
+"""Before a folder or hub id: run the Python code that this encoder's authors ship with it."""
 
 
-class Encoder:
-    """A sentence-transformers model with the normalisation that hypernetworks are trained on."""
+class EncoderError(ModelNotFoundError):
+    """An encoder that is there but is not used as it was named; the message says how it could be."""
 
-    def __init__(self, folder: Path, name: str, device: str = "cpu") -> None:
+
+class Encoder(ABC):
+    """Embeds descriptions.
+
+    Attributes:
+        name: what it was asked for as.
+        size: length e of an embedding.
+        fingerprint: identity of weights and method: another one means other vectors.
+    """
+
+    name: str
+    size: int
+    fingerprint: str
+
+    @abstractmethod
+    def encode(self, descriptions: list[str]) -> Tensor:
+        """Embed descriptions, in fp32 on the CPU. [n, e], each row of norm sqrt(e)."""
+
+    @staticmethod
+    def load(name: str | None = None, device: str = "cpu", base_model: str | None = None) -> Encoder:
+        """Load an encoder.
+
+        Args:
+            name: a sentence-transformers folder or hub id, after `remote-code:` if its own code may run;
+                None (or the name itself) is the embedded all-MiniLM-L6-v2; `base-model` is the last-token
+                state of the base model, `last-token:NAME` that of any other causal language model.
+            device: a torch device.
+            base_model: what `base-model` stands for; None is the embedded base model.
+
+        Raises:
+            EncoderError: the model needs code of its own and was not named with `remote-code:`.
+            ModelNotFoundError: the name leads nowhere.
+        """
+        if name == BASE_MODEL:
+            return LastTokenEncoder(base_model_folder(base_model), name, device)
+        if name and name.startswith(LAST_TOKEN):
+            return LastTokenEncoder(base_model_folder(name.removeprefix(LAST_TOKEN)), name, device)
+        trusted = name is not None and name.startswith(REMOTE_CODE)
+        source = name.removeprefix(REMOTE_CODE) if name else ENCODER_NAME
+        return SentenceEncoder(encoder_folder(source), source, device, run_its_code=trusted)
+
+
+class SentenceEncoder(Encoder):
+    """A sentence-transformers model, pooled as its own folder says (gte-large-en-v1.5: at CLS).
+
+    Args:
+        folder: in sentence-transformers' layout.
+        name: what to call it.
+        device: a torch device.
+        run_its_code: let transformers run Python that comes with the model. Whoever wrote
+            that code then runs as the user, so it is never on by itself.
+
+    Raises:
+        EncoderError: the model needs its own code and `run_its_code` is off.
+    """
+
+    def __init__(self, folder: Path, name: str, device: str = "cpu", *, run_its_code: bool = False) -> None:
         from sentence_transformers import SentenceTransformer  # slow to import: only those who encode pay
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # loading takes a moment; its bar would stand in every server's log
 
+        if not run_its_code and "auto_map" in read_config(folder):
+            raise EncoderError(
+                f"encoder {name} brings Python code of its own, which is not run unasked. Read the code that "
+                f"auto_map in its config.json names; if you trust its authors, name the encoder "
+                f"{REMOTE_CODE}{name}"
+            )
         self.name = name
-        self._model = SentenceTransformer(str(folder), device=device, local_files_only=True)
+        self._model = SentenceTransformer(
+            str(folder), device=device, trust_remote_code=run_its_code, local_files_only=not run_its_code
+        )
         self._model.eval()
-        self.size: int = self._model.get_embedding_dimension()
+        self.size = self._model.get_embedding_dimension()
         self.fingerprint = fingerprint(folder)
         # gte-large-en-v1.5 was used on whole sentences: the reference ends a text that ends in a letter.
         self._ends_sentences = "gte-" in self.name
 
-    @classmethod
-    def load(cls, name: str | None = None, device: str = "cpu") -> Encoder:
-        """Load an encoder.
-
-        Args:
-            name: a folder, a hub id, or None (or the name itself) for the embedded all-MiniLM-L6-v2.
-            device: a torch device.
-        """
-        folder = encoder_folder(name)
-        return cls(folder, ENCODER_NAME if name is None else name, device)
-
     def encode(self, descriptions: list[str]) -> Tensor:
-        """Embed descriptions, in fp32 on the CPU. [n, e], each row of norm sqrt(e)."""
+        """See `Encoder.encode`."""
         if self._ends_sentences:
             descriptions = [text + "." if text[-1:].isalpha() else text for text in descriptions]
         with torch.inference_mode():
-            unit: Tensor = self._model.encode(
-                descriptions,
-                batch_size=64,
-                normalize_embeddings=True,
-                convert_to_tensor=True,
-                show_progress_bar=False,
+            states: Tensor = self._model.encode(
+                descriptions, batch_size=64, convert_to_tensor=True, show_progress_bar=False
             )
-        # Cloned outside inference mode: a training step may need it in its graph.
-        scaled: Tensor = unit.clone().float().cpu() * self.size**0.5
-        return scaled
+        return _scaled(states)
+
+
+class LastTokenEncoder(Encoder):
+    """A causal language model's final hidden state at a description's last token.
+
+    Args:
+        folder: a transformers folder of a causal language model.
+        name: what to call it.
+        device: a torch device. On the CPU it computes in fp32, so that a batch gives what each
+            description alone gives; elsewhere in the model's own dtype.
+    """
+
+    BATCH = 32
+
+    def __init__(self, folder: Path, name: str, device: str = "cpu") -> None:
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        self.name = name
+        self.fingerprint = last_token_fingerprint(folder)
+        self._device = device
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        dtype = torch.float32 if device == "cpu" else "auto"
+        self._model = AutoModel.from_pretrained(folder, dtype=dtype).to(device).eval()
+        self.size = int(self._model.config.hidden_size)
+
+    @torch.inference_mode()
+    def _states(self, rows: list[list[int]]) -> Tensor:
+        """Token ids of n texts -> [n, e]."""
+        width = max(map(len, rows))
+        # Padded on the right, where a causal model's earlier tokens cannot see it: no mask is needed,
+        # and every text keeps the positions that it has alone.
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self._device)  # [n, T]
+        last = torch.tensor([len(row) - 1 for row in rows], device=self._device)
+        hidden: Tensor = self._model(input_ids=ids, use_cache=False).last_hidden_state  # [n, T, e]
+        return hidden[torch.arange(len(rows), device=self._device), last]
+
+    def encode(self, descriptions: list[str]) -> Tensor:
+        """See `Encoder.encode`. An empty description is read as a single space."""
+        longest = self._model.config.max_position_embeddings
+        rows: list[list[int]] = [
+            self._tokenizer(text or " ", truncation=True, max_length=longest).input_ids for text in descriptions
+        ]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # neighbours of like length pad little
+        states = torch.empty(len(rows), self.size)
+        for start in range(0, len(order), self.BATCH):
+            chosen = order[start : start + self.BATCH]
+            states[chosen] = self._states([rows[i] for i in chosen]).float().cpu()
+        return _scaled(states)
+
+
+def last_token_fingerprint(folder: Path) -> str:
+    """Identity of a last-token encoder: not that of a sentence encoder or base model of the same weights."""
+    return hashlib.sha256(f"last-token {fingerprint(folder)}".encode()).hexdigest()[:16]
+
+
+def _scaled(states: Tensor) -> Tensor:
+    """[n, e] -> the same directions with norm sqrt(e), in fp32 on the CPU."""
+    # Cloned outside inference mode: a training step may need it in its graph.
+    plain = states.clone().float().cpu()
+    return F.normalize(plain, dim=-1) * plain.shape[-1] ** 0.5

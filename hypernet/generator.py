@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hypernet import checkpoint
 from hypernet.config import LoraSpec
-from hypernet.encoder import Encoder
+from hypernet.encoder import BASE_MODEL, Encoder
 from hypernet.lora import LoraWeights
 
 
@@ -45,19 +45,26 @@ class Generator:
         self.encoder_fingerprint = encoder.fingerprint
 
     @classmethod
-    def load(cls, folder: Path, encoder: str | None = None, device: str = "cpu") -> Generator:
+    def load(
+        cls, folder: Path, encoder: str | None = None, device: str = "cpu", base_model: str | None = None
+    ) -> Generator:
         """Load a checkpoint folder and its encoder.
 
         Args:
             folder: a checkpoint (`config.json`, `hypernet.safetensors`).
-            encoder: a folder or hub id; None is the embedded all-MiniLM-L6-v2.
+            encoder: as `Encoder.load` takes it. None is the base model for a checkpoint that was trained
+                with it, else the embedded all-MiniLM-L6-v2.
             device: where the hypernetwork and the encoder run.
+            base_model: what the encoder `base-model` stands for; None is the embedded one.
 
         Raises:
             CheckpointError: the folder is not a whole checkpoint.
             MismatchError: the encoder is not the one it was trained with.
+            ModelNotFoundError: the encoder's name leads nowhere, or it is not used as it was named.
         """
-        return cls(folder, Encoder.load(encoder, device), device)
+        if encoder is None and checkpoint.load_config(folder).encoder.name == BASE_MODEL:
+            encoder = BASE_MODEL
+        return cls(folder, Encoder.load(encoder, device, base_model), device)
 
     def check_base(self, name: str, fingerprint: str) -> None:
         """Refuse a base model that adapters were not written for.

@@ -104,7 +104,11 @@ async def load_models(settings: Settings) -> Models:
     from server.engine.vllm import VllmEngine
 
     writer = await asyncio.to_thread(
-        Generator.load, settings.checkpoint, settings.encoder, settings.hypernetwork_device
+        Generator.load,
+        settings.checkpoint,
+        settings.encoder,
+        settings.hypernetwork_device,
+        settings.base_model,
     )
     base = await asyncio.to_thread(base_model_folder, settings.base_model)
     name = settings.model_name or (settings.base_model and Path(settings.base_model).name) or BASE_MODEL_NAME

@@ -39,6 +39,15 @@ def test_embeddings_have_norm_sqrt_size_and_know_paraphrases() -> None:
     assert likeness[0] > likeness[1] + 0.2
 
 
+def test_the_base_model_encodes_a_batch_as_each_text_alone() -> None:
+    encoder = Encoder.load("base-model")
+    texts = ["Write the antonym of the word.", "Write", "Count to ten, and then tell how many steps it took."]
+    z = encoder.encode(texts)
+    assert z.shape == (3, encoder.size)
+    alone = torch.cat([encoder.encode([text]) for text in texts])
+    torch.testing.assert_close(z, alone, rtol=1e-3, atol=1e-3)
+
+
 def test_packed_logits_equal_lone_ones(base: FrozenBase, examples: list[Example]) -> None:
     torch.manual_seed(0)
     model = Hypernet(HypernetConfig(lora=base.spec, variant="L", embedding_size=8)).eval()
