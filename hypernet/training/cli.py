@@ -17,7 +17,10 @@ def train() -> None:
 
 @app.command()
 def sft(
-    tasks: Annotated[Path, typer.Option(help="Task file, .jsonl or .jsonl.gz; its format is in the README.")],
+    tasks: Annotated[
+        list[Path],
+        typer.Option(help="Task file, .jsonl or .jsonl.gz; its format is in the README. May repeat."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run; the best checkpoint lands in OUT/best.")],
     config: Annotated[Path | None, typer.Option(help="YAML file, see hypernet/configs.")] = None,
     variant: Annotated[str | None, typer.Option(help="Overrides the file: L, L-rank, M or S.")] = None,
@@ -43,14 +46,14 @@ def sft(
     import torch
 
     from hypernet.models import ModelNotFoundError, base_model_folder
-    from hypernet.training.config import TrainingConfigError, load_sft_config
+    from hypernet.training.config import SftConfig, TrainingConfigError, load_config
     from hypernet.training.data import TaskFileError
     from hypernet.training.sft import train_sft
 
     if threads:
         torch.set_num_threads(threads)
     try:
-        settings = load_sft_config(config, variant=variant, steps=steps, minutes=minutes, seed=seed)
+        settings = load_config(SftConfig, config, variant=variant, steps=steps, minutes=minutes, seed=seed)
         state = train_sft(
             tasks,
             out,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -15,17 +15,29 @@ class TrainingConfigError(ValueError):
     """A training configuration with a wrong or unknown field; the message names it."""
 
 
-class SftConfig(Record):
-    """Supervised fine-tuning of a hypernetwork through the frozen base model (T2L section 4.2)."""
+class Schedule(Record):
+    """How long a run lasts and how its optimiser steps: all that the training loop reads."""
 
-    variant: Literal["L", "L-rank", "M", "S"] = "L"
+    steps: int | None = Field(default=None, gt=0)
+    """Length of the run in steps, or ..."""
+    minutes: float | None = Field(default=None, gt=0)
+    """... in minutes of training, summed over resumptions. The schedule follows whichever is nearer its end."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the run that the learning rate rises linearly; then it falls to zero along a cosine."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    validate_minutes: float = Field(default=6.0, gt=0)
+    seed: int = 0
+
+
+class FineTuning(Schedule):
+    """Supervised fine-tuning of LoRAs through the frozen base model, whatever writes them."""
+
     rank: int = 8
     alpha: float = 16.0
     use_rslora: bool = False
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
-    latent_size: int = 128
-    head_input_size: int = 512
-    dropout: float = 0.05
 
     rows: int = Field(default=12, gt=0)
     """Tasks in a batch; each gets one row, one description and one LoRA."""
@@ -37,27 +49,71 @@ class SftConfig(Record):
     """Longer examples are left out; so are tasks with nothing shorter."""
     short_task_preference: float = Field(default=0.5, ge=0)
     """Tasks are drawn with weight (mean example length)^-preference: 0 is uniform."""
+    derived_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of the draws that goes to derived tasks (`families.py`), however many there are."""
 
-    steps: int | None = Field(default=None, gt=0)
-    """Length of the run in steps, or ..."""
-    minutes: float | None = Field(default=None, gt=0)
-    """... in minutes of training, summed over resumptions. The schedule follows whichever is nearer its end."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    warmup: float = Field(default=0.03, ge=0, lt=1)
-    """Share of the run that the learning rate rises linearly; then it falls to zero along a cosine."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    clip: float = Field(default=1.0, gt=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     adapter_penalty: float = Field(default=1e-3, ge=0)
     """Factor on mean A^2 + mean B^2, summed over modules."""
 
     validation_share: float = Field(default=0.08, gt=0, lt=1)
     """Share of the training tasks, chosen by a hash of their names, held back to choose the checkpoint."""
-    validate_minutes: float = Field(default=6.0, gt=0)
-    seed: int = 0
 
 
-def load_sft_config(path: Path | None, **overrides: object) -> SftConfig:
+class SftConfig(FineTuning):
+    """Supervised fine-tuning of a hypernetwork through the frozen base model (T2L section 4.2)."""
+
+    variant: Literal["L", "L-rank", "M", "S"] = "L"
+    latent_size: int = 128
+    head_input_size: int = 512
+    dropout: float = 0.05
+
+    contrast: float = Field(default=0.0, ge=0)
+    """Weight of the contrastive loss: another task's adapter must do worse on an example, by the margin."""
+    contrast_rows: int = Field(default=4, gt=0)
+    """How many rows of a batch are also run under another row's adapter."""
+    contrast_margin: float = Field(default=1.0, gt=0)
+    """In nats per response token."""
+
+
+class OracleConfig(FineTuning):
+    """One plain LoRA per task, `rows` tasks side by side: what reconstruction imitates (T2L section 4.1)."""
+
+    learning_rate: float = Field(default=2e-3, gt=0)
+    adapter_penalty: float = Field(default=0.0, ge=0)
+    start: Literal["shared", "own"] = "shared"
+    """Every LoRA starts at the same random A, or each at its own. A moves little in training: with A's of
+    their own no two oracles share a basis, so their mean means nothing and a hypernetwork has to
+    memorise noise."""
+    choose_every: int = Field(default=20, gt=0)
+    """Steps between looks at the examples that choose each task's best step."""
+    choose_share: float = Field(default=0.15, gt=0, lt=1)
+    """Share of a task's training examples that are not trained on but choose its best step."""
+
+
+class ReconstructionConfig(Schedule):
+    """A hypernetwork that learns to write the LoRAs of a library (T2L section 4.1)."""
+
+    variant: Literal["L", "L-rank", "M", "S"] = "L"
+    target: Literal["factors", "delta_w"] = "factors"
+    """What is compared: A and B as z-scores over the library, or their product."""
+    delta_w_scaling: float = Field(default=10_000.0, gt=0)
+    """Factor on the products, whose entries are tiny."""
+    latent_size: int = 128
+    head_input_size: int = 512
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    tasks: int = Field(default=4, gt=0)
+    """LoRAs in a batch."""
+    descriptions: int = Field(default=128, gt=0)
+    """Of each task at most so many descriptions are used."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-3, ge=0)
+
+
+AnySchedule = TypeVar("AnySchedule", bound=Schedule)
+
+
+def load_config(kind: type[AnySchedule], path: Path | None, **overrides: object) -> AnySchedule:
     """Read a YAML file (None: the defaults); overrides that are not None win.
 
     Raises:
@@ -67,10 +123,12 @@ def load_sft_config(path: Path | None, **overrides: object) -> SftConfig:
     if not isinstance(raw, dict):
         raise TrainingConfigError(f"{path}: needs a mapping of field names to values")
     try:
-        config = SftConfig.model_validate({**raw, **{k: v for k, v in overrides.items() if v is not None}})
+        config = kind.model_validate({**raw, **{k: v for k, v in overrides.items() if v is not None}})
     except ValidationError as error:
         first = error.errors()[0]
-        raise TrainingConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise TrainingConfigError(
+            f"{path or 'options'}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error
     if config.steps is None and config.minutes is None:
         raise TrainingConfigError("how long to train is not set: give --steps or --minutes")
     return config

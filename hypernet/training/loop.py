@@ -22,7 +22,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
-from hypernet.training.config import SftConfig
+from hypernet.training.config import Schedule
 
 SAVE_SECONDS = 120.0
 
@@ -45,6 +45,11 @@ class RunState:
     best: float = math.inf
 
 
+def clip_together(model: nn.Module, limit: float) -> Tensor:
+    """Limit the norm of all gradients taken as one vector."""
+    return nn.utils.clip_grad_norm_(model.parameters(), limit)
+
+
 class Trainer:
     """Runs a step function to the end of its schedule.
 
@@ -55,18 +60,20 @@ class Trainer:
         compute: step number -> loss of that step, with its graph.
         validate: measures the model; the first number decides which checkpoint is best (lower is better).
         save_best: writes `model` as a checkpoint to a folder.
+        clip: limits the gradients of `model` to a norm, and returns the norm they had.
     """
 
     def __init__(
         self,
         folder: Path,
         model: nn.Module,
-        config: SftConfig,
+        config: Schedule,
         compute: Callable[[int], StepResult],
         validate: Callable[[], dict[str, float]],
         save_best: Callable[[Path, RunState], None],
+        clip: Callable[[nn.Module, float], Tensor] = clip_together,
     ) -> None:
-        self.folder, self.model, self.config = folder, model, config
+        self.folder, self.model, self.config, self._clip = folder, model, config, clip
         self._compute, self._validate, self._save_best = compute, validate, save_best
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
@@ -112,7 +119,7 @@ class Trainer:
         self.model.train()
         result = self._compute(self.state.step)
         result.loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = self._clip(self.model, self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         elapsed = time.perf_counter() - started

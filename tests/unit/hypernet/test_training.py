@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hypernet.lora import InvalidLoraError, LoraWeights
-from hypernet.training.config import SftConfig, TrainingConfigError, load_sft_config
+from hypernet.training.config import ReconstructionConfig, SftConfig, TrainingConfigError, load_config
 from hypernet.training.data import TaskFileError, load_tasks, validation_share
 from hypernet.training.loop import RunState, StepResult, Trainer, read_log, schedule
 from hypernet.training.packing import Example, fit_row, pack, shared_prefix
@@ -87,14 +87,15 @@ def test_unknown_configuration_keys_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("learning_rte: 1\n")
     with pytest.raises(TrainingConfigError, match="learning_rte"):
-        load_sft_config(path, steps=1)
+        load_config(SftConfig, path, steps=1)
     with pytest.raises(TrainingConfigError, match="how long"):
-        load_sft_config(None)
+        load_config(SftConfig, None)
 
 
 @pytest.mark.parametrize("path", sorted(Path("hypernet/configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_configurations_load(path: Path) -> None:
-    assert load_sft_config(path).learning_rate > 0
+    kind = ReconstructionConfig if "recon" in path.stem else SftConfig
+    assert load_config(kind, path).learning_rate > 0
 
 
 def test_the_schedule_rises_and_falls_to_zero() -> None:
