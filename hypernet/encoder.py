@@ -154,7 +154,8 @@ class LastTokenEncoder(Encoder):
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self._device)  # [n, T]
         last = torch.tensor([len(row) - 1 for row in rows], device=self._device)
         hidden: Tensor = self._model(input_ids=ids, use_cache=False).last_hidden_state  # [n, T, e]
-        return hidden[torch.arange(len(rows), device=self._device), last]
+        states: Tensor = hidden[torch.arange(len(rows), device=self._device), last]
+        return states
 
     def encode(self, descriptions: list[str]) -> Tensor:
         """See `Encoder.encode`. An empty description is read as a single space."""
