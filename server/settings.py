@@ -58,7 +58,11 @@ class Settings(BaseSettings):
     kv_cache_bytes: int = Field(
         512 * MIB, ge=0, description="Bytes of KV cache. 0 lets vLLM take its usual share of the device."
     )
-    dtype: str = Field("auto", description="Number format of the base model, as vLLM names them.")
+    dtype: str = Field(
+        "auto",
+        description="Number format of the base model, as vLLM names them. On a CPU without bf16 arithmetic "
+        "`auto` is float32.",
+    )
     cpu_threads: int | None = Field(None, ge=1, description="Threads of a CPU engine. Default: one per core.")
 
     cpu_lora_kernel: Literal["0", "1"] = Field(

@@ -92,7 +92,9 @@ class VllmEngine:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = AsyncEngineArgs(**self.config.engine_arguments())
+        cpu = None if torch.cuda.is_available() else torch.cpu.get_capabilities()
+        dtype = self.config.resolved_dtype(cpu)
+        arguments = AsyncEngineArgs(**self.config.engine_arguments() | {"dtype": dtype})
         return AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
 
     async def _watch(self) -> None:

@@ -50,3 +50,17 @@ def test_outputs_of_one_step_are_never_split() -> None:
 def test_nothing_is_reported_to_anybody() -> None:
     environment = config().environment(cpu=True, cores=1)
     assert environment["VLLM_NO_USAGE_STATS"] == environment["VLLM_DO_NOT_TRACK"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("asked", "cpu", "given"),
+    [
+        ("auto", {"avx2": True, "avx512_bf16": False}, "float32"),
+        ("auto", {"avx512_bf16": True}, "auto"),
+        ("auto", {"bf16": True}, "auto"),
+        ("auto", None, "auto"),
+        ("bfloat16", {"avx2": True}, "bfloat16"),
+    ],
+)
+def test_a_cpu_without_bf16_arithmetic_computes_in_float32(asked: str, cpu: object, given: str) -> None:
+    assert config(dtype=asked).resolved_dtype(cpu) == given  # type: ignore[arg-type]
