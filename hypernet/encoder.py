@@ -64,13 +64,30 @@ class Encoder(ABC):
             EncoderError: the model needs code of its own and was not named with `remote-code:`.
             ModelNotFoundError: the name leads nowhere.
         """
-        if name == BASE_MODEL:
-            return LastTokenEncoder(base_model_folder(base_model), name, device)
-        if name and name.startswith(LAST_TOKEN):
-            return LastTokenEncoder(base_model_folder(name.removeprefix(LAST_TOKEN)), name, device)
+        folder, last_token = locate(name, base_model)
+        if last_token:
+            return LastTokenEncoder(folder, str(name), device)
         trusted = name is not None and name.startswith(REMOTE_CODE)
-        source = name.removeprefix(REMOTE_CODE) if name else ENCODER_NAME
-        return SentenceEncoder(encoder_folder(source), source, device, run_its_code=trusted)
+        plain = (name or ENCODER_NAME).removeprefix(REMOTE_CODE)
+        return SentenceEncoder(folder, plain, device, run_its_code=trusted)
+
+
+def locate(name: str | None, base_model: str | None = None) -> tuple[Path, bool]:
+    """Where an encoder of that name lies (see `Encoder.load`), and whether it is a model's last token.
+
+    Raises:
+        ModelNotFoundError: the name leads nowhere.
+    """
+    if name == BASE_MODEL:
+        return base_model_folder(base_model), True
+    if name and name.startswith(LAST_TOKEN):
+        return base_model_folder(name.removeprefix(LAST_TOKEN)), True
+    return encoder_folder(name and name.removeprefix(REMOTE_CODE)), False
+
+
+def choose(asked: str | None, trained_with: str) -> str | None:
+    """What to load when a checkpoint is used: a network trained with the base model's state needs no option."""
+    return BASE_MODEL if asked is None and trained_with == BASE_MODEL else asked
 
 
 class SentenceEncoder(Encoder):
@@ -180,4 +197,5 @@ def _scaled(states: Tensor) -> Tensor:
     """[n, e] -> the same directions with norm sqrt(e), in fp32 on the CPU."""
     # Cloned outside inference mode: a training step may need it in its graph.
     plain = states.clone().float().cpu()
-    return F.normalize(plain, dim=-1) * plain.shape[-1] ** 0.5
+    scaled: Tensor = F.normalize(plain, dim=-1) * plain.shape[-1] ** 0.5
+    return scaled

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from hypernet import checkpoint
 from hypernet.config import LoraSpec
-from hypernet.encoder import BASE_MODEL, Encoder
+from hypernet.encoder import Encoder, choose
 from hypernet.lora import LoraWeights
+from hypernet.model import LoraBatch
 
 
 class MismatchError(ValueError):
@@ -62,9 +63,8 @@ class Generator:
             MismatchError: the encoder is not the one it was trained with.
             ModelNotFoundError: the encoder's name leads nowhere, or it is not used as it was named.
         """
-        if encoder is None and checkpoint.load_config(folder).encoder.name == BASE_MODEL:
-            encoder = BASE_MODEL
-        return cls(folder, Encoder.load(encoder, device, base_model), device)
+        name = choose(encoder, checkpoint.load_config(folder).encoder.name)
+        return cls(folder, Encoder.load(name, device, base_model), device)
 
     def check_base(self, name: str, fingerprint: str) -> None:
         """Refuse a base model that adapters were not written for.
@@ -86,7 +86,12 @@ class Generator:
         """Descriptions -> [n, e]."""
         return self._encoder.encode(descriptions)
 
-    @torch.inference_mode()
     def write(self, embeddings: Tensor) -> list[LoraWeights]:
         """[n, e] -> n adapters, in fp32."""
-        return self._model(embeddings.to(self._device)).split(self.spec)  # type: ignore[no-any-return]
+        return self.batch(embeddings).split(self.spec)
+
+    @torch.inference_mode()
+    def batch(self, embeddings: Tensor) -> LoraBatch:
+        """[n, e] -> n adapters in one value, in fp32, as `FrozenBase` takes them."""
+        adapters: LoraBatch = self._model(embeddings.to(self._device))
+        return adapters

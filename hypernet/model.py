@@ -37,6 +37,10 @@ class LoraBatch(NamedTuple):
             for i in range(count)
         ]
 
+    def take(self, index: list[int]) -> LoraBatch:
+        """The adapters at these places; one may be taken more than once."""
+        return LoraBatch({m: t[index] for m, t in self.a.items()}, {m: t[index] for m, t in self.b.items()})
+
 
 class Anchor(nn.Module):
     """Frozen per-weight constants shaped like one LoRA: an offset, a library's mean or its deviation."""
@@ -55,6 +59,12 @@ class Anchor(nn.Module):
     def b(self, module: str) -> Tensor:
         """[L, out, r]."""
         return self.B.get_buffer(module)
+
+    def fill(self, lora: LoraWeights) -> None:
+        """Take over the weights of one LoRA."""
+        for m in lora.spec.modules:
+            self.a(m.name).copy_(lora.a[m.name])
+            self.b(m.name).copy_(lora.b[m.name])
 
 
 class Hypernet(nn.Module):
@@ -77,7 +87,7 @@ class Hypernet(nn.Module):
         self.block3 = nn.Sequential(nn.LayerNorm(d), *_two_linears(d, config.head_input_size, p))
         self.heads = nn.ModuleDict(
             {
-                m.name: nn.Linear(config.head_input_size, self._head_size(m), config.head_bias)
+                m.name: nn.Linear(config.head_input_size, self.head_size(m), config.head_bias)
                 for m in spec.modules
             }
         )
@@ -102,7 +112,8 @@ class Hypernet(nn.Module):
         """S, and the rank-wise L, write one rank through one head and need to be told which."""
         return self.config.variant in ("S", "L-rank")
 
-    def _head_size(self, m: ModuleShape) -> int:
+    def head_size(self, m: ModuleShape) -> int:
+        """Numbers that the head of a module emits at once."""
         size = max(m.in_features, m.out_features) if self.tells_a_from_b else m.in_features + m.out_features
         return size if self.one_rank_at_a_time else size * self.config.lora.rank
 

@@ -10,6 +10,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from hypernet.base_model import fingerprint, lora_spec
+from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
+from hypernet.config import HypernetConfig
+from hypernet.generator import Generator
+from hypernet.model import Hypernet
+
 CHAT = "{% for m in messages %}<user>{{ m['content'] }}{% endfor %}<answer>"
 
 
@@ -78,3 +84,35 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = root / "tiny-encoder"
     SentenceTransformer(modules=[words, Pooling(16, pooling_mode="cls")]).save(str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_encoder: Path) -> Path:
+    """An L hypernetwork for the two, its heads away from their zero start so that descriptions matter."""
+    base, encoder = fingerprint(tiny_base), fingerprint(tiny_encoder)
+    config = HypernetConfig(
+        lora=lora_spec(tiny_base, rank=2, alpha=4),
+        variant="L",
+        embedding_size=16,
+        latent_size=16,
+        head_input_size=16,
+    )
+    torch.manual_seed(0)
+    model = Hypernet(config)
+    with torch.no_grad():
+        for parameter in model.heads.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    folder = tmp_path_factory.mktemp("checkpoint")
+    identities = CheckpointConfig(
+        hypernet=config,
+        base_model=ModelIdentity(name="tiny-llama", fingerprint=base),
+        encoder=ModelIdentity(name="tiny-encoder", fingerprint=encoder),
+    )
+    save_checkpoint(folder, model, identities, torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_generator(tiny_checkpoint: Path, tiny_encoder: Path) -> Generator:
+    """What writes adapters from that checkpoint."""
+    return Generator.load(tiny_checkpoint, str(tiny_encoder))

@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
-from hypernet.base_model import TARGET_MODULES, BaseModelError, lora_spec
+from hypernet.base_model import TARGET_MODULES, BaseModelError, lora_spec, read_config
 from hypernet.config import HypernetConfig, LoraSpec
+from hypernet.encoder import locate
 from hypernet.model import Hypernet
 
 
@@ -102,6 +103,18 @@ def sentence_encoder(config: Mapping[str, Any], tokens: int) -> int:
     return int(config["num_hidden_layers"]) * layer + pooler
 
 
+def encoder(name: str | None, base_model: str | None, tokens: int) -> int:
+    """One pass of the encoder of that name (see `Encoder.load`); a last-token encoder projects nothing.
+
+    Raises:
+        BaseModelError: its family is not counted here.
+        ModelNotFoundError: the name leads nowhere.
+    """
+    folder, last_token = locate(name, base_model)
+    config = read_config(folder)
+    return Decoder.of(config).forward(tokens, logits=0) if last_token else sentence_encoder(config, tokens)
+
+
 def hypernetwork(config: HypernetConfig) -> int:
     """One pass of the hypernetwork for one description: a whole adapter.
 
@@ -120,7 +133,7 @@ def hypernetwork(config: HypernetConfig) -> int:
     if config.variant == "S":  # A and B go through block 2 before the ranks are told apart
         block2 = layers * sides + (spec.rank if config.rank_position == "learned" else parts)
     trunk = 2 * config.embedding_size * (d // 2) + modules * layers * 2 * 16 * d * d
-    heads = sum(2 * parts * h * head.out_features for head in model.heads.values())  # type: ignore[operator]
+    heads = sum(2 * parts * h * model.head_size(m) for m in spec.modules)
     return trunk + modules * (block2 * 16 * d * d + parts * (8 * d * d + 8 * d * h)) + heads
 
 

@@ -14,6 +14,7 @@ from hypernet.apply import LoraInjector
 from hypernet.base_model import BaseModelError, lora_spec, read_config
 from hypernet.lora import LoraWeights
 
+
 def counted(run: Callable[[], object]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()

@@ -1,0 +1,46 @@
+"""One prompt, several descriptions: the same question answered under adapters that differ in a word.
+
+T2L (Charakorn et al. 2025) shows such pairs by hand to argue that the description steers
+the answer. Here anybody can try, on any checkpoint, and see where it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hypernet.frozen import FrozenBase
+from hypernet.generator import Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A greedy answer; no description is the base model alone."""
+
+    description: str | None
+    text: str
+
+
+def answers(
+    base: FrozenBase, generator: Generator, prompt: str, descriptions: Sequence[str], max_tokens: int = 48
+) -> list[Answer]:
+    """Greedy answers to one prompt: of the base model, then under each description's adapter."""
+    tokens = [base.chat.prompt(prompt)]
+    adapters = generator.batch(generator.embed(list(descriptions)))
+    found = [Answer(None, base.chat.text(base.greedy(tokens, None, max_tokens)[0]).strip())]
+    for i, description in enumerate(descriptions):
+        said = base.greedy(tokens, adapters.take([i]), max_tokens)[0]
+        found.append(Answer(description, base.chat.text(said).strip()))
+    return found
+
+
+def table(prompt: str, found: Sequence[Answer]) -> str:
+    """The prompt, and a Markdown row per answer."""
+    lines = [f"Prompt: {_cell(prompt)}", "", "| description | answer |", "|---|---|"]
+    lines += [f"| {_cell(a.description or '*none: the base model*')} | {_cell(a.text)} |" for a in found]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text that stays within one cell of a Markdown table."""
+    return "<br>".join(text.replace("|", "\\|").splitlines())
