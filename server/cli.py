@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from hypernet.cli import app as science
+from server.bench.cli import app as bench
 
 app = typer.Typer(
     name="t2l",
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 
 app.add_typer(science)  # train, eval, import-reference: at the top level, beside serve
+app.add_typer(bench, name="bench")
 
 
 @app.callback()
