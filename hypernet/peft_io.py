@@ -118,6 +118,31 @@ def load_adapter(folder: Path, base: Path | Mapping[str, Any]) -> LoraWeights:
     return weights
 
 
+def load_adapter_like(folder: Path, spec: LoraSpec) -> LoraWeights:
+    """Read a PEFT adapter folder that must have a known shape, whatever order its modules are listed in.
+
+    Args:
+        folder: holds `adapter_config.json` and `adapter_model.safetensors`.
+        spec: shapes and scale, as a library has them for all its adapters.
+
+    Raises:
+        AdapterFileError: a file is missing or malformed, or the adapter has another shape or scale.
+        InvalidLoraError: a tensor has a value that is not finite.
+    """
+    config = _read_config(folder)
+    for field, found, needed in (
+        ("r", config.r, spec.rank),
+        ("lora_alpha", config.lora_alpha, spec.alpha),
+        ("use_rslora", config.use_rslora, spec.use_rslora),
+        ("target_modules", sorted(config.target_modules), sorted(m.name for m in spec.modules)),
+    ):
+        if found != needed:
+            raise AdapterFileError(f"{folder / CONFIG_FILE}: {field} is {found!r}, needs {needed!r}")
+    weights = _read_weights(folder, spec)
+    weights.validate()
+    return weights
+
+
 def read_spec(folder: Path, base: Path | Mapping[str, Any]) -> LoraSpec:
     """The LoRA that `adapter_config.json` describes, in the module order of its `target_modules`.
 

@@ -8,7 +8,8 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError
 
-from hypernet.config import Record
+from hypernet.base_model import lora_spec
+from hypernet.config import LoraSpec, Record
 
 
 class TrainingConfigError(ValueError):
@@ -59,6 +60,20 @@ class FineTuning(Schedule):
     validation_share: float = Field(default=0.08, gt=0, lt=1)
     """Share of the training tasks, chosen by a hash of their names, held back to choose the checkpoint."""
 
+    def lora_spec(self, base_model: Path) -> LoraSpec:
+        """The shapes of its LoRAs for a base model's folder.
+
+        Raises:
+            BaseModelError: the family or a module is unknown.
+        """
+        return lora_spec(
+            base_model,
+            rank=self.rank,
+            alpha=self.alpha,
+            use_rslora=self.use_rslora,
+            target_modules=self.target_modules,
+        )
+
 
 class SftConfig(FineTuning):
     """Supervised fine-tuning of a hypernetwork through the frozen base model (T2L section 4.2)."""
@@ -87,8 +102,8 @@ class OracleConfig(FineTuning):
     memorise noise."""
     choose_every: int = Field(default=20, gt=0)
     """Steps between looks at the examples that choose each task's best step."""
-    choose_share: float = Field(default=0.15, gt=0, lt=1)
-    """Share of a task's training examples that are not trained on but choose its best step."""
+    choose_one_of: int = Field(default=7, gt=1)
+    """One of so many training examples of a task is not trained on but chooses its best step."""
 
 
 class ReconstructionConfig(Schedule):

@@ -50,6 +50,18 @@ def clip_together(model: nn.Module, limit: float) -> Tensor:
     return nn.utils.clip_grad_norm_(model.parameters(), limit)
 
 
+def check_folder(folder: Path, resume: bool) -> None:
+    """Refuse to write over a run.
+
+    Raises:
+        FileExistsError: the folder holds a run and `resume` is off.
+    """
+    if (folder / "state.pt").exists() and not resume:
+        raise FileExistsError(
+            f"{folder} holds a run already: add --resume to go on with it, or name another folder"
+        )
+
+
 class Trainer:
     """Runs a step function to the end of its schedule.
 
