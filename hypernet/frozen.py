@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
 
 from hypernet.apply import LoraInjector
 from hypernet.base_model import fingerprint
 from hypernet.config import LoraSpec
+from hypernet.decoding import answer
+from hypernet.hardware import fast_dtype
 from hypernet.model import LoraBatch
-from hypernet.training.packing import ChatFormat, Packed
+from hypernet.training.packing import ChatFormat, Example, Packed
 
 
 class FrozenBase:
@@ -24,10 +26,10 @@ class FrozenBase:
         folder: a transformers model folder.
         spec: the LoRA that will be applied.
         device: a torch device.
-        dtype: bf16 is four times faster than fp32 where the CPU has bf16 dot products.
+        dtype: of weights and activations; None is what the device multiplies fastest.
     """
 
-    def __init__(self, folder: Path, spec: LoraSpec, device: str, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, folder: Path, spec: LoraSpec, device: str, dtype: torch.dtype | None = None) -> None:
         self.name = folder.name
         self.fingerprint = fingerprint(folder)
         self.spec = spec
@@ -35,7 +37,9 @@ class FrozenBase:
         self.chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
         # On the CPU plain matrix products beat the fused kernel: its backward is slow there.
         attention = "eager" if device == "cpu" else "sdpa"
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+        self.model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype or fast_dtype(device), attn_implementation=attention
+        )
         self.model.to(device).eval().requires_grad_(False)
         self._injector = LoraInjector(self.model, spec)
 
@@ -47,32 +51,38 @@ class FrozenBase:
             adapters: N adapters, one per row, or None for the base model alone.
         """
         packed = packed.to(self.device)
-        if adapters is None:
-            return self._logits(packed)
-        with self._injector.use(adapters.a, adapters.b):
-            return self._logits(packed)
-
-    def _logits(self, packed: Packed) -> Tensor:
-        forbidden = torch.finfo(self.model.dtype).min
-        hidden = self.model.model(
-            input_ids=packed.tokens,
-            position_ids=packed.positions,
-            attention_mask=(~packed.mask).to(self.model.dtype) * forbidden,  # [N, 1, T, T], added to the scores
-            use_cache=False,
-        ).last_hidden_state  # [N, T, hidden]
+        with self.adapted(adapters):
+            hidden = self.hidden(packed.tokens, packed.positions, packed.mask)  # [N, T, hidden]
         # The vocabulary is wide and answers are short: project only where a response token is predicted.
-        chosen = hidden[packed.rows, packed.columns]  # [S, hidden]
-        return F.linear(chosen, self.model.lm_head.weight).float()
+        return self.project(hidden[packed.rows, packed.columns])
 
-    @torch.inference_mode()
+    def adapted(self, adapters: LoraBatch | None) -> AbstractContextManager[None]:
+        """Within it the model runs with these adapters, shared out as `LoraInjector.use` says."""
+        return self._injector.use(adapters.a, adapters.b) if adapters else nullcontext()
+
+    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
+        """The last layer's states. [N, T, hidden].
+
+        Args:
+            tokens, positions: [N, T].
+            mask: [N, 1, T, T'], True where a query may look at one of the T' keys, cached ones included.
+            cache: what it holds is seen too, and the T tokens are added to it.
+        """
+        forbidden = torch.finfo(self.model.dtype).min
+        hidden: Tensor = self.model.model(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=(~mask).to(self.model.dtype) * forbidden,  # added to the scores
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return hidden
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """States to scores of the next token. [..., hidden] -> [..., vocabulary], fp32."""
+        return F.linear(hidden, self.model.lm_head.weight).float()
+
     def greedy(self, prompts: list[list[int]], adapter: LoraBatch | None, max_tokens: int) -> list[list[int]]:
         """Greedy answers to prompts, all under one adapter (a batch of one) or none; no end of turn."""
-        width = max(map(len, prompts))
-        end = self.chat.end_of_turn
-        ids = torch.tensor([[end] * (width - len(p)) + p for p in prompts], device=self.device)  # [n, width]
-        seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.device)
-        with self._injector.use(adapter.a, adapter.b) if adapter else nullcontext():
-            out = self.model.generate(
-                input_ids=ids, attention_mask=seen, max_new_tokens=max_tokens, do_sample=False, pad_token_id=end
-            )  # [n, width + new]
-        return [[t for t in answer if t != end] for answer in out[:, width:].tolist()]
+        rows = [[Example(prompt, [self.chat.end_of_turn])] for prompt in prompts]
+        return answer(self, rows, adapter and adapter.take([0] * len(rows)), [max_tokens] * len(rows)).tokens

@@ -13,6 +13,7 @@ function-vector tasks this is about three times fewer tokens per example.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -77,13 +78,29 @@ class ChatFormat:
 
     def example(self, prompt: str, response: str) -> Example:
         """One user turn and its answer."""
-        return Example(self.prompt(prompt), [*self._ids(response), self.end_of_turn])
+        return Example(self.prompt(prompt), self.response(response))
 
-    def prompt(self, text: str) -> list[int]:
-        """One user turn, ready for the answer."""
-        turn = [{"role": "user", "content": text}]
-        chat = self._tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-        return self._ids(str(chat))
+    def prompt(self, text: str, before: Sequence[tuple[str, str]] = (), opening: str = "") -> list[int]:
+        """One user turn, ready for the answer.
+
+        Args:
+            text: what the user says.
+            before: turns that came before, as (user, assistant).
+            opening: how the answer begins; the model goes on from there.
+        """
+        turns = [
+            {"role": role, "content": content}
+            for pair in before
+            for role, content in zip(("user", "assistant"), pair, strict=True)
+        ]
+        chat = self._tokenizer.apply_chat_template(
+            [*turns, {"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
+        )
+        return self._ids(f"{chat}{opening}")
+
+    def response(self, text: str) -> list[int]:
+        """An answer and the end of its turn."""
+        return [*self._ids(text), self.end_of_turn]
 
     @property
     def end_of_turn(self) -> int:
@@ -103,7 +120,7 @@ def fit_row(examples: list[Example], budget: int) -> list[Example]:
     """The longest head of `examples` whose packed row stays within `budget` tokens (at least one example)."""
     kept = examples[:1]
     for example in examples[1:]:
-        if _row_length([*kept, example]) > budget:
+        if row_length([*kept, example]) > budget:
             break
         kept.append(example)
     return kept
@@ -114,7 +131,7 @@ def pack(rows: list[list[Example]], multiple: int = 32) -> Packed:
 
     Rounding keeps the number of distinct shapes small, which caches and compilers like.
     """
-    length = -(-max(_row_length(row) for row in rows) // multiple) * multiple
+    length = -(-max(row_length(row) for row in rows) // multiple) * multiple
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     positions = torch.zeros(len(rows), length, dtype=torch.long)
     segments = torch.full((len(rows), length), PAD, dtype=torch.long)
@@ -156,7 +173,8 @@ def shared_prefix(row: list[Example]) -> int:
     return limit
 
 
-def _row_length(row: list[Example]) -> int:
+def row_length(row: list[Example]) -> int:
+    """Tokens of a row, its shared prefix counted once."""
     shared = shared_prefix(row)
     return shared + sum(len(e.prompt) - shared + len(e.response) for e in row)
 
