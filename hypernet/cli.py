@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
+from hypernet.analysis.cli import app as analyse
+from hypernet.analysis.cli import flops
 from hypernet.evaluation.cli import evaluate
 from hypernet.models import DEFAULT_CHECKPOINT
 from hypernet.training.cli import app as train
+from hypernet.training.hub_cli import benchmark, from_hub
+from hypernet.training.tasks_cli import app as tasks
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(train, name="train")
+tasks.command("from-hub")(from_hub)
+tasks.command("benchmark")(benchmark)
+app.add_typer(tasks, name="tasks")
+app.add_typer(analyse, name="analyse")
 app.command("eval")(evaluate)
+app.command()(flops)
 
 
 @app.command("import-reference")
@@ -50,8 +59,8 @@ def import_reference_command(
 
     try:
         args = read_args(src / ARGS_FILE)
-        base, sentences = folder(base_model or args.model_dir), folder(encoder or args.emb_model)
-        config = import_reference(src, dst, base, sentences)
+        base, name = folder(base_model or args.model_dir), encoder or args.emb_model
+        config = import_reference(src, dst, base, folder(name) if name else None)
     except (ReferenceImportError, ModelNotFoundError, BaseModelError, InvalidLoraError) as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error

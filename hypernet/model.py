@@ -131,9 +131,11 @@ class Hypernet(nn.Module):
         a z-score carries the start) the heads are small random instead: zero weights
         and no bias would leave both factors at zero, where no gradient flows.
         """
+        stretch = self.config.delta_w_scaling**0.5 if self.config.output == "delta_w" else 1.0  # see `_finish`
         for m in self.config.lora.modules:
             head = self._head(m)
-            bound = m.in_features**-0.5  # Kaiming-uniform with a = sqrt(5), as nn.Linear and PEFT have it
+            # Kaiming-uniform with a = sqrt(5), as nn.Linear and PEFT have it
+            bound = stretch * m.in_features**-0.5
             if not self.config.head_bias:
                 nn.init.normal_(head.weight, std=1e-3)
                 continue

@@ -33,6 +33,9 @@ def sft(
     encoder: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
     device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the same shape to start from, instead of from nothing.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in OUT.")] = False,
 ) -> None:
     """Supervised fine-tuning through the frozen base model.
@@ -45,6 +48,7 @@ def sft(
     """
     import torch
 
+    from hypernet.checkpoint import CheckpointError
     from hypernet.models import ModelNotFoundError, base_model_folder
     from hypernet.training.config import SftConfig, TrainingConfigError, load_config
     from hypernet.training.data import TaskFileError
@@ -61,9 +65,10 @@ def sft(
             base_model=base_model_folder(base_model),
             encoder=encoder,
             device=device,
+            start=start,
             resume=resume,
         )
-    except (TrainingConfigError, TaskFileError, ModelNotFoundError, FileExistsError) as error:
+    except (CheckpointError, TrainingConfigError, TaskFileError, ModelNotFoundError, FileExistsError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(
         f"{state.step} steps, {state.seconds / 60:.1f} minutes, validation NLL {state.best:.4f}: {out}/best"

@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+HELD_OUT_EVERY = 5
+
 
 class TaskFileError(ValueError):
     """A task file that cannot be read; the message names the line and the field."""
@@ -35,7 +37,10 @@ class Task(BaseModel):
     definition: str = ""
     descriptions: list[str] = Field(default_factory=list)
     eval_descriptions: list[str] = Field(default_factory=list)
+    categories: list[str] = Field(default_factory=list)
     instances: list[Instance] = Field(min_length=1)
+    derived: bool = False
+    """Built from other tasks (`families.py`): good to train on, not to validate with."""
 
     @property
     def wordings(self) -> list[str]:
@@ -46,6 +51,11 @@ class Task(BaseModel):
     def held_out_wordings(self) -> list[str]:
         """Three descriptions to evaluate with: the held-out ones, else the first three."""
         return (self.eval_descriptions or self.wordings)[:3]
+
+    def split_instances(self) -> tuple[list[Instance], list[Instance]]:
+        """(training, held out): every fifth instance is held out, as files are often sorted."""
+        held_out = self.instances[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+        return [i for n, i in enumerate(self.instances, start=1) if n % HELD_OUT_EVERY], held_out
 
 
 def load_tasks(path: Path) -> list[Task]:
@@ -71,12 +81,40 @@ def load_tasks(path: Path) -> list[Task]:
 
 
 def validation_share(tasks: list[Task], share: float) -> tuple[list[Task], list[Task]]:
-    """Split tasks into (train, validation) by a hash of their names: the same on every machine and run."""
+    """Split tasks into (train, validation) by a hash of their names: the same on every machine and run.
 
-    def position(task: Task) -> float:
-        return int.from_bytes(hashlib.sha256(task.task.encode()).digest()[:8], "big") / 2**64
+    Derived tasks always train: a sibling in training would make their validation too easy.
+    """
 
-    return [t for t in tasks if position(t) >= share], [t for t in tasks if position(t) < share]
+    def validates(task: Task) -> bool:
+        return not task.derived and _position(task.task) < share
+
+    return [t for t in tasks if not validates(t)], [t for t in tasks if validates(t)]
+
+
+def pick_names(names: list[str], only: list[str] | None = None, count: int | None = None) -> list[str]:
+    """Some of the tasks: those named in `only`, or `count` of them, or all.
+
+    A count is filled in the order of a hash of the names: the same on every machine, mixed over
+    sources, and a smaller choice is part of every larger one.
+
+    Raises:
+        TaskFileError: a name is unknown, or there are fewer than `count`.
+    """
+    unknown = sorted(set(only or []) - set(names))
+    if unknown:
+        raise TaskFileError(f"no task is called {', '.join(unknown)}")
+    chosen = [name for name in names if name in only] if only else names
+    if count is None:
+        return chosen
+    if count > len(chosen):
+        raise TaskFileError(f"{count} tasks are asked for, there are {len(chosen)}")
+    return sorted(chosen, key=_position)[:count]
+
+
+def _position(name: str) -> float:
+    """A fixed place in [0, 1) for a task's name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -17,15 +17,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hypernet.base_model import lora_spec
-from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
+from hypernet.checkpoint import (
+    CheckpointConfig,
+    CheckpointError,
+    ModelIdentity,
+    load_checkpoint,
+    save_checkpoint,
+)
 from hypernet.config import HypernetConfig
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.model import Hypernet, LoraBatch
-from hypernet.training.config import SftConfig
-from hypernet.training.data import Task, load_tasks, validation_share
-from hypernet.training.loop import RunState, StepResult, Trainer
+from hypernet.training.config import FineTuning, SftConfig
+from hypernet.training.data import Instance, Task, load_tasks, validation_share
+from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.packing import ChatFormat, Example, Packed, fit_row, pack
 
 VALIDATION_EXAMPLES = 8
@@ -62,6 +67,7 @@ class TrainingTask:
     wordings: list[str]
     examples: list[Example]
     held_out: list[str]
+    derived: bool
 
     @property
     def mean_length(self) -> float:
@@ -70,21 +76,57 @@ class TrainingTask:
 
 
 def prepare(task: Task, chat: ChatFormat, max_tokens: int) -> TrainingTask | None:
-    """Tokenise a task's examples, leaving out those above `max_tokens`; None if none is left."""
-    examples = [chat.example(i.input, i.output[0]) for i in task.instances]
-    examples = [e for e in examples if len(e.prompt) + len(e.response) <= max_tokens]
+    """Tokenise a task's training examples, leaving out those above `max_tokens`; None if too few are left."""
+    examples = tokenised(task.split_instances()[0], chat, max_tokens)
+    if len(examples) < 5:
+        return None
+    return TrainingTask(training_wordings(task), examples, task.held_out_wordings, task.derived)
+
+
+def prepare_all(tasks: list[Task], chat: ChatFormat, max_tokens: int) -> list[TrainingTask]:
+    """`prepare` for many tasks, those with too few examples left out."""
+    ready = [prepare(task, chat, max_tokens) for task in tasks]
+    return [task for task in ready if task]
+
+
+def tokenised(instances: list[Instance], chat: ChatFormat, max_tokens: int) -> list[Example]:
+    """Instances with their first answer, those above `max_tokens` left out."""
+    examples = [chat.example(i.input, i.output[0]) for i in instances]
+    return [e for e in examples if len(e.prompt) + len(e.response) <= max_tokens]
+
+
+def training_wordings(task: Task) -> list[str]:
+    """All ways to ask for a task that are not held out, in more than one dress where there are few."""
     wordings = task.wordings
     if task.definition and task.definition not in wordings:
         wordings = [*wordings, task.definition]
     if len(wordings) < 20:
         wordings = [template.format(w) for w in wordings for template in TEMPLATES]
-    return TrainingTask(wordings, examples, task.held_out_wordings) if len(examples) >= 5 else None
+    return wordings
+
+
+def draw_row(task: TrainingTask, rng: random.Random, config: FineTuning) -> list[Example]:
+    """Some examples of a task, as many as a row of the batch takes."""
+    return fit_row(rng.sample(task.examples, min(config.row_examples, len(task.examples))), config.row_tokens)
+
+
+def draw_weights(tasks: list[TrainingTask], preference: float, derived_share: float) -> list[float]:
+    """How often each task is drawn: short ones more, derived ones `derived_share` of the time in all."""
+    weights = [t.mean_length**-preference for t in tasks]
+    derived = sum(w for w, t in zip(weights, tasks, strict=True) if t.derived)
+    other = sum(weights) - derived
+    if not derived or not other:
+        return weights
+    return [
+        w * (derived_share / derived if t.derived else (1 - derived_share) / other)
+        for w, t in zip(weights, tasks, strict=True)
+    ]
 
 
 def sft_loss(
     logits: Tensor, packed: Packed, adapters: LoraBatch, *, label_smoothing: float, adapter_penalty: float
 ) -> tuple[Tensor, Tensor]:
-    """The training loss, and the plain negative log-likelihood per token for the log.
+    """The training loss, and the plain negative log-likelihood of each example, with its graph.
 
     Cross-entropy is averaged over each example's response tokens, then over
     examples; the penalty is `adapter_penalty` * sum over modules of mean A^2 + mean B^2.
@@ -92,9 +134,20 @@ def sft_loss(
     smooth = F.cross_entropy(logits, packed.targets, label_smoothing=label_smoothing, reduction="none")  # [S]
     penalty = sum(t.square().mean() for t in (*adapters.a.values(), *adapters.b.values()))
     loss = packed.mean_per_example(smooth).mean() + adapter_penalty * penalty
-    with torch.no_grad():
-        plain = packed.mean_per_example(F.cross_entropy(logits, packed.targets, reduction="none")).mean()
-    return loss, plain
+    return loss, example_nll(logits, packed)
+
+
+def example_nll(logits: Tensor, packed: Packed) -> Tensor:
+    """Mean negative log-likelihood per response token of each example, in nats. [K]."""
+    return packed.mean_per_example(F.cross_entropy(logits, packed.targets, reduction="none"))
+
+
+def contrastive_loss(own: Tensor, other: Tensor, margin: float) -> Tensor:
+    """Zero once another task's adapter is worse by the margin. Two [K] -> scalar.
+
+    `own` is taken as given: the loss may make the wrong adapter worse, never the right one.
+    """
+    return F.relu(margin + own.detach() - other).mean()
 
 
 class SftRun:
@@ -115,30 +168,48 @@ class SftRun:
             )
         ).to(base.device)
         training, validation = validation_share(tasks, config.validation_share)
-        self.tasks = self._prepare(training)
-        self._weights = [t.mean_length**-config.short_task_preference for t in self.tasks]
-        self._validation = self._prepare(validation)
+        self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
+        self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
+        self._validation = prepare_all(validation, base.chat, config.max_example_tokens)
+
+    def start_from(self, folder: Path) -> None:
+        """Take over the weights of a checkpoint.
+
+        Raises:
+            CheckpointError: it is no checkpoint, or has another architecture.
+        """
+        trained, config = load_checkpoint(folder)
+        if config.hypernet != self.model.config:
+            raise CheckpointError(f"{folder} has another architecture than this run: {config.hypernet}")
+        self.model.load_state_dict(trained.state_dict())
 
     def step(self, number: int) -> StepResult:
         """Loss on the batch that belongs to step `number`."""
         rng = random.Random(f"{self.config.seed}:{number}")
-        tasks = rng.choices(self.tasks, self._weights, k=self.config.rows)
-        rows = [
-            fit_row(
-                rng.sample(t.examples, min(self.config.row_examples, len(t.examples))), self.config.row_tokens
-            )
-            for t in tasks
-        ]
-        packed = pack(rows)
+        config = self.config
+        tasks = rng.choices(self.tasks, self._weights, k=config.rows)
+        rows = [draw_row(task, rng, config) for task in tasks]
         adapters = self._adapters([rng.choice(t.wordings) for t in tasks])
+        packed = pack(rows).to(self.base.device)
         loss, nll = sft_loss(
             self.base.logits(packed, adapters),
-            packed.to(self.base.device),
+            packed,
             adapters,
-            label_smoothing=self.config.label_smoothing,
-            adapter_penalty=self.config.adapter_penalty,
+            label_smoothing=config.label_smoothing,
+            adapter_penalty=config.adapter_penalty,
         )
-        return StepResult(loss, packed.num_tokens, {"nll": nll.item(), "examples": len(packed.example_rows)})
+        metrics = {"nll": nll.mean().item(), "examples": len(packed.example_rows)}
+        tokens = packed.num_tokens
+        if config.contrast:
+            again = pack(rows[: config.contrast_rows]).to(self.base.device)
+            strangers = adapters.take(
+                [_stranger(tasks, i) for i in range(min(config.contrast_rows, len(rows)))]
+            )
+            other = example_nll(self.base.logits(again, strangers), again)  # [first examples of the batch]
+            loss = loss + config.contrast * contrastive_loss(nll[: len(other)], other, config.contrast_margin)
+            metrics["nll_stranger"] = other.mean().item()
+            tokens += again.num_tokens
+        return StepResult(loss, tokens, metrics)
 
     def validate(self) -> dict[str, float]:
         """Mean NLL over the validation tasks, with their own descriptions and with one another's."""
@@ -147,11 +218,8 @@ class SftRun:
             packed = pack([task.examples[:VALIDATION_EXAMPLES]] * 2)
             stranger = self._validation[(i + 1) % len(self._validation)]
             adapters = self._adapters([task.held_out[0], stranger.held_out[0]])
-            nll = F.cross_entropy(
-                self.base.logits(packed, adapters), packed.targets.to(self.base.device), reduction="none"
-            )
-            per_example = packed.to(self.base.device).mean_per_example(nll)  # [2 * examples]
-            mine, theirs = per_example.chunk(2)
+            packed = packed.to(self.base.device)
+            mine, theirs = example_nll(self.base.logits(packed, adapters), packed).chunk(2)  # [examples] each
             own.append(mine.mean().item())
             other.append(theirs.mean().item())
         return {"validation_nll": sum(own) / len(own), "validation_nll_mismatched": sum(other) / len(other)}
@@ -178,48 +246,47 @@ class SftRun:
         adapters: LoraBatch = self.model(embeddings)
         return adapters
 
-    def _prepare(self, tasks: list[Task]) -> list[TrainingTask]:
-        ready = [prepare(task, self.base.chat, self.config.max_example_tokens) for task in tasks]
-        return [task for task in ready if task]
+
+def _stranger(tasks: list[TrainingTask], i: int) -> int:
+    """The next row with another task; the row itself only if the batch holds a single task."""
+    n = len(tasks)
+    return next((j % n for j in range(i + 1, i + n) if tasks[j % n] is not tasks[i]), i)
 
 
 def train_sft(
-    tasks: Path,
+    tasks: list[Path],
     out: Path,
     config: SftConfig,
     *,
     base_model: Path,
     encoder: str | None = None,
     device: str = "cpu",
+    start: Path | None = None,
     resume: bool = False,
 ) -> RunState:
     """Train a hypernetwork; the best checkpoint lands in `out/best`.
 
     Args:
-        tasks: a task file, see `data.load_tasks`.
+        tasks: task files, see `data.load_tasks`.
         out: the run's folder; an unfinished run there is taken up if `resume`.
         config: the run.
         base_model: a transformers folder.
         encoder: a folder or hub id; None is the embedded one.
         device: a torch device.
+        start: a checkpoint of the same shape to start from, instead of Bias-HyperInit.
         resume: go on from `out/state.pt`.
 
     Raises:
         FileExistsError: `out` holds a run and `resume` is off.
+        CheckpointError: `start` is no checkpoint, or has another architecture.
         TaskFileError: the task file cannot be read.
     """
-    if (out / "state.pt").exists() and not resume:
-        raise FileExistsError(
-            f"{out} holds a run already: add --resume to go on with it, or name another folder"
-        )
-    spec = lora_spec(
-        base_model / "config.json",
-        rank=config.rank,
-        alpha=config.alpha,
-        use_rslora=config.use_rslora,
-        target_modules=config.target_modules,
-    )
-    run = SftRun(config, load_tasks(tasks), FrozenBase(base_model, spec, device), Encoder.load(encoder, device))
+    check_folder(out, resume)
+    spec = config.lora_spec(base_model)
+    every = [task for path in tasks for task in load_tasks(path)]
+    run = SftRun(config, every, FrozenBase(base_model, spec, device), Encoder.load(encoder, device))
+    if start:
+        run.start_from(start)
     trainer = Trainer(out, run.model, config, run.step, run.validate, run.save)
     if resume:
         trainer.resume()

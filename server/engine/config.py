@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypernet.config import LoraSpec
+from hypernet.hardware import multiplies_bf16
 
 MIB = 2**20
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The slot ranks that vLLM accepts."""
-
-BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
-"""Names that torch gives to bf16 dot products: AVX-512, AMX, Arm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +58,7 @@ class EngineConfig:
         """
         if self.dtype != "auto" or cpu is None:
             return self.dtype
-        return "auto" if any(cpu.get(name) for name in BF16_INSTRUCTIONS) else "float32"
+        return "auto" if multiplies_bf16(cpu) else "float32"
 
     def engine_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `vllm.AsyncEngineArgs`."""

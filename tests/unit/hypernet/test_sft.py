@@ -1,0 +1,82 @@
+"""One SFT step on a tiny Llama: what is drawn, what the losses are, where a run may start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hypernet.base_model import lora_spec
+from hypernet.checkpoint import CheckpointError, load_checkpoint
+from hypernet.encoder import Encoder
+from hypernet.frozen import FrozenBase
+from hypernet.training.config import SftConfig
+from hypernet.training.data import Instance, Task
+from hypernet.training.sft import SftRun, contrastive_loss, draw_weights, prepare
+
+WORDS = ("cup", "dog", "sun", "tree", "fish", "bell", "coin", "lamp", "moon", "seed")
+
+
+def task(name: str, answer: str, derived: bool = False) -> Task:
+    instances = [Instance(input=word, output=[answer]) for word in WORDS]
+    return Task(task=name, descriptions=[f"Say {answer}."], instances=instances, derived=derived)
+
+
+@pytest.fixture
+def frozen(tiny_base: Path) -> FrozenBase:
+    return FrozenBase(tiny_base, lora_spec(tiny_base, rank=2, alpha=4), "cpu", torch.float32)
+
+
+def run(frozen: FrozenBase, tiny_encoder: Path, **changes: object) -> SftRun:
+    config = SftConfig(
+        **{"steps": 1, "rank": 2, "alpha": 4, "rows": 4, "latent_size": 16, "head_input_size": 16} | changes
+    )
+    tasks = [task("one", "red"), task("two", "blue")]
+    return SftRun(config, tasks, frozen, Encoder.load(str(tiny_encoder)))
+
+
+def test_held_out_instances_never_train(frozen: FrozenBase) -> None:
+    ready = prepare(task("one", "red"), frozen.chat, 1000)
+    assert ready is not None
+    trained = {tuple(example.prompt) for example in ready.examples}
+    assert trained == {tuple(frozen.chat.prompt(w)) for w in WORDS if w not in ("fish", "seed")}
+
+
+def test_derived_tasks_get_their_share_of_the_draws(frozen: FrozenBase) -> None:
+    tasks = [task("a", "x"), *(task(f"d{i}", "x", derived=True) for i in range(9))]
+    ready = [prepared for t in tasks if (prepared := prepare(t, frozen.chat, 1000))]
+    weights = draw_weights(ready, 0.5, 0.25)
+    assert weights[0] == pytest.approx(0.75) and sum(weights) == pytest.approx(1.0)
+    assert draw_weights(ready[1:], 0.0, 0.25) == [1.0] * 9  # nothing else to share with
+
+
+def test_the_contrast_moves_the_wrong_adapter_only() -> None:
+    own = torch.tensor([1.0, 2.0], requires_grad=True)
+    other = torch.tensor([1.5, 9.0], requires_grad=True)
+    loss = contrastive_loss(own, other, margin=1.0)
+    assert loss.item() == pytest.approx(0.25)  # (1 + 1 - 1.5) over two examples; the second is past the margin
+    loss.backward()
+    assert own.grad is None
+    assert other.grad is not None and other.grad.tolist() == [-0.5, 0.0]
+
+
+def test_a_contrastive_step_sees_other_tasks_adapters(frozen: FrozenBase, tiny_encoder: Path) -> None:
+    plain = run(frozen, tiny_encoder).step(0)
+    contrasted = run(frozen, tiny_encoder, contrast=0.5, contrast_rows=3).step(0)
+    # At the start every adapter is the same, so a stranger's is no worse and the whole margin is due.
+    assert contrasted.metrics["nll"] == pytest.approx(plain.metrics["nll"])
+    assert contrasted.loss.item() == pytest.approx(plain.loss.item() + 0.5, abs=0.1)
+    assert contrasted.tokens > plain.tokens
+
+
+def test_a_run_starts_from_a_checkpoint_of_its_shape_only(
+    frozen: FrozenBase, tiny_encoder: Path, tiny_checkpoint: Path
+) -> None:
+    sft = run(frozen, tiny_encoder)
+    sft.start_from(tiny_checkpoint)
+    trained, _ = load_checkpoint(tiny_checkpoint)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(sft.model.state_dict()[name], tensor)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        run(frozen, tiny_encoder, variant="M").start_from(tiny_checkpoint)
