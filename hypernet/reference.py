@@ -23,6 +23,7 @@ from torch import Tensor
 from hypernet.base_model import fingerprint
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig, LoraSpec
+from hypernet.encoder import BASE_MODEL, last_token_fingerprint
 from hypernet.model import Hypernet
 from hypernet.peft_io import read_spec
 
@@ -41,8 +42,8 @@ class ReferenceArgs(BaseModel):
 
     model_dir: str = Field(min_length=1)
     """The base model: a hub id or a folder."""
-    emb_model: str = Field(min_length=1)
-    """The description encoder. Empty in runs that used the base model itself, which no encoder here does."""
+    emb_model: str
+    """The description encoder. Empty in runs that used the base model's own last-token state."""
     exp_setup: Literal["hyper_lora"]
     encoder_type: Literal["linear"]
     use_one_hot_task_emb: Literal[False] = False
@@ -95,14 +96,15 @@ def load_reference(src: Path, base: Path | dict[str, Any]) -> Reference:
     return Reference(model.eval(), args)
 
 
-def import_reference(src: Path, dst: Path, base: Path, encoder: Path) -> CheckpointConfig:
+def import_reference(src: Path, dst: Path, base: Path, encoder: Path | None) -> CheckpointConfig:
     """Turn a reference checkpoint into one of ours, in fp32: its adapters stay what they were.
 
     Args:
         src: folder with `hypermod.pt`, `args.yaml`, `adapter_config.json`.
         dst: the checkpoint folder to write.
         base: folder of the base model it was trained for, with weights.
-        encoder: folder of its description encoder, with weights. Both are recorded by fingerprint.
+        encoder: folder of its description encoder, with weights; None is the base model's own last-token
+            state. Both are recorded by fingerprint.
 
     Raises:
         ReferenceImportError, AdapterFileError, BaseModelError: as `load_reference`.
@@ -111,7 +113,9 @@ def import_reference(src: Path, dst: Path, base: Path, encoder: Path) -> Checkpo
     config = CheckpointConfig(
         hypernet=model.config,
         base_model=ModelIdentity(name=args.model_dir, fingerprint=fingerprint(base)),
-        encoder=ModelIdentity(name=args.emb_model, fingerprint=fingerprint(encoder)),
+        encoder=ModelIdentity(name=args.emb_model, fingerprint=fingerprint(encoder))
+        if encoder
+        else ModelIdentity(name=BASE_MODEL, fingerprint=last_token_fingerprint(base)),
         training={"imported_from": "the published Text-to-LoRA reference"} | args.model_dump(),
     )
     save_checkpoint(dst, model, config, torch.float32)

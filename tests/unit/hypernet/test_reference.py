@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from hypernet.checkpoint import load_checkpoint
 from hypernet.cli import app
 from hypernet.config import HypernetConfig
+from hypernet.encoder import BASE_MODEL, last_token_fingerprint
 from hypernet.model import Hypernet
 from hypernet.reference import ReferenceImportError, import_reference, load_reference
 
@@ -149,7 +150,6 @@ def test_missing_flags_are_named(copy: Path, flag: str) -> None:
         ("l-sft-llama", {"exp_setup": "vera"}, "exp_setup"),
         ("l-sft-llama", {"encoder_type": "vq"}, "encoder_type"),
         ("l-sft-llama", {"emb_model": None}, "emb_model"),
-        ("l-sft-llama", {"emb_model": ""}, "emb_model"),
         ("l-sft-llama", {"use_one_hot_task_emb": True}, "use_one_hot_task_emb"),
         ("l-sft-llama", {"use_per_task_emb": False}, "use_per_task_emb"),
         ("l-sft-llama", {"learnable_AB_offset": True}, "learnable_AB_offset"),
@@ -271,6 +271,18 @@ def test_an_imported_checkpoint_keeps_parity(copy: Path, encoder: Path, tmp_path
     assert isinstance(loaded.hypernet, HypernetConfig)
     assert loaded.encoder.name == "fixture/encoder"
     assert worst_error(model, copy) < 1e-6
+
+
+@pytest.mark.parametrize("copy", ["l-sft-llama"], indirect=True)
+def test_without_an_encoder_the_base_model_is_meant(copy: Path, tmp_path: Path) -> None:
+    change_args(copy, emb_model="")
+    base = with_weights(tmp_path / "base", json.loads((copy / "base_model" / "config.json").read_text()))
+    done = CliRunner().invoke(
+        app, ["import-reference", str(copy), str(tmp_path / "out"), "--base-model", str(base)]
+    )
+    assert done.exit_code == 0, done.output
+    identity = load_checkpoint(tmp_path / "out")[1].encoder
+    assert (identity.name, identity.fingerprint) == (BASE_MODEL, last_token_fingerprint(base))
 
 
 @pytest.mark.parametrize("copy", ["l-sft-llama"], indirect=True)
