@@ -73,7 +73,7 @@ def test_libraries_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LibraryError, match=r"library\.json is missing"):
         Library.open(tmp_path)
     library(tmp_path)
-    with pytest.raises(LibraryError, match="not for beef"):
+    with pytest.raises(LibraryError, match="not for a base model beef"):
         Library.open(tmp_path, base="beef")
     other = SPEC.model_copy(update={"rank": 2})
     with pytest.raises(LibraryError, match="lora is"):

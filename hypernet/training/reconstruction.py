@@ -1,0 +1,200 @@
+"""Reconstruction: the hypernetwork learns to write the LoRAs of a library (T2L section 4.1).
+
+    description -> hypernetwork -> LoRA, compared with the library's LoRA of that task
+
+The base model is not needed, only its identity. Two targets:
+
+    factors   mean |A - A*| and |B - B*|, each weight in deviations over the library (z-scores)
+    delta_w   scaling * mean |B A - B* A*|: free to find other factors of the same product
+
+With z-scores the network starts at the library's mean; on the product as a plain LoRA.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
+from hypernet.config import HypernetConfig
+from hypernet.encoder import Encoder
+from hypernet.library import Library
+from hypernet.model import Hypernet, LoraBatch
+from hypernet.training.config import ReconstructionConfig
+from hypernet.training.data import TaskFileError, load_tasks, pick_names
+from hypernet.training.distance import delta_w_distance, relative_error
+from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
+from hypernet.training.sft import Embeddings, training_wordings
+
+
+class ReconstructionRun:
+    """One run: the library's LoRAs, their descriptions, and the step and validation that the loop calls.
+
+    Args:
+        config: the run.
+        library: the LoRAs to write.
+        descriptions: task -> its wordings, for every task of the library.
+        encoder: reads them.
+        device: a torch device.
+    """
+
+    def __init__(
+        self,
+        config: ReconstructionConfig,
+        library: Library,
+        descriptions: dict[str, list[str]],
+        encoder: Encoder,
+        device: str = "cpu",
+    ) -> None:
+        self.config, self.library, self.encoder, self.device = config, library, encoder, device
+        self.embed = Embeddings(encoder)
+        self._wordings = [descriptions[name][: config.descriptions] for name in library]
+        every = library.stack()
+        self._targets = LoraBatch(
+            {m: t.to(device) for m, t in every.a.items()}, {m: t.to(device) for m, t in every.b.items()}
+        )
+        torch.manual_seed(config.seed)
+        self.model = Hypernet(
+            HypernetConfig(
+                lora=library.spec,
+                variant=config.variant,
+                embedding_size=encoder.size,
+                latent_size=config.latent_size,
+                head_input_size=config.head_input_size,
+                dropout=config.dropout,
+                head_bias=config.target == "delta_w",
+                output="delta_w" if config.target == "delta_w" else "z_score",
+                delta_w_scaling=config.delta_w_scaling,
+            )
+        )
+        if config.target == "factors":
+            mean, deviation = library.statistics()
+            self.model.mean.fill(mean)
+            self.model.deviation.fill(deviation)
+        self.model.to(device)
+
+    def step(self, number: int) -> StepResult:
+        """Loss on the tasks that belong to step `number`: the library is dealt out anew on each pass."""
+        rng = random.Random(f"{self.config.seed}:{number}")
+        index = self._batch(number)
+        embeddings = self.embed([rng.choice(self._wordings[i]) for i in index])
+        loss = self.losses(self.model(embeddings.to(self.device)), index).mean()
+        return StepResult(loss, 0, {})
+
+    def losses(self, adapters: LoraBatch, index: list[int]) -> Tensor:
+        """The loss of each adapter against the library's LoRA of that number. [n]."""
+        target = self._targets.take(index)
+        per_module = [
+            self._delta_w_loss(adapters, target, name)
+            if self.config.target == "delta_w"
+            else self._factor_loss(adapters, target, name)
+            for name in adapters.a
+        ]
+        return torch.stack(per_module).mean(dim=0)
+
+    def _delta_w_loss(self, adapters: LoraBatch, target: LoraBatch, name: str) -> Tensor:
+        """[n]."""
+        distance = delta_w_distance(adapters.a[name], adapters.b[name], target.a[name], target.b[name])
+        return self.config.delta_w_scaling * distance
+
+    def _factor_loss(self, adapters: LoraBatch, target: LoraBatch, name: str) -> Tensor:
+        """[n]. A difference in deviations is the difference of the z-scores: their means cancel."""
+        a = (adapters.a[name] - target.a[name]) / (self.model.deviation.a(name) + 1e-10)  # [n, L, r, in]
+        b = (adapters.b[name] - target.b[name]) / (self.model.deviation.b(name) + 1e-10)  # [n, L, out, r]
+        return (a.abs().flatten(1).mean(dim=1) + b.abs().flatten(1).mean(dim=1)) / 2
+
+    def validate(self) -> dict[str, float]:
+        """Loss and relative error over the library, each task by its first description; then each error.
+
+        The library is all there is to learn, so this says how well it is kept, not how
+        well unseen tasks are guessed: `t2l eval` does that.
+        """
+        losses, errors = [], []
+        for i in range(len(self.library)):
+            adapters = self.model(self.embed([self._wordings[i][0]]).to(self.device))
+            losses.append(self.losses(adapters, [i]).item())
+            errors.append(relative_error(adapters, self._targets.take([i])).item())
+        by_task = {f"error/{name}": error for name, error in zip(self.library, errors, strict=True)}
+        return {"loss": sum(losses) / len(losses), "relative_error": sum(errors) / len(errors)} | by_task
+
+    def save(self, folder: Path, state: RunState) -> None:
+        """Write the network as a servable checkpoint."""
+        config = CheckpointConfig(
+            hypernet=self.model.config,
+            base_model=self.library.base_model,
+            encoder=ModelIdentity(name=self.encoder.name, fingerprint=self.encoder.fingerprint),
+            training={
+                "method": "reconstruction",
+                "target": self.config.target,
+                "steps": state.step,
+                "minutes": round(state.seconds / 60, 1),
+                "tasks": len(self.library),
+                "loss": round(state.best, 6),
+                "config": self.config.model_dump(mode="json"),
+            },
+        )
+        save_checkpoint(folder, self.model, config)
+
+    def _batch(self, number: int) -> list[int]:
+        """Which LoRAs step `number` compares: each once in a pass over the library."""
+        size = min(self.config.tasks, len(self.library))
+        per_pass = -(-len(self.library) // size)
+        order = list(range(len(self.library)))
+        random.Random(f"{self.config.seed}:pass {number // per_pass}").shuffle(order)
+        start = number % per_pass * size
+        return order[start : start + size]
+
+
+def train_reconstruction(
+    library: Path,
+    tasks: list[Path],
+    out: Path,
+    config: ReconstructionConfig,
+    *,
+    encoder: str | None = None,
+    base_model: str | None = None,
+    device: str = "cpu",
+    only: list[str] | None = None,
+    count: int | None = None,
+    resume: bool = False,
+) -> RunState:
+    """Train a hypernetwork to write a library's LoRAs; the best checkpoint lands in `out/best`.
+
+    Args:
+        library: a library's folder, see `hypernet.library`.
+        tasks: task files with the descriptions of its tasks.
+        out: the run's folder; an unfinished run there is taken up if `resume`.
+        config: the run.
+        encoder, base_model: as `Encoder.load` takes them.
+        device: a torch device.
+        only, count: some of the library's tasks, see `data.pick_names`.
+        resume: go on from `out/state.pt`.
+
+    Raises:
+        FileExistsError: `out` holds a run and `resume` is off.
+        LibraryError: the library cannot be read.
+        TaskFileError: a task file cannot be read, or lacks a task of the library.
+    """
+    check_folder(out, resume)
+    whole = Library.open(library)
+    chosen = whole.subset(pick_names(whole.names, only, count))
+    reader = Encoder.load(encoder, device, base_model)
+    run = ReconstructionRun(config, chosen, _descriptions(tasks, chosen), reader, device)
+    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save)
+    if resume:
+        trainer.resume()
+    return trainer.run()
+
+
+def _descriptions(files: list[Path], library: Library) -> dict[str, list[str]]:
+    """Task -> wordings, for the library's tasks."""
+    tasks = {task.task: task for path in files for task in load_tasks(path)}
+    missing = [name for name in library if name not in tasks]
+    if missing:
+        raise TaskFileError(
+            f"no task file describes {', '.join(missing)}, of which {library.folder} has a LoRA"
+        )
+    return {name: training_wordings(tasks[name]) for name in library}

@@ -1,0 +1,133 @@
+"""Plain LoRAs by supervised fine-tuning: no description, no hypernetwork, the same data and the same loss.
+
+Here one LoRA for all tasks: what a hypernetwork has to beat, for a LoRA that knows
+the answers' form but reads nothing scores well. `oracle.py` trains one per task.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hypernet.config import LoraSpec
+from hypernet.frozen import FrozenBase
+from hypernet.model import LoraBatch
+from hypernet.peft_io import save_adapter
+from hypernet.training.config import FineTuning
+from hypernet.training.data import Task, load_tasks, validation_share
+from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
+from hypernet.training.packing import pack
+from hypernet.training.sft import (
+    VALIDATION_EXAMPLES,
+    draw_row,
+    draw_weights,
+    example_nll,
+    prepare_all,
+    sft_loss,
+)
+
+
+class StaticLora(nn.Module):
+    """K plain LoRAs as parameters, started as PEFT starts them: Kaiming A, B = 0.
+
+    Args:
+        spec: their shape.
+        seeds: one per LoRA; it alone decides where that LoRA starts.
+    """
+
+    def __init__(self, spec: LoraSpec, seeds: list[int]) -> None:
+        super().__init__()
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.A, self.B = nn.ParameterDict(), nn.ParameterDict()
+        for m in spec.modules:
+            shape = (spec.num_layers, spec.rank, m.in_features)
+            bound = m.in_features**-0.5  # Kaiming-uniform with a = sqrt(5)
+            self.A[m.name] = nn.Parameter(
+                torch.stack([(2 * torch.rand(shape, generator=g) - 1) * bound for g in generators])
+            )
+            self.B[m.name] = nn.Parameter(torch.zeros(len(seeds), spec.num_layers, m.out_features, spec.rank))
+
+    def forward(self) -> LoraBatch:
+        """All of them: A [K, L, r, in] and B [K, L, out, r] per module."""
+        return LoraBatch(dict(self.A), dict(self.B))
+
+    def values(self) -> LoraBatch:
+        """The same without a graph, on the CPU."""
+        adapters = self()
+        return LoraBatch(
+            {m: t.detach().cpu() for m, t in adapters.a.items()},
+            {m: t.detach().cpu() for m, t in adapters.b.items()},
+        )
+
+
+class MultitaskRun:
+    """One LoRA for all training tasks, drawn as `SftRun` draws them: the same seed gives the same batches."""
+
+    def __init__(self, config: FineTuning, tasks: list[Task], base: FrozenBase) -> None:
+        self.config, self.base = config, base
+        self.model = StaticLora(base.spec, [config.seed]).to(base.device)
+        training, validation = validation_share(tasks, config.validation_share)
+        self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
+        self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
+        self._validation = prepare_all(validation, base.chat, config.max_example_tokens)
+
+    def step(self, number: int) -> StepResult:
+        """Loss on the batch that belongs to step `number`."""
+        config = self.config
+        rng = random.Random(f"{config.seed}:{number}")
+        tasks = rng.choices(self.tasks, self._weights, k=config.rows)
+        packed = pack([draw_row(task, rng, config) for task in tasks]).to(self.base.device)
+        adapters = self.model()
+        loss, nll = sft_loss(
+            self.base.logits(packed, adapters),
+            packed,
+            adapters,
+            label_smoothing=config.label_smoothing,
+            adapter_penalty=config.adapter_penalty,
+        )
+        metrics = {"nll": nll.mean().item(), "examples": len(packed.example_rows)}
+        return StepResult(loss, packed.num_tokens, metrics)
+
+    def validate(self) -> dict[str, float]:
+        """Mean NLL over the validation tasks: those that choose a hypernetwork's checkpoint too."""
+        losses = []
+        for task in self._validation:
+            packed = pack([task.examples[:VALIDATION_EXAMPLES]]).to(self.base.device)
+            losses.append(example_nll(self.base.logits(packed, self.model()), packed).mean().item())
+        return {"validation_nll": sum(losses) / len(losses)}
+
+    def save(self, folder: Path, state: RunState) -> None:
+        """Write the LoRA as a PEFT folder."""
+        facts = {
+            "t2l.method": "multitask",
+            "t2l.base_model": self.base.fingerprint,
+            "t2l.steps": str(state.step),
+            "t2l.tasks": str(len(self.tasks)),
+            "t2l.validation_nll": f"{state.best:.4f}",
+        }
+        save_adapter(folder, self.model.values().split(self.base.spec)[0], self.base.name, facts)
+
+
+def train_multitask(
+    tasks: list[Path],
+    out: Path,
+    config: FineTuning,
+    *,
+    base_model: Path,
+    device: str = "cpu",
+    resume: bool = False,
+) -> RunState:
+    """Train one LoRA for all tasks; the best one lands in `out/best` as a PEFT folder.
+
+    Arguments and errors as `sft.train_sft`.
+    """
+    check_folder(out, resume)
+    every = [task for path in tasks for task in load_tasks(path)]
+    run = MultitaskRun(config, every, FrozenBase(base_model, config.lora_spec(base_model), device))
+    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save)
+    if resume:
+        trainer.resume()
+    return trainer.run()
