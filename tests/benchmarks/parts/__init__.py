@@ -1,0 +1,1 @@
+"""One module a theme: `run(world)` measures and returns its rows of the table."""

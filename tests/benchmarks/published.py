@@ -1,0 +1,45 @@
+"""What the published method costs: one description at a time, module by module, into files.
+
+As its script does it: embed one description; per module one pass over the layers;
+copy every layer's A and B apart; write safetensors and JSON.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from hypernet import checkpoint
+from hypernet.encoder import Encoder
+from hypernet.lora import LoraWeights
+from hypernet.peft_io import save_adapter
+
+
+class Published:
+    """The hypernetwork of a checkpoint, driven the published way."""
+
+    def __init__(self, folder: Path) -> None:
+        self._model, config = checkpoint.load_checkpoint(folder)
+        self._model.eval()
+        self.spec = config.hypernet.lora
+        self._encoder = Encoder.load(None)
+
+    @torch.inference_mode()
+    def make(self, description: str, folder: Path) -> None:
+        """Write the PEFT folder of one description's adapter."""
+        net, layers = self._model, self.spec.num_layers
+        embedding = self._encoder.encode([description])  # [1, e]
+        a, b = {}, {}
+        for i, module in enumerate(self.spec.modules):
+            task = net.task(embedding).expand(layers, -1)  # [L, d/2]
+            depth = net.depth(torch.arange(layers))  # [L, d/4]
+            kind = net.kind(torch.full((layers,), i))  # [L, d/4]
+            x = net.mixer(torch.cat([task, depth, kind], dim=-1))  # [L, d]
+            h1 = (x + net.block1(x))[None]  # [1, L, d]
+            y = net.heads[module.name](net.block3(net._parts(h1, module.name)))
+            pair = net._finish(module, *net._cut(module, y))
+            a[module.name], b[module.name] = (
+                torch.stack([t[0, layer].contiguous().clone() for layer in range(layers)]) for t in pair
+            )
+        save_adapter(folder, LoraWeights(self.spec, a, b), "base")
