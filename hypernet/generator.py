@@ -18,6 +18,20 @@ class MismatchError(ValueError):
     """The encoder or base model is not the one that the hypernetwork was trained with."""
 
 
+def check_encoder(folder: Path, config: checkpoint.CheckpointConfig, encoder: Encoder) -> None:
+    """Refuse an encoder that a checkpoint was not trained with.
+
+    Raises:
+        MismatchError: naming both.
+    """
+    if encoder.fingerprint != config.encoder.fingerprint:
+        raise MismatchError(
+            f"{folder} was trained with encoder {config.encoder.name} ({config.encoder.fingerprint}), "
+            f"not with {encoder.name} ({encoder.fingerprint}): its adapters would be meaningless. "
+            f"Name the right one with --encoder"
+        )
+
+
 class Generator:
     """Writes adapters for batches of descriptions. Synchronous and not thread-safe: give it one thread.
 
@@ -30,12 +44,7 @@ class Generator:
 
     def __init__(self, folder: Path, encoder: Encoder, device: str = "cpu") -> None:
         self._model, config = checkpoint.load_checkpoint(folder)
-        if encoder.fingerprint != config.encoder.fingerprint:
-            raise MismatchError(
-                f"{folder} was trained with encoder {config.encoder.name} ({config.encoder.fingerprint}), "
-                f"not with {encoder.name} ({encoder.fingerprint}): its adapters would be meaningless. "
-                f"Name the right one with --encoder"
-            )
+        check_encoder(folder, config, encoder)
         self._model.to(device)
         self._device = device
         self._encoder = encoder

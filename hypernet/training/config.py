@@ -83,6 +83,16 @@ class SftConfig(FineTuning):
     head_input_size: int = 512
     dropout: float = 0.05
 
+    offset: str | None = None
+    """Folder of a PEFT adapter, a multi-task LoRA, to which what the network writes is added. Training
+    starts at that LoRA."""
+    neftune_alpha: float = Field(default=0.0, ge=0)
+    """Noise on the input embeddings while training, see `neftune.py`; 0 is none."""
+    accumulate: int = Field(default=1, gt=0)
+    """Passes of the base model over which each process spreads its rows of a batch, to save memory."""
+    compile: bool = False
+    """Compile the base model's layers with torch.compile, for CUDA; the first steps pay for it."""
+
     contrast: float = Field(default=0.0, ge=0)
     """Weight of the contrastive loss: another task's adapter must do worse on an example, by the margin."""
     contrast_rows: int = Field(default=4, gt=0)
@@ -123,6 +133,20 @@ class ReconstructionConfig(Schedule):
     """Of each task at most so many descriptions are used."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: float = Field(default=1e-3, ge=0)
+
+
+class DistillationConfig(Schedule):
+    """A small hypernetwork that learns to write what a trained one writes."""
+
+    variant: Literal["L", "L-rank", "M", "S"] = "M"
+    latent_size: int = 128
+    head_input_size: int = 512
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    descriptions: int = Field(default=8, gt=0)
+    """In a batch; of one task each."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    validation_share: float = Field(default=0.08, gt=0, lt=1)
+    """Share of the tasks, chosen by a hash of their names, whose descriptions choose the checkpoint."""
 
 
 AnySchedule = TypeVar("AnySchedule", bound=Schedule)

@@ -1,0 +1,138 @@
+"""Distillation: a small hypernetwork learns to write what a large one writes.
+
+    description -> teacher -> LoRA
+    description -> student -> LoRA, the same B A
+
+M and S learn slowly through a base model, and each such step is dear. A trained L
+answers any description for almost nothing, so they learn from it first: thousands
+of descriptions a minute instead of a few hundred. What is compared is the product,
+so that a student is free to find factors that its shared heads can write.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+
+from hypernet.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
+from hypernet.encoder import Encoder
+from hypernet.generator import check_encoder
+from hypernet.model import Hypernet
+from hypernet.training.config import DistillationConfig
+from hypernet.training.data import Task, load_tasks, validation_share
+from hypernet.training.distance import squared_relative_error
+from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
+from hypernet.training.sft import Embeddings, training_wordings
+
+
+class DistillationRun:
+    """One run: the teacher, the student, and the step and validation that the loop calls.
+
+    Args:
+        config: the run.
+        teacher: a checkpoint folder.
+        tasks: their descriptions are what teacher and student are asked.
+        encoder: the one that the teacher was trained with.
+        device: a torch device.
+    """
+
+    def __init__(
+        self,
+        config: DistillationConfig,
+        teacher: Path,
+        tasks: list[Task],
+        encoder: Encoder,
+        device: str = "cpu",
+    ) -> None:
+        self.config, self.device = config, device
+        self._teacher, self._about = load_checkpoint(teacher)
+        check_encoder(teacher, self._about, encoder)
+        self._teacher.to(device).eval()
+        self.embed = Embeddings(encoder)
+        torch.manual_seed(config.seed)
+        shape = self._about.hypernet.model_copy(
+            update={
+                "variant": config.variant,
+                "latent_size": config.latent_size,
+                "head_input_size": config.head_input_size,
+                "dropout": config.dropout,
+                "output": "direct",
+                "head_bias": True,
+            }
+        )
+        self.model = Hypernet(shape).to(device)
+        training, validation = validation_share(tasks, config.validation_share)
+        self._wordings = [training_wordings(task) for task in training]
+        self._validation = [task.held_out_wordings[0] for task in validation]
+
+    def step(self, number: int) -> StepResult:
+        """Squared relative error on the descriptions that belong to step `number`."""
+        rng = random.Random(f"{self.config.seed}:{number}")
+        texts = [rng.choice(w) for w in rng.choices(self._wordings, k=self.config.descriptions)]
+        embeddings = self.embed(texts).to(self.device)
+        with torch.no_grad():
+            target = self._teacher(embeddings)
+        return StepResult(squared_relative_error(self.model(embeddings), target).mean(), 0, {})
+
+    def validate(self) -> dict[str, float]:
+        """Mean relative error |B A - B* A*| / |B* A*| on descriptions of tasks that were held back."""
+        embeddings = self.embed(self._validation).to(self.device)
+        error = squared_relative_error(self.model(embeddings), self._teacher(embeddings)).sqrt()
+        return {"relative_error": error.mean().item()}
+
+    def save(self, folder: Path, state: RunState) -> None:
+        """Write the student as a servable checkpoint."""
+        config = CheckpointConfig(
+            hypernet=self.model.config,
+            base_model=self._about.base_model,
+            encoder=self._about.encoder,
+            training={
+                "method": "distillation",
+                "steps": state.step,
+                "minutes": round(state.seconds / 60, 1),
+                "relative_error": round(state.best, 4),
+                "config": self.config.model_dump(mode="json"),
+                "teacher": self._about.training,
+            },
+        )
+        save_checkpoint(folder, self.model, config)
+
+
+def train_distillation(
+    teacher: Path,
+    tasks: list[Path],
+    out: Path,
+    config: DistillationConfig,
+    *,
+    encoder: str | None = None,
+    base_model: str | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+) -> RunState:
+    """Train a student on a teacher's adapters; the best checkpoint lands in `out/best`.
+
+    Args:
+        teacher: a checkpoint folder.
+        tasks: task files, for their descriptions.
+        out: the run's folder; an unfinished run there is taken up if `resume`.
+        config: the run.
+        encoder, base_model: as `Encoder.load` takes them.
+        device: a torch device.
+        resume: go on from `out/state.pt`.
+
+    Raises:
+        FileExistsError: `out` holds a run and `resume` is off.
+        CheckpointError: `teacher` is no checkpoint.
+        MismatchError: the encoder is not the teacher's.
+        TaskFileError: a task file cannot be read.
+    """
+    check_folder(out, resume)
+    every = [task for path in tasks for task in load_tasks(path)]
+    reader = Encoder.load(encoder, device, base_model)
+    run = DistillationRun(config, teacher, every, reader, device)
+    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save)
+    if resume:
+        trainer.resume()
+    return trainer.run()
