@@ -83,7 +83,7 @@ def answer(
 def _score(base: FrozenBase, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of each target, and the model's own choice there. [S, hidden] -> [S], [S]."""
     nll, choices = [], []
-    for piece, known in zip(states.split(PROJECTED), targets.split(PROJECTED), strict=True):
+    for piece, known in zip(torch.split(states, PROJECTED), torch.split(targets, PROJECTED), strict=True):
         logits = base.project(piece)
         nll.append(F.cross_entropy(logits, known, reduction="none"))
         choices.append(logits.argmax(-1))
@@ -95,7 +95,8 @@ def _follow_drafts(
 ) -> list[_Open]:
     """Each answer up to and including the first token that is not its draft's. [K]."""
     columns = packed.columns.tolist()
-    answers, spot = [], 0
+    answers: list[_Open] = []
+    spot = 0
     for n, row in enumerate(rows):
         shared = shared_prefix(row)
         for example in row:
@@ -144,7 +145,7 @@ def _decode(
 
 
 def _gather(cache: DynamicCache, answers: list[_Open], device: str) -> Tensor:
-    """Turn the cache of N packed rows into one of R answers, aligned at their ends; True where a key is. [R, W]."""
+    """Turn the cache of N packed rows into one of R answers that end together. [R, W], True where a key is."""
     width = max(len(a.columns) for a in answers)
     rows = torch.tensor([[a.row] for a in answers], device=device)  # [R, 1]
     columns = torch.tensor(

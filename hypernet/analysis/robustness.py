@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from hypernet.evaluation.metrics import Interval, bootstrap
-from hypernet.evaluation.zero_shot import derangement, random_strings
+from hypernet.evaluation.conditions import derangement, random_strings
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.training.data import Task

@@ -1,52 +1,171 @@
-"""`t2l eval`: measure a checkpoint on unseen tasks."""
+"""`t2l eval` measures a checkpoint against controls and baselines; `t2l report` makes tables of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hypernet.evaluation.sheets import Instances
+
+if TYPE_CHECKING:
+    from hypernet.evaluation.conditions import Condition
+    from hypernet.generator import Generator
 
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder.")],
-    tasks: Annotated[Path, typer.Option(help="Task file of tasks that were never trained on.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for one JSON file per cell; default: runs/eval/NAME.")
+    tasks: Annotated[Path, typer.Option(help="Task file, .jsonl or .jsonl.gz.")],
+    out: Annotated[Path, typer.Option(help="Cells go to OUT/SETTINGS, one JSON file each.")] = Path(
+        "runs/eval"
+    ),
+    examples: Annotated[int, typer.Option(help="Questions per task.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Of questions, mismatches, random strings, intervals.")] = 0,
+    conditions: Annotated[str | None, typer.Option(help="Comma-separated; default: all that can run.")] = None,
+    only: Annotated[str | None, typer.Option(help="Comma-separated beginnings of task names.")] = None,
+    instances: Annotated[
+        Instances, typer.Option(help="`held-out`: what training on this file left out.")
+    ] = "all",
+    multitask: Annotated[Path | None, typer.Option(help="PEFT folder of one LoRA for all tasks.")] = None,
+    library: Annotated[Path | None, typer.Option(help="Library of task LoRAs: for average and arrow.")] = None,
+    oracles: Annotated[Path | None, typer.Option(help="TASK/ PEFT folders: for oracle.")] = None,
+    hyperdecoder: Annotated[
+        Path | None, typer.Option(help="Checkpoint trained on inputs as descriptions.")
     ] = None,
-    examples: Annotated[int, typer.Option(help="Instances per task.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of mismatches, random strings and the bootstrap.")] = 0,
+    name: Annotated[str | None, typer.Option(help="What tables call it; default: its folder's name.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Folder or hub id; default: the checkpoint's.")] = None,
     device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
 ) -> None:
-    """Evaluate on unseen tasks against the controls, and print the table of the model card.
+    """Evaluate a checkpoint beside its controls and baselines, and print the tables.
 
-    Conditions: base model; base with the description in the prompt; adapters from
-    held-out descriptions, from another task's descriptions, and from random letters.
-    Interrupted? Run the same line again: finished cells are read from OUT.
+    Conditions: base, prompted, icl; multitask, average, arrow, oracle, hyperdecoder where
+    their adapters are given; and of the checkpoint matched (held-out descriptions),
+    training, mismatched, random, empty. Interrupted? Run the same line again: finished
+    cells are read from OUT. Another checkpoint with the same OUT reuses the baselines'.
 
         t2l eval checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz
     """
     from rich.progress import track
 
-    from hypernet.checkpoint import CheckpointError, fingerprint
-    from hypernet.evaluation.report import table
-    from hypernet.evaluation.zero_shot import CONDITIONS, ZeroShot
+    from hypernet.checkpoint import CheckpointError
+    from hypernet.evaluation.cells import CellStore
+    from hypernet.evaluation.conditions import t2l_conditions
+    from hypernet.evaluation.report import report
+    from hypernet.evaluation.runner import Runner
+    from hypernet.evaluation.sheets import sheet
     from hypernet.frozen import FrozenBase
     from hypernet.generator import Generator, MismatchError
+    from hypernet.hardware import fast_dtype
+    from hypernet.library import LibraryError
+    from hypernet.lora import InvalidLoraError
     from hypernet.models import ModelNotFoundError, base_model_folder
     from hypernet.training.data import TaskFileError, load_tasks
 
     try:
-        unseen = load_tasks(tasks)
-        generator = Generator.load(checkpoint, encoder, device)
-        base = FrozenBase(base_model_folder(base_model), generator.spec, device)
+        every = load_tasks(tasks)
+        generator = Generator.load(checkpoint, encoder, device, base_model)
+        base = FrozenBase(base_model_folder(base_model), generator.spec, device, fast_dtype(device))
         generator.check_base(base.name, base.fingerprint)
-    except (CheckpointError, MismatchError, ModelNotFoundError, TaskFileError) as error:
-        raise typer.BadParameter(str(error)) from error
-    # The folder names what the cells depend on, so that cells of another checkpoint are never taken for these.
-    folder = (out or Path("runs/eval")) / f"{fingerprint(checkpoint)}-n{examples}-seed{seed}"
-    cells = ZeroShot(base, generator, examples, seed).run(unseen, folder)
-    done = list(track(cells, total=len(unseen) * len(CONDITIONS), description="evaluate"))
-    typer.echo(table(done, seed))
+        found = _baselines(generator, multitask, library, oracles)
+        if hyperdecoder:
+            found.append(_hyperdecoder(hyperdecoder, generator, encoder, device, base_model))
+    except (
+        CheckpointError,
+        InvalidLoraError,
+        LibraryError,
+        MismatchError,
+        ModelNotFoundError,
+        TaskFileError,
+    ) as e:
+        raise typer.BadParameter(str(e)) from e
+    wordings = {task.task: task.held_out_wordings for task in every}
+    found += t2l_conditions(generator, name or checkpoint.resolve().name, wordings, seed)
+    chosen = _choose(found, conditions)
+    sheets = [sheet(t, examples, seed, instances) for t in every if t.task.startswith(_list(only) or "")]
+    if not sheets:
+        raise typer.BadParameter(f"no task of {tasks} begins with {only}")
+    for condition in chosen:
+        for left_out in [s for s in sheets if condition.lacks(s)]:
+            typer.echo(f"left out: {condition.name} of {left_out.task}: {condition.lacks(left_out)}", err=True)
+    runner = Runner(base, CellStore(out / f"{base.name}-n{examples}-seed{seed}-{instances}"), seed)
+    total = sum(not condition.lacks(s) for condition in chosen for s in sheets)
+    cells = list(track(runner.run(chosen, sheets), total=total, description="evaluate"))
+    typer.echo(report(cells, seed))
+
+
+def tables(
+    folder: Annotated[Path, typer.Argument(help="Cells are read from here and below.")],
+) -> None:
+    """Print the tables of cells that `t2l eval` wrote.
+
+    t2l report runs/eval
+    """
+    from hypernet.evaluation.cells import read_cells
+    from hypernet.evaluation.report import report
+
+    cells = read_cells(folder)
+    if not cells:
+        raise typer.BadParameter(f"{folder} holds no cell: `t2l eval` writes them")
+    typer.echo(report(cells))
+
+
+def _baselines(
+    generator: Generator, multitask: Path | None, library: Path | None, oracles: Path | None
+) -> list[Condition]:
+    """The conditions that do not need the checkpoint."""
+    from hypernet.evaluation.baselines import Average, Multitask, Oracle, Routed
+    from hypernet.evaluation.conditions import Bare, InContext, Prompted
+    from hypernet.library import Library
+
+    found: list[Condition] = [Bare(), Prompted(), InContext()]
+    if multitask:
+        found.append(Multitask(multitask, generator.spec))
+    if library:
+        loras = Library.open(library, generator.base_fingerprint)
+        found += [Average(loras, generator.spec), Routed(loras, generator.spec)]
+    if oracles:
+        found.append(Oracle(oracles, generator.spec))
+    return found
+
+
+def _hyperdecoder(
+    folder: Path, tested: Generator, encoder: str | None, device: str, base_model: str | None
+) -> Condition:
+    """The Hyperdecoder of a checkpoint folder."""
+    from hypernet.evaluation.conditions import Hyperdecoder
+    from hypernet.generator import Generator
+    from hypernet.lora import InvalidLoraError
+
+    generator = Generator.load(folder, encoder, device, base_model)
+    if generator.spec != tested.spec:
+        raise InvalidLoraError(f"{folder} writes LoRAs of {generator.spec}, the checkpoint of {tested.spec}")
+    return Hyperdecoder(folder.resolve().name, generator)
+
+
+NEEDS = {
+    "multitask": "--multitask",
+    "average": "--library",
+    "arrow": "--library",
+    "oracle": "--oracles",
+    "hyperdecoder": "--hyperdecoder",
+    "mismatched": "a second task",
+}
+
+
+def _choose(found: list[Condition], wanted: str | None) -> list[Condition]:
+    """Those that are wanted and can run, with a line about each that is wanted and cannot."""
+    from hypernet.evaluation.report import NAMES
+
+    names = _list(wanted) or tuple(NAMES)
+    for name in names:
+        if name not in NAMES:
+            raise typer.BadParameter(f"--conditions: {name} is unknown, known are {', '.join(NAMES)}")
+        if name not in {condition.name for condition in found}:
+            typer.echo(f"left out: {name}, it needs {NEEDS[name]}", err=True)
+    return [condition for condition in found if condition.name in names]
+
+
+def _list(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()

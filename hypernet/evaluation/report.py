@@ -1,50 +1,174 @@
-"""Cells to the Markdown table of a model card: means over tasks, and paired differences with intervals."""
+"""Cells to Markdown: means with bootstrap intervals, and how much the own description is better, paired."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-from hypernet.evaluation.metrics import Interval, bootstrap
-from hypernet.evaluation.zero_shot import CONDITIONS, Cell
+from hypernet.evaluation.cells import Cell
+from hypernet.evaluation.metrics import METRICS, bootstrap
 
 NAMES = {
     "base": "base model",
     "prompted": "base + description in the prompt",
+    "icl": "base + three examples in the prompt",
+    "multitask": "one multi-task LoRA",
+    "average": "average of the task LoRAs",
+    "arrow": "Arrow routing over the task LoRAs",
+    "hyperdecoder": "Hyperdecoder (the input as description)",
     "matched": "**T2L, own description (held out)**",
+    "training": "T2L, own description (seen in training)",
     "mismatched": "T2L, another task's description",
     "random": "T2L, random letters",
+    "empty": "T2L, empty description",
+    "oracle": "a LoRA trained on the task itself (oracle)",
 }
+"""Conditions in the order of the table."""
+OWN = "matched"
+WRITTEN = ("matched", "training", "mismatched", "random", "empty")
+"""Conditions of a checkpoint; they are compared within it."""
+TOLD_ONLY = ("fv_", "ii_")
+"""Names of tasks whose input alone does not say what to do begin so."""
+TOLD_ONLY_TITLE = "exact match % where only the description tells"
+
+Row = dict[str, Cell]
+"""One row of a table: task -> cell."""
+Rows = dict[tuple[str, str], Row]
+"""(condition, system) -> row."""
 
 
-def table(cells: Sequence[Cell], seed: int = 0) -> str:
-    """One row per condition: mean [95% interval] of NLL and of scores per metric, then matched minus each."""
-    by_condition = {c: {cell.task: cell for cell in cells if cell.condition == c} for c in CONDITIONS}
-    tasks = sorted(by_condition["matched"])
-    exact = [t for t in tasks if by_condition["matched"][t].metric == "exact_match"]
-    rouge = [t for t in tasks if t not in exact]
-    lines = [
-        f"| condition | token NLL ({len(tasks)} tasks) | exact match % ({len(exact)} tasks) "
-        f"| ROUGE-L % ({len(rouge)} tasks) |",
-        "|---|---|---|---|",
-    ]
-    own = by_condition["matched"]
+@dataclass(frozen=True)
+class Column:
+    """One number of a table.
 
-    def row(condition: str, read: Callable[[Cell, Cell], tuple[float, float]]) -> str:
-        """A table row; `read` turns (own, this) into (NLL, score in 0..1) per task."""
-        values = {t: read(own[t], by_condition[condition][t]) for t in tasks}
-        columns = [
-            _show(bootstrap([values[t][0] for t in tasks], seed), 2),
-            *(_show(bootstrap([100 * values[t][1] for t in g], seed), 1) if g else "" for g in (exact, rouge)),
-        ]
-        return f"| {NAMES[condition]} | {' | '.join(columns)} |"
+    Attributes:
+        title: its heading.
+        read: a cell's values by name; their mean is shown, and they are what is resampled.
+        digits: shown after the point.
+        counted: what the values are values of.
+    """
 
-    lines += [row(c, lambda _, cell: (cell.nll, cell.score)) for c in CONDITIONS]
-    lines += ["", "Paired difference, own description minus ...:", ""]
-    lines += ["| ... minus | token NLL | exact match, points | ROUGE-L, points |", "|---|---|---|---|"]
-    others = [c for c in CONDITIONS if c != "matched"]
-    lines += [row(c, lambda mine, cell: (mine.nll - cell.nll, mine.score - cell.score)) for c in others]
+    title: str
+    read: Callable[[Cell], dict[str, float]]
+    digits: int = 1
+    counted: str = "tasks"
+
+    def values(self, row: Row) -> dict[str, float]:
+        """All values of a row."""
+        return {name: value for cell in row.values() for name, value in self.read(cell).items()}
+
+
+def report(cells: Sequence[Cell], seed: int = 0) -> str:
+    """All tables of a folder: for each base model and seed, one of the tasks and one of the benchmarks."""
+    sections = []
+    for group in groups(cells):
+        about = f"{group[0].base}, seed {group[0].seed}, {_range([c.n for c in group])} questions a task"
+        note = "mean [95% bootstrap interval]; NLL in nats per token of the gold answer, lower is better"
+        title = "Tasks" if group[0].metric in METRICS else "Benchmarks"
+        sections.append(f"## {title}\n\n{about}; {note}.\n\n{tables(group, seed)}")
+    return "\n".join(sections)
+
+
+def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that belong in one table."""
+    found: dict[tuple[str, int, bool], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault((cell.base, cell.seed, cell.metric not in METRICS), []).append(cell)
+    return [found[key] for key in sorted(found)]
+
+
+def tables(cells: Sequence[Cell], seed: int = 0) -> str:
+    """The main table, then for each checkpoint the paired differences of its own description from the rest."""
+    rows = by_row(cells)
+    columns = [c for c in columns_of(cells) if any(map(c.values, rows.values()))]
+    usual = [max(len(c.values(row)) for row in rows.values()) for c in columns]
+    several = len({system for condition, system in rows if condition in WRITTEN}) > 1
+    lines = _head("condition", [f"{c.title} ({n} {c.counted})" for c, n in zip(columns, usual, strict=True)])
+    for (condition, system), row in rows.items():
+        shown = [_show(c.values(row), c, n, seed) for c, n in zip(columns, usual, strict=True)]
+        lines.append(_line([_name(condition, system, several), *shown]))
+    for system in [system for condition, system in rows if condition == OWN]:
+        whose = f" of {system}" if several else ""
+        lines += ["", f"Own description{whose} minus ..., paired:", ""]
+        lines += _head("... minus", [c.title.replace(" %", ", points") for c in columns])
+        for other in others(rows, system):
+            differences = [paired(rows[OWN, system], rows[other], c) for c in columns]
+            shown = [_show(d, c, n, seed) for d, c, n in zip(differences, columns, usual, strict=True)]
+            lines.append(_line([_name(*other, False), *shown]))
     return "\n".join(lines) + "\n"
 
 
-def _show(interval: Interval, digits: int) -> str:
-    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+def by_row(cells: Iterable[Cell]) -> Rows:
+    """Cells by (condition, system), in the order of `NAMES`, then by task."""
+    rows: Rows = {}
+    order = list(NAMES)
+    for cell in sorted(cells, key=lambda c: (order.index(c.condition), c.system, c.task)):
+        rows.setdefault((cell.condition, cell.system), {})[cell.task] = cell
+    return rows
+
+
+def others(rows: Rows, system: str) -> list[tuple[str, str]]:
+    """What a checkpoint's own description is compared with: every baseline, and its own controls."""
+    rest = [key for key in rows if key[0] != OWN]
+    return [(condition, its) for condition, its in rest if condition not in WRITTEN or its == system]
+
+
+def paired(mine: Row, theirs: Row, column: Column) -> dict[str, float]:
+    """Mine minus theirs, where both have the value."""
+    left, right = column.values(mine), column.values(theirs)
+    return {name: left[name] - right[name] for name in left if name in right}
+
+
+def columns_of(cells: Sequence[Cell]) -> list[Column]:
+    """Four columns for tasks; for benchmarks one each, over its questions, and the mean over benchmarks."""
+    if cells[0].metric in METRICS:
+        return [
+            Column("token NLL", lambda c: {} if c.nll is None else {c.task: c.nll}, 2),
+            Column("exact match %", lambda c: _score(c) if c.metric == "exact_match" else {}),
+            Column("ROUGE-L %", lambda c: _score(c) if c.metric == "rougeL" else {}),
+            Column(TOLD_ONLY_TITLE, lambda c: _score(c) if c.task.startswith(TOLD_ONLY) else {}),
+        ]
+    names = sorted({c.task for c in cells})
+    return [
+        *(Column(f"{name} %", partial(_questions, name), counted="questions") for name in names),
+        Column("mean %", _score, counted="benchmarks"),
+    ]
+
+
+def _score(cell: Cell) -> dict[str, float]:
+    return {cell.task: 100 * cell.score}
+
+
+def _questions(task: str, cell: Cell) -> dict[str, float]:
+    """Each question's score, averaged over wordings."""
+    if cell.task != task:
+        return {}
+    return {f"{task} {i}": 100 * sum(s) / len(s) for i, s in enumerate(zip(*cell.scores, strict=True))}
+
+
+def _show(values: dict[str, float], column: Column, usual: int, seed: int) -> str:
+    """Mean and interval, and of how many values where it is not the column's number."""
+    if not values:
+        return ""
+    interval = bootstrap(list(values.values()), seed)
+    low, mean, high = (f"{x:.{column.digits}f}" for x in (interval.low, interval.mean, interval.high))
+    return f"{mean} [{low}, {high}]" + ("" if interval.n == usual else f" ({interval.n} {column.counted})")
+
+
+def _name(condition: str, system: str, several: bool) -> str:
+    """A row's name; which checkpoint only where there are several."""
+    told = system and (several or condition not in WRITTEN)
+    return f"{NAMES[condition]} ({system})" if told else NAMES[condition]
+
+
+def _range(numbers: list[int]) -> str:
+    return f"{min(numbers)}-{max(numbers)}" if min(numbers) < max(numbers) else str(min(numbers))
+
+
+def _head(first: str, titles: list[str]) -> list[str]:
+    return [_line([first, *titles]), "|" + "---|" * (len(titles) + 1)]
+
+
+def _line(fields: list[str]) -> str:
+    return f"| {' | '.join(fields)} |"

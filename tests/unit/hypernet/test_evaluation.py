@@ -1,6 +1,42 @@
+"""The pieces of an evaluation that need no model: sheets, scores, who is whose stranger, cells on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hypernet.evaluation.cells import Cell, CellStore, read_cells
+from hypernet.evaluation.conditions import derangement, random_strings
 from hypernet.evaluation.metrics import bootstrap, exact_match, rouge_l
-from hypernet.evaluation.report import table
-from hypernet.evaluation.zero_shot import CONDITIONS, Cell, derangement, random_strings
+from hypernet.evaluation.sheets import sheet
+from hypernet.training.data import Instance, Task
+
+
+def task(n: int = 40, name: str = "t") -> Task:
+    instances = [Instance(input=f"question {i % (n - 2)}", output=[f"answer {i}", "yes"]) for i in range(n)]
+    return Task(
+        task=name, descriptions=["a", "b", "c", "d"], eval_descriptions=["x", "y", "z"], instances=instances
+    )
+
+
+def cell(**fields: object) -> Cell:
+    values: dict[str, object] = {
+        "task": "t",
+        "condition": "matched",
+        "system": "s",
+        "metric": "exact_match",
+        "base": "b",
+        "seed": 0,
+        "n": 2,
+        "score": 0.5,
+        "nll": 1.5,
+        "wording_scores": [0.5],
+        "scores": [[0.0, 1.0]],
+        "nlls": [[1.0, 2.0]],
+        "answers": [["", "é"]],
+    }
+    return Cell.model_validate(values | fields)
 
 
 def test_exact_match_forgives_case_and_punctuation_only() -> None:
@@ -36,12 +72,63 @@ def test_random_strings_are_as_long_as_the_real_ones() -> None:
     assert made == random_strings(["hello there", "x"], "seed")
 
 
-def test_the_table_has_every_condition_and_paired_differences() -> None:
-    cells = [
-        Cell(f"t{i}", c, "exact_match" if i % 2 else "rougeL", float(i + j), 0.1 * j, 5, 3)
-        for i in range(4)
-        for j, c in enumerate(CONDITIONS)
-    ]
-    text = table(cells)
-    assert text.count("| base model |") == 2
-    assert "2.00 [2.00, 2.00]" in text  # matched - base is 2 on every task
+def test_a_sheet_is_the_same_every_time_and_grows_from_its_beginning() -> None:
+    small, large = sheet(task(), 5, seed=1), sheet(task(), 10, seed=1)
+    assert [i.prompt for i in small.items] == [i.prompt for i in large.items][:5]
+    assert small.digest == sheet(task(), 5, seed=1).digest != sheet(task(), 5, seed=2).digest
+    assert (list(small.held_out), list(small.training)) == (["x", "y", "z"], ["a", "b", "c"])
+    assert small.items[0].grade("Yes.") == 1
+    assert small.items[0].grade("no") == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("instances", ["all", "held-out"])
+def test_examples_that_are_shown_are_never_asked(seed: int, instances: str) -> None:
+    asked = sheet(task(), 12, seed, "held-out" if instances == "held-out" else "all")
+    prompts = {i.prompt for i in asked.items}  # the file repeats two questions
+    assert len(asked.examples) == 3
+    assert not prompts & {question for question, _ in asked.examples}
+    if instances == "held-out":
+        seen = {i.input for i in task().split_instances()[0]}
+        assert {question for question, _ in asked.examples} <= seen
+
+
+def test_small_tasks_keep_something_to_show_and_long_questions_are_passed_over() -> None:
+    assert len(sheet(task(6), 50, seed=0).items) == 3
+    long = Instance(input="x" * 10_000, output=["y"])
+    short = Instance(input="short", output=["y"])
+    some = Task(task="t", definition="d", instances=[long] * 4 + [short] * 6)
+    assert {i.prompt for i in sheet(some, 5, seed=0).items} == {"short"}
+    assert sheet(some, 5, seed=0).examples == [("x" * 10_000, "y")]
+    alone = sheet(Task(task="t", definition="d", instances=[long]), 5, seed=0)
+    assert len(alone.items) == 1
+    assert not alone.examples
+
+
+def test_cells_come_back_as_they_were(tmp_path: Path) -> None:
+    store = CellStore(tmp_path)
+    store.save(cell(), "key")
+    assert store.load("t", "matched", "s", "key") == cell()
+    assert store.load("t", "matched", "s", "other") is None
+    assert store.load("t2", "matched", "s", "key") is None
+    assert read_cells(tmp_path.parent) == [cell()]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_conditions_that_come_to_the_same_share_a_cell(tmp_path: Path) -> None:
+    store = CellStore(tmp_path)
+    store.save(cell(), "key")
+    assert store.load("t", "training", "s", "key") == cell(condition="training")
+    assert len(read_cells(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"task": "t"}', "\x00\xff"])
+def test_damaged_cells_count_as_missing(tmp_path: Path, damage: str) -> None:
+    store = CellStore(tmp_path)
+    store.save(cell(), "key")
+    (path,) = tmp_path.glob("*.json")
+    path.write_text(damage)
+    assert store.load("t", "matched", "s", "key") is None
+    assert read_cells(tmp_path) == []
+    store.save(cell(), "key")
+    assert store.load("t", "matched", "s", "key") == cell()

@@ -1,0 +1,114 @@
+"""Arrow: every token picks its own few LoRAs of a library, layer by layer, without training a router.
+
+Ostapenko et al. 2024, "Towards Modular LLMs by Building and Reusing a Library of
+LoRAs". An expert's prototype in a layer is the input direction that its update
+stretches most, the first right singular vector v of B A. A token x is routed by
+|x . v|; the sign of a singular vector means nothing. The k best experts share the
+token by a softmax over these scores:
+
+    W x + scaling * sum_e w_e(x) B_e A_e x
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypernet.apply import LAYERS
+from hypernet.config import LoraSpec
+from hypernet.model import LoraBatch
+
+TOP_K = 4
+
+
+def prototypes(a: Tensor, b: Tensor) -> Tensor:
+    """First right singular vector of each B A, without ever forming the product.
+
+    With B = Q_b R_b and A^T = Q_a R_a the product is Q_b (R_b R_a^T) Q_a^T, so the small
+    r x r matrix in the middle holds its singular values.
+
+    Args:
+        a: [..., r, in].
+        b: [..., out, r].
+
+    Returns:
+        Unit vectors, [..., in].
+    """
+    q_a, r_a = torch.linalg.qr(a.float().transpose(-1, -2))  # [..., in, r], [..., r, r]
+    r_b = torch.linalg.qr(b.float()).R  # [..., r, r]
+    right = torch.linalg.svd(r_b @ r_a.transpose(-1, -2)).Vh[..., 0, :]  # [..., r]
+    found: Tensor = (q_a @ right[..., None]).squeeze(-1)
+    return found
+
+
+def shares(x: Tensor, v: Tensor, k: int) -> Tensor:
+    """How much of each expert each token gets: k of them share 1, the rest get 0.
+
+    Args:
+        x: tokens, [..., in].
+        v: prototypes, [E, in].
+        k: experts per token.
+
+    Returns:
+        [..., E], in fp32.
+    """
+    scores = (x @ v.to(x.dtype).T).abs().float()  # [..., E]
+    best = scores.topk(min(k, len(v)), dim=-1)
+    return torch.zeros_like(scores).scatter(-1, best.indices, best.values.softmax(-1))
+
+
+class Arrow:
+    """A library made ready for routing.
+
+    Args:
+        spec: shape and scale of its LoRAs.
+        experts: E of them.
+        dtype: of the model they are applied to.
+        k: experts per token.
+    """
+
+    def __init__(self, spec: LoraSpec, experts: LoraBatch, dtype: torch.dtype, k: int = TOP_K) -> None:
+        self.spec, self.k = spec, k
+        self._layers: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        for m in spec.modules:
+            a, b = experts.a[m.name], experts.b[m.name]  # [E, L, r, in], [E, L, out, r]
+            v = prototypes(a, b)  # [E, L, in]
+            # Side by side all experts are one wide LoRA: two large products instead of 2 E small ones.
+            self._layers[m.name] = [
+                (
+                    v[:, layer],
+                    a[:, layer].flatten(0, 1).T.to(dtype).contiguous(),  # [in, E r]
+                    b[:, layer].transpose(1, 2).flatten(0, 1).to(dtype).contiguous(),  # [E r, out]
+                )
+                for layer in range(spec.num_layers)
+            ]
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """The model routes inside the `with`."""
+        handles = [
+            model.get_submodule(f"{LAYERS}.{layer}.{m.path}").register_forward_hook(self._hook(m.name, layer))
+            for m in self.spec.modules
+            for layer in range(self.spec.num_layers)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, name: str, layer: int) -> Any:
+        v, a, b = self._layers[name][layer]
+
+        def add_experts(_: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            x = args[0]
+            share = shares(x, v, self.k).to(x.dtype)  # [..., E]
+            h = (x @ a).view(*share.shape, -1) * share[..., None]  # [..., E, r]
+            mixed: Tensor = h.flatten(-2) @ b
+            return output + self.spec.scaling * mixed
+
+        return add_experts

@@ -1,0 +1,206 @@
+"""Conditions: what stands before a question, and what is added to the weights.
+
+    base        nothing
+    prompted    the description stands in the prompt
+    icl         three solved examples stand before the question
+    matched     an adapter from the task's held-out descriptions
+    training    ... from descriptions that training may have seen
+    mismatched  ... from another task's held-out descriptions
+    random      ... from random letters
+    empty       ... from the empty description
+
+A hypernetwork that does as well under the last three has learnt one multi-task
+LoRA, not to read. Other adapters to compare with are in `baselines.py`.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from hypernet.evaluation.sheets import Sheet
+from hypernet.frozen import FrozenBase
+from hypernet.generator import Generator
+from hypernet.lora import LoraWeights
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to ask all questions of a sheet.
+
+    Attributes:
+        adapters: none, one for all questions, or one per question.
+        head: stands before each question, in the same turn.
+        turns: stand before it, as (user, assistant).
+    """
+
+    adapters: Sequence[LoraWeights] = ()
+    head: str = ""
+    turns: Sequence[tuple[str, str]] = ()
+
+
+class Condition(ABC):
+    """A rule that says in which ways a sheet is asked; scores are averaged over them.
+
+    Attributes:
+        name: e.g. `matched`.
+        system: which checkpoint or LoRA; empty for the base model alone.
+    """
+
+    def __init__(self, name: str, system: str = "") -> None:
+        self.name, self.system = name, system
+
+    @abstractmethod
+    def identity(self, sheet: Sheet) -> Any:
+        """What decides the answers, base model and questions aside, as plain values. Must be cheap."""
+
+    @abstractmethod
+    def ways(self, sheet: Sheet) -> list[Way]:
+        """The ways; adapters are made here."""
+
+    def lacks(self, sheet: Sheet) -> str:
+        """Why this sheet cannot be asked so; empty if it can."""
+        return ""
+
+    def applied(self, base: FrozenBase) -> AbstractContextManager[None]:
+        """What else must happen to the model meanwhile."""
+        return nullcontext()
+
+    @property
+    def changes_model(self) -> bool:
+        """True if `applied` does something, so that no other condition can share the batch."""
+        return False
+
+
+class Bare(Condition):
+    """The base model sees the question alone."""
+
+    def __init__(self) -> None:
+        super().__init__("base")
+
+    def identity(self, sheet: Sheet) -> Any:
+        """Nothing."""
+        return []
+
+    def ways(self, sheet: Sheet) -> list[Way]:
+        """One."""
+        return [Way()]
+
+
+class Prompted(Condition):
+    """The base model sees description and question."""
+
+    def __init__(self) -> None:
+        super().__init__("prompted")
+
+    def identity(self, sheet: Sheet) -> Any:
+        """The descriptions."""
+        return list(sheet.held_out)
+
+    def ways(self, sheet: Sheet) -> list[Way]:
+        """One per description."""
+        return [Way(head=wording) for wording in sheet.held_out]
+
+
+class InContext(Condition):
+    """The base model sees three solved examples as earlier turns of the chat, then the question."""
+
+    def __init__(self) -> None:
+        super().__init__("icl")
+
+    def identity(self, sheet: Sheet) -> Any:
+        """The examples."""
+        return list(sheet.examples)
+
+    def ways(self, sheet: Sheet) -> list[Way]:
+        """One."""
+        return [Way(turns=sheet.examples)]
+
+    def lacks(self, sheet: Sheet) -> str:
+        """Every instance is asked."""
+        return "" if sheet.examples else "no instance is left to be shown as an example"
+
+
+class Written(Condition):
+    """Adapters that a hypernetwork writes.
+
+    Args:
+        name: of the condition.
+        system: the checkpoint's name.
+        generator: the hypernetwork with its encoder.
+        wordings: what it reads for a sheet.
+    """
+
+    def __init__(
+        self, name: str, system: str, generator: Generator, wordings: Callable[[Sheet], Sequence[str]]
+    ) -> None:
+        super().__init__(name, system)
+        self.generator, self.wordings = generator, wordings
+
+    def identity(self, sheet: Sheet) -> Any:
+        """Hypernetwork, encoder and descriptions."""
+        return [self.generator.fingerprint, self.generator.encoder_fingerprint, list(self.wordings(sheet))]
+
+    def ways(self, sheet: Sheet) -> list[Way]:
+        """One per description."""
+        return [Way(adapters=[a]) for a in self.generator.generate(list(self.wordings(sheet)))]
+
+
+class Hyperdecoder(Written):
+    """Every question is its own description (Ivison & Peters 2022)."""
+
+    def __init__(self, system: str, generator: Generator) -> None:
+        super().__init__("hyperdecoder", system, generator, lambda sheet: [i.prompt for i in sheet.items])
+
+    def ways(self, sheet: Sheet) -> list[Way]:
+        """One, with an adapter per question."""
+        return [Way(adapters=self.generator.generate(list(self.wordings(sheet))))]
+
+
+def t2l_conditions(
+    generator: Generator, system: str, wordings: Mapping[str, Sequence[str]], seed: int
+) -> list[Condition]:
+    """The checkpoint under test and its controls.
+
+    Args:
+        generator: the checkpoint.
+        system: its name.
+        wordings: task -> held-out descriptions, of all tasks of the file: who is whose
+            mismatch must not depend on which of them are evaluated today.
+        seed: of mismatches and random strings.
+    """
+    names = list(wordings)
+    strangers = {names[i]: names[s] for i, s in enumerate(derangement(len(names), seed))}
+    rules: dict[str, Callable[[Sheet], Sequence[str]]] = {
+        "matched": lambda sheet: sheet.held_out,
+        "training": lambda sheet: sheet.training,
+        "mismatched": lambda sheet: wordings[strangers[sheet.task]],
+        "random": lambda sheet: random_strings(sheet.held_out, f"{seed}:{sheet.task}"),
+        "empty": lambda _: [""],
+    }
+    if len(names) < 2:
+        del rules["mismatched"]  # there is nobody to be mistaken for
+    return [Written(name, system, generator, rule) for name, rule in rules.items()]
+
+
+def derangement(n: int, seed: int) -> list[int]:
+    """A seeded permutation in which nobody is their own stranger (if there are two or more).
+
+    One random cycle through all tasks: file order would pair near-twins, and a
+    twin's description is no mismatch.
+    """
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    following = dict(zip(order, [*order[1:], order[0]], strict=True))
+    return [following[i] for i in range(n)]
+
+
+def random_strings(like: Iterable[str], seed: str) -> list[str]:
+    """Random letters and spaces, as long as the given descriptions."""
+    rng = random.Random(seed)
+    return ["".join(rng.choices(string.ascii_lowercase + "  ", k=len(text))) for text in like]

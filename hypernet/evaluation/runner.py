@@ -1,0 +1,233 @@
+"""Runs conditions over sheets: what is not on disk yet goes through the model in large mixed batches.
+
+The unit of work is a row: some questions of one sheet, asked in one way, under one
+adapter. Rows of several tasks, wordings and conditions share a batch, each with its
+own adapter, so that a slow machine is always fed; a cell is written once its last
+row is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import groupby
+
+import torch
+
+from hypernet.decoding import answer
+from hypernet.evaluation.cells import Cell, CellStore
+from hypernet.evaluation.conditions import Condition, Way
+from hypernet.evaluation.sheets import Sheet
+from hypernet.frozen import FrozenBase
+from hypernet.lora import LoraWeights
+from hypernet.model import LoraBatch
+from hypernet.training.packing import Example, fit_row, row_length
+
+ROW_TOKENS = 256
+"""Attention over a packed row costs its square; the shared prefix is saved once per row."""
+BATCH_TOKENS = 6144
+"""Tokens read at once: enough to keep the cores busy, few enough for the memory of a laptop."""
+BATCH_ANSWERS = 96
+"""Answers written at once."""
+WAVE = 4
+"""Batches planned together, so that rows of like length meet; also how much an interruption loses."""
+MAX_ANSWER_TOKENS = 48
+SLACK_TOKENS = 4
+"""An answer may be that much longer than the longest gold one."""
+PROTOCOL = 2
+"""Part of every cell's key: raise it when the same inputs would give other numbers."""
+
+
+@dataclass
+class _Job:
+    """A cell to be made, and all who want it: conditions that come to the same share the work."""
+
+    key: str
+    sheet: Sheet
+    wanted_by: list[Condition]
+    answers: list[list[str]] = field(default_factory=list)
+    nlls: list[list[float]] = field(default_factory=list)
+    rows_left: int = 0
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Questions that share an adapter and lie side by side."""
+
+    job: _Job
+    way: int
+    items: list[int]
+    examples: list[Example]
+    adapter: LoraWeights | None
+    limit: int
+
+    @property
+    def length(self) -> int:
+        return row_length(self.examples)
+
+
+class Runner:
+    """Makes cells.
+
+    Args:
+        base: the base model.
+        store: where cells are kept.
+        seed: noted in each cell.
+    """
+
+    def __init__(self, base: FrozenBase, store: CellStore, seed: int) -> None:
+        self.base, self.store, self.seed = base, store, seed
+
+    def run(self, conditions: Sequence[Condition], sheets: Sequence[Sheet]) -> Iterator[Cell]:
+        """Every cell that can be made, those on disk first."""
+        jobs: dict[str, _Job] = {}
+        for condition in conditions:
+            for sheet in sheets:
+                if condition.lacks(sheet):
+                    continue
+                key = self.key(condition, sheet)
+                if found := self.store.load(sheet.task, condition.name, condition.system, key):
+                    yield found
+                elif key in jobs:
+                    jobs[key].wanted_by.append(condition)
+                else:
+                    jobs[key] = _Job(key, sheet, [condition])
+        # What cannot share a batch is kept apart; short questions come first and sit together.
+        ordered = sorted(jobs.values(), key=lambda j: (_kind(j), _mean_length(j.sheet)))
+        for _, group in groupby(ordered, _kind):
+            yield from self._make(list(group))
+
+    def key(self, condition: Condition, sheet: Sheet) -> str:
+        """Identity of a cell's content."""
+        parts = [PROTOCOL, self.base.fingerprint, str(self.base.model.dtype), sheet.digest]
+        return sha256(repr([*parts, condition.identity(sheet)]).encode()).hexdigest()[:16]
+
+    def _make(self, jobs: list[_Job]) -> Iterator[Cell]:
+        """The cells of jobs that may share batches."""
+        with jobs[0].wanted_by[0].applied(self.base):
+            wave: list[_Row] = []
+            for job in jobs:
+                wave += self._rows(job)
+                if sum(row.length for row in wave) >= WAVE * BATCH_TOKENS or job is jobs[-1]:
+                    for batch in _batches(wave):
+                        yield from self._measure(batch)
+                    wave = []
+
+    def _rows(self, job: _Job) -> list[_Row]:
+        """A job's questions in every way, packed."""
+        chat, sheet = self.base.chat, job.sheet
+        ways = job.wanted_by[0].ways(sheet)
+        gold = [chat.response(i.gold) if i.gold is not None else [chat.end_of_turn] for i in sheet.items]
+        limit = sheet.max_tokens or min(max(map(len, gold)) + SLACK_TOKENS, MAX_ANSWER_TOKENS)
+        rows = []
+        for number, way in enumerate(ways):
+            prompts = [chat.prompt(_asked(way, i.prompt), way.turns, sheet.opening) for i in sheet.items]
+            examples = [Example(p, g) for p, g in zip(prompts, gold, strict=True)]
+            for items, adapter in _shares(way, len(examples)):
+                left = items
+                while left:
+                    fitting = fit_row([examples[i] for i in left], ROW_TOKENS)
+                    taken, left = left[: len(fitting)], left[len(fitting) :]
+                    rows.append(_Row(job, number, taken, fitting, adapter, limit))
+        job.answers = [[""] * len(sheet.items) for _ in ways]
+        job.nlls = [[0.0] * len(sheet.items) for _ in ways]
+        job.rows_left = len(rows)
+        return rows
+
+    def _measure(self, batch: list[_Row]) -> Iterator[Cell]:
+        """Run one batch, and give the cells that it completes."""
+        adapters = _stack([row.adapter for row in batch if row.adapter], self.base.model.dtype)
+        limits = [row.limit for row in batch for _ in row.items]
+        found = answer(self.base, [row.examples for row in batch], adapters, limits)
+        results = zip(found.nll, found.tokens, strict=True)
+        for row in batch:
+            job = row.job
+            for item in row.items:
+                nll, tokens = next(results)
+                job.nlls[row.way][item] = nll
+                job.answers[row.way][item] = self.base.chat.text(tokens).strip()
+            job.rows_left -= 1
+            if not job.rows_left:
+                yield from self._finish(job)
+
+    def _finish(self, job: _Job) -> Iterator[Cell]:
+        """Grade, write and give the cells of a finished job."""
+        items = job.sheet.items
+        scores = [[i.grade(a) for i, a in zip(items, answers, strict=True)] for answers in job.answers]
+        has_gold = all(item.gold is not None for item in items)
+        for condition in job.wanted_by:
+            cell = Cell(
+                task=job.sheet.task,
+                condition=condition.name,
+                system=condition.system,
+                metric=job.sheet.metric,
+                base=self.base.name,
+                seed=self.seed,
+                n=len(items),
+                score=_mean(map(_mean, scores)),
+                nll=_mean(map(_mean, job.nlls)) if has_gold else None,
+                wording_scores=[_mean(s) for s in scores],
+                scores=scores,
+                nlls=job.nlls if has_gold else None,
+                answers=job.answers,
+            )
+            self.store.save(cell, job.key)
+            yield cell
+
+
+def _asked(way: Way, question: str) -> str:
+    return f"{way.head}\n\n{question}" if way.head else question
+
+
+def _shares(way: Way, n: int) -> list[tuple[list[int], LoraWeights | None]]:
+    """Which questions go under which adapter."""
+    if not way.adapters:
+        return [(list(range(n)), None)]
+    if len(way.adapters) == 1:
+        return [(list(range(n)), way.adapters[0])]
+    return [([i], adapter) for i, adapter in enumerate(way.adapters)]
+
+
+def _batches(rows: list[_Row]) -> Iterator[list[_Row]]:
+    """Rows in batches within the budgets, each of like length and like answers."""
+    rows = sorted(rows, key=lambda r: (r.adapter is None, r.limit, r.length))
+    batch: list[_Row] = []
+    for row in rows:
+        grown = [*batch, row]
+        if batch and (
+            (row.adapter is None) != (batch[0].adapter is None)
+            or len(grown) * max(r.length for r in grown) > BATCH_TOKENS
+            or sum(len(r.items) for r in grown) > BATCH_ANSWERS
+        ):
+            yield batch
+            grown = [row]
+        batch = grown
+    if batch:
+        yield batch
+
+
+def _stack(adapters: list[LoraWeights], dtype: torch.dtype) -> LoraBatch | None:
+    """One adapter per row; each distinct one is cast once."""
+    if not adapters:
+        return None
+    cast = {id(a): a.to(dtype) for a in adapters}
+    ready = [cast[id(a)] for a in adapters]
+    return LoraBatch(
+        {m: torch.stack([w.a[m] for w in ready]) for m in ready[0].a},
+        {m: torch.stack([w.b[m] for w in ready]) for m in ready[0].b},
+    )
+
+
+def _kind(job: _Job) -> str:
+    condition = job.wanted_by[0]
+    return f"{condition.name} {condition.system}" if condition.changes_model else ""
+
+
+def _mean_length(sheet: Sheet) -> float:
+    return _mean(len(item.prompt) for item in sheet.items)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
