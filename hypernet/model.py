@@ -39,7 +39,11 @@ class LoraBatch(NamedTuple):
 
     def take(self, index: list[int]) -> LoraBatch:
         """The adapters at these places; one may be taken more than once."""
-        return LoraBatch({m: t[index] for m, t in self.a.items()}, {m: t[index] for m, t in self.b.items()})
+        places = torch.tensor(index, device=next(iter(self.a.values())).device)
+        return LoraBatch(
+            {m: t.index_select(0, places) for m, t in self.a.items()},
+            {m: t.index_select(0, places) for m, t in self.b.items()},
+        )
 
 
 class Anchor(nn.Module):
@@ -127,9 +131,9 @@ class Hypernet(nn.Module):
         """Bias-HyperInit: zero weights, the bias a LoRA's own start, so training begins as a plain LoRA.
 
         L starts with Kaiming A and B = 0, so delta W = 0. M and S share one bias
-        between A and B; see `HARMLESS_GAIN`. Without a head bias (where an offset or
-        a z-score carries the start) the heads are small random instead: zero weights
-        and no bias would leave both factors at zero, where no gradient flows.
+        between A and B; see `HARMLESS_GAIN`. On an offset all heads start at zero, and
+        the LoRA is the offset itself. Without a bias or an offset (a z-score carries the
+        start) the heads are small random: zero would leave both factors where no gradient flows.
         """
         stretch = self.config.delta_w_scaling**0.5 if self.config.output == "delta_w" else 1.0  # see `_finish`
         for m in self.config.lora.modules:
@@ -137,7 +141,7 @@ class Hypernet(nn.Module):
             # Kaiming-uniform with a = sqrt(5), as nn.Linear and PEFT have it
             bound = stretch * m.in_features**-0.5
             if not self.config.head_bias:
-                nn.init.normal_(head.weight, std=1e-3)
+                nn.init.normal_(head.weight, std=0.0 if self.config.output == "offset" else 1e-3)
                 continue
             nn.init.zeros_(head.weight)
             if self.tells_a_from_b:

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from hypernet.training.config import Schedule
+from hypernet.training.distributed import Workers
 
 SAVE_SECONDS = 120.0
 
@@ -73,6 +74,8 @@ class Trainer:
         validate: measures the model; the first number decides which checkpoint is best (lower is better).
         save_best: writes `model` as a checkpoint to a folder.
         clip: limits the gradients of `model` to a norm, and returns the norm they had.
+        workers: the processes of this run, if there are several. `compute` then gives this one's part of
+            loss and metrics, and the first process alone logs, validates and saves.
     """
 
     def __init__(
@@ -84,7 +87,9 @@ class Trainer:
         validate: Callable[[], dict[str, float]],
         save_best: Callable[[Path, RunState], None],
         clip: Callable[[nn.Module, float], Tensor] = clip_together,
+        workers: Workers | None = None,
     ) -> None:
+        self._workers = workers or Workers("cpu")
         self.folder, self.model, self.config, self._clip = folder, model, config, clip
         self._compute, self._validate, self._save_best = compute, validate, save_best
         self.optimizer = torch.optim.AdamW(
@@ -107,7 +112,7 @@ class Trainer:
         """Train to the end of the schedule."""
         self.folder.mkdir(parents=True, exist_ok=True)
         saved_at = validated_at = self.state.seconds
-        with _progress() as bar:
+        with _progress(self._workers.first) as bar:
             task = bar.add_task("train", total=1.0, note="")
             while self._done() < 1.0:
                 note = self._step()
@@ -131,19 +136,23 @@ class Trainer:
         self.model.train()
         result = self._compute(self.state.step)
         result.loss.backward()  # type: ignore[no-untyped-call]
+        self._workers.add_gradients(self.model)
         norm = self._clip(self.model, self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        elapsed = time.perf_counter() - started
+        loss, tokens, *values = self._workers.add([result.loss.item(), result.tokens, *result.metrics.values()])
+        elapsed = self._workers.agree(time.perf_counter() - started)
         self.state.step += 1
         self.state.seconds += elapsed
-        rate_tokens = result.tokens / elapsed
-        loss = result.loss.item()
-        self._log(kind="step", loss=loss, lr=rate, norm=norm.item(), tokens_per_s=rate_tokens, **result.metrics)
+        rate_tokens = tokens / elapsed
+        metrics = dict(zip(result.metrics, values, strict=True))
+        self._log(kind="step", loss=loss, lr=rate, norm=norm.item(), tokens_per_s=rate_tokens, **metrics)
         return f"step {self.state.step} loss {loss:.3f} {rate_tokens:,.0f} tok/s"
 
     def _check(self) -> None:
         """Validate, and keep the checkpoint if it is the best so far."""
+        if not self._workers.first:
+            return
         started = time.perf_counter()
         self.model.eval()
         with torch.inference_mode():
@@ -155,6 +164,8 @@ class Trainer:
             self._save_best(self.folder / "best", self.state)
 
     def _save(self) -> None:
+        if not self._workers.first:
+            return
         partial = self.folder / "state.pt.partial"
         state = {"step": self.state.step, "seconds": self.state.seconds, "best": self.state.best}
         torch.save(
@@ -174,6 +185,8 @@ class Trainer:
         return f"{int(left // 3600)}:{int(left % 3600 // 60):02d}:{int(left % 60):02d}"
 
     def _log(self, **entry: Any) -> None:
+        if not self._workers.first:
+            return
         line = {"step": self.state.step, "minutes": round(self.state.seconds / 60, 3), **entry}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -193,5 +206,6 @@ def read_log(folder: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _progress() -> Progress:
-    return Progress(TextColumn("{task.fields[note]}"), BarColumn(), TimeElapsedColumn(), refresh_per_second=1)
+def _progress(shown: bool) -> Progress:
+    columns = TextColumn("{task.fields[note]}"), BarColumn(), TimeElapsedColumn()
+    return Progress(*columns, refresh_per_second=1, disable=not shown)

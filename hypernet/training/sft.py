@@ -28,10 +28,14 @@ from hypernet.config import HypernetConfig
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.model import Hypernet, LoraBatch
-from hypernet.training.config import FineTuning, SftConfig
+from hypernet.peft_io import load_adapter_like
+from hypernet.training.config import FineTuning, SftConfig, TrainingConfigError
 from hypernet.training.data import Instance, Task, load_tasks, validation_share
+from hypernet.training.distributed import Workers, workers
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
+from hypernet.training.neftune import noise, noisy
 from hypernet.training.packing import ChatFormat, Example, Packed, fit_row, pack
+from hypernet.training.shares import in_shares
 
 VALIDATION_EXAMPLES = 8
 TEMPLATES = (
@@ -153,8 +157,21 @@ def contrastive_loss(own: Tensor, other: Tensor, margin: float) -> Tensor:
 class SftRun:
     """One SFT run: what it trains on, and the step and validation that the loop calls."""
 
-    def __init__(self, config: SftConfig, tasks: list[Task], base: FrozenBase, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        config: SftConfig,
+        tasks: list[Task],
+        base: FrozenBase,
+        encoder: Encoder,
+        workers: Workers | None = None,
+    ) -> None:
         self.config, self.base, self.encoder = config, base, encoder
+        self.workers = workers or Workers(base.device)
+        if config.rows < self.workers.count * config.accumulate:
+            raise TrainingConfigError(
+                f"rows: {config.rows} rows cannot be shared out to {self.workers.count} processes in "
+                f"{config.accumulate} passes each"
+            )
         self.embed = Embeddings(encoder)
         torch.manual_seed(config.seed)
         self.model = Hypernet(
@@ -165,8 +182,14 @@ class SftRun:
                 latent_size=config.latent_size,
                 head_input_size=config.head_input_size,
                 dropout=config.dropout,
+                output="offset" if config.offset else "direct",
+                head_bias=not config.offset,
             )
         ).to(base.device)
+        if config.offset:
+            self.model.offset.fill(load_adapter_like(Path(config.offset), base.spec))
+        if config.compile:
+            base.model.model.compile()
         training, validation = validation_share(tasks, config.validation_share)
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
         self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
@@ -184,30 +207,61 @@ class SftRun:
         self.model.load_state_dict(trained.state_dict())
 
     def step(self, number: int) -> StepResult:
-        """Loss on the batch that belongs to step `number`."""
+        """Loss on the batch that belongs to step `number`: this process's share of it."""
         rng = random.Random(f"{self.config.seed}:{number}")
         config = self.config
         tasks = rng.choices(self.tasks, self._weights, k=config.rows)
         rows = [draw_row(task, rng, config) for task in tasks]
-        adapters = self._adapters([rng.choice(t.wordings) for t in tasks])
-        packed = pack(rows).to(self.base.device)
-        loss, nll = sft_loss(
-            self.base.logits(packed, adapters),
-            packed,
-            adapters,
-            label_smoothing=config.label_smoothing,
-            adapter_penalty=config.adapter_penalty,
+        written = self._adapters([rng.choice(t.wordings) for t in tasks])
+        mine = self.workers.share(len(rows))
+        return in_shares(
+            written,
+            [mine[i :: config.accumulate] for i in range(config.accumulate)],
+            lambda chosen, adapters: self._part(number, tasks, rows, chosen, adapters),
         )
-        metrics = {"nll": nll.mean().item(), "examples": len(packed.example_rows)}
+
+    def _part(
+        self,
+        number: int,
+        tasks: list[TrainingTask],
+        rows: list[list[Example]],
+        chosen: list[int],
+        adapters: LoraBatch,
+    ) -> StepResult:
+        """What the chosen rows add to the batch's loss and metrics, which are means over its examples."""
+        config, base = self.config, self.base
+        packed = pack([rows[i] for i in chosen])
+        share = len(packed.example_rows) / sum(map(len, rows))
+        added = None
+        if config.neftune_alpha:
+            keys = [random.Random(f"{config.seed}:{number}:{i}").getrandbits(62) for i in chosen]
+            added = noise(packed, keys, base.model.config.hidden_size, config.neftune_alpha)
+        packed = packed.to(base.device)
+        own = adapters.take(chosen)
+        with noisy(base.model.get_input_embeddings(), added):
+            logits = base.logits(packed, own)
+        loss, nll = sft_loss(
+            logits,
+            packed,
+            own,
+            label_smoothing=config.label_smoothing,
+            adapter_penalty=config.adapter_penalty * len(chosen) / len(rows) / share,  # a mean over rows
+        )
+        loss = loss * share
+        metrics = {"nll": nll.mean().item() * share, "examples": len(packed.example_rows)}
         tokens = packed.num_tokens
-        if config.contrast:
-            again = pack(rows[: config.contrast_rows]).to(self.base.device)
-            strangers = adapters.take(
-                [_stranger(tasks, i) for i in range(min(config.contrast_rows, len(rows)))]
-            )
-            other = example_nll(self.base.logits(again, strangers), again)  # [first examples of the batch]
-            loss = loss + config.contrast * contrastive_loss(nll[: len(other)], other, config.contrast_margin)
-            metrics["nll_stranger"] = other.mean().item()
+        if not config.contrast:
+            return StepResult(loss, tokens, metrics)
+        metrics["nll_stranger"] = 0.0  # there in every process, whoever has the rows
+        contrasted = [i for i in chosen if i < config.contrast_rows]  # they come first among the chosen
+        if contrasted:
+            again = pack([rows[i] for i in contrasted]).to(base.device)
+            strangers = adapters.take([_stranger(tasks, i) for i in contrasted])
+            other = example_nll(base.logits(again, strangers), again)  # [first examples of the chosen rows]
+            part = len(other) / sum(map(len, rows[: config.contrast_rows]))
+            apart = contrastive_loss(nll[: len(other)], other, config.contrast_margin)
+            loss = loss + config.contrast * part * apart
+            metrics["nll_stranger"] = other.mean().item() * part
             tokens += again.num_tokens
         return StepResult(loss, tokens, metrics)
 
@@ -271,23 +325,26 @@ def train_sft(
         out: the run's folder; an unfinished run there is taken up if `resume`.
         config: the run.
         base_model: a transformers folder.
-        encoder: a folder or hub id; None is the embedded one.
-        device: a torch device.
+        encoder: as `Encoder.load` takes it; None is the embedded one.
+        device: a torch device. Under torchrun each process takes its share of the rows, on its own GPU.
         start: a checkpoint of the same shape to start from, instead of Bias-HyperInit.
         resume: go on from `out/state.pt`.
 
     Raises:
         FileExistsError: `out` holds a run and `resume` is off.
         CheckpointError: `start` is no checkpoint, or has another architecture.
+        InvalidLoraError: `config.offset` is no adapter of this shape.
         TaskFileError: the task file cannot be read.
+        TrainingConfigError: more processes and passes than rows.
     """
     check_folder(out, resume)
-    spec = config.lora_spec(base_model)
     every = [task for path in tasks for task in load_tasks(path)]
-    run = SftRun(config, every, FrozenBase(base_model, spec, device), Encoder.load(encoder, device))
-    if start:
-        run.start_from(start)
-    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save)
-    if resume:
-        trainer.resume()
-    return trainer.run()
+    with workers(device) as team:
+        base = FrozenBase(base_model, config.lora_spec(base_model), team.device)
+        run = SftRun(config, every, base, Encoder.load(encoder, team.device, str(base_model)), team)
+        if start:
+            run.start_from(start)
+        trainer = Trainer(out, run.model, config, run.step, run.validate, run.save, workers=team)
+        if resume:
+            trainer.resume()
+        return trainer.run()
