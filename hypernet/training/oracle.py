@@ -184,14 +184,14 @@ def train_oracles(
         LibraryError: the folder holds a library of another base model, shape or start.
         TaskFileError: a task file cannot be read, `only` names none of its tasks, or no task can be trained on.
     """
+    every = {task.task: task for path in tasks for task in load_tasks(path)}
+    chosen = pick_names(list(every), only, count)
     base = FrozenBase(base_model, config.lora_spec(base_model), device)
     identity = ModelIdentity(name=base.name, fingerprint=base.fingerprint)
     method = f"one LoRA per task by SFT, {config.start} start, seed {config.seed}"
     oracles = Library.open_or_new(library, identity, base.spec, method)
-    every = {task.task: task for path in tasks for task in load_tasks(path)}
-    pending = [name for name in pick_names(list(every), only, count) if name not in oracles.names]
     ready = []
-    for name in pending:
+    for name in (name for name in chosen if name not in oracles.names):
         task = _prepare(every[name], base, config)
         if task is None:
             report(f"{name} is left out: too few examples of at most {config.max_example_tokens} tokens")
