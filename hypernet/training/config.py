@@ -83,6 +83,9 @@ class SftConfig(FineTuning):
     head_input_size: int = 512
     dropout: float = 0.05
 
+    reads: Literal["description", "input"] = "description"
+    """What the network is asked: the task's description, or each example's input. The latter is
+    Hyperdecoders (Ivison & Peters 2022), a baseline with an adapter for every input, one example a row."""
     offset: str | None = None
     """Folder of a PEFT adapter, a multi-task LoRA, to which what the network writes is added. Training
     starts at that LoRA."""

@@ -30,6 +30,8 @@ class Example:
 
     prompt: list[int]
     response: list[int]
+    text: str = ""
+    """The input as it was written, for who wants to embed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class ChatFormat:
 
     def example(self, prompt: str, response: str) -> Example:
         """One user turn and its answer."""
-        return Example(self.prompt(prompt), self.response(response))
+        return Example(self.prompt(prompt), self.response(response), prompt)
 
     def prompt(self, text: str, before: Sequence[tuple[str, str]] = (), opening: str = "") -> list[int]:
         """One user turn, ready for the answer.

@@ -211,8 +211,12 @@ class SftRun:
         rng = random.Random(f"{self.config.seed}:{number}")
         config = self.config
         tasks = rng.choices(self.tasks, self._weights, k=config.rows)
-        rows = [draw_row(task, rng, config) for task in tasks]
-        written = self._adapters([rng.choice(t.wordings) for t in tasks])
+        if config.reads == "input":
+            rows = [[rng.choice(task.examples)] for task in tasks]
+            written = self._adapters([row[0].text for row in rows])
+        else:
+            rows = [draw_row(task, rng, config) for task in tasks]
+            written = self._adapters([rng.choice(t.wordings) for t in tasks])
         mine = self.workers.share(len(rows))
         return in_shares(
             written,
@@ -269,13 +273,20 @@ class SftRun:
         """Mean NLL over the validation tasks, with their own descriptions and with one another's."""
         own, other = [], []
         for i, task in enumerate(self._validation):
-            packed = pack([task.examples[:VALIDATION_EXAMPLES]] * 2)
+            examples = task.examples[:VALIDATION_EXAMPLES]
             stranger = self._validation[(i + 1) % len(self._validation)]
-            adapters = self._adapters([task.held_out[0], stranger.held_out[0]])
-            packed = packed.to(self.base.device)
-            mine, theirs = example_nll(self.base.logits(packed, adapters), packed).chunk(2)  # [examples] each
-            own.append(mine.mean().item())
-            other.append(theirs.mean().item())
+            if self.config.reads == "input":
+                rows = [[example] for example in examples]
+                strangers = stranger.examples[: len(examples)]
+                mine = [example.text for example in examples]
+                theirs = [strangers[k % len(strangers)].text for k in range(len(examples))]
+            else:
+                rows, mine, theirs = [examples], task.held_out[:1], stranger.held_out[:1]
+            packed = pack(rows * 2).to(self.base.device)
+            nll = example_nll(self.base.logits(packed, self._adapters(mine + theirs)), packed)
+            mine_nll, theirs_nll = nll.chunk(2)  # [examples] each
+            own.append(mine_nll.mean().item())
+            other.append(theirs_nll.mean().item())
         return {"validation_nll": sum(own) / len(own), "validation_nll_mismatched": sum(other) / len(other)}
 
     def save(self, folder: Path, state: RunState) -> None:

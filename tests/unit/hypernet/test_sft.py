@@ -80,3 +80,18 @@ def test_a_run_starts_from_a_checkpoint_of_its_shape_only(
         assert torch.equal(sft.model.state_dict()[name], tensor)
     with pytest.raises(CheckpointError, match="another architecture"):
         run(frozen, tiny_encoder, variant="M").start_from(tiny_checkpoint)
+
+
+def test_a_hyperdecoder_gives_every_input_an_adapter_of_its_own(
+    frozen: FrozenBase, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sft = run(frozen, tiny_encoder, reads="input", rows=6)
+    asked: list[list[str]] = []
+    embed = sft.embed
+    monkeypatch.setattr(sft, "embed", lambda texts: (asked.append(texts), embed(texts))[1])
+    result = sft.step(0)
+    assert result.metrics["examples"] == 6  # one a row
+    assert len(asked[0]) == 6 and set(asked[0]) <= set(WORDS)
+    sft._validation = sft.tasks
+    scores = sft.validate()
+    assert scores["validation_nll"] == pytest.approx(scores["validation_nll_mismatched"], abs=1e-5)  # untrained
