@@ -6,8 +6,8 @@ answered with somebody else's adapter. Here such a row is masked out of every
 slot. The products are also cheaper: for T tokens and S slots of rank r,
 
     h = x A'          [T, in] x [in, S r]     all slots at once
-    h = 0 where a token's slot is another     [T, S, r]
-    y += h B          [T, S r] x [S r, out]
+    h = 0 where a token's slot is another     [T, S r]
+    y += h B'         [T, S r] x [S r, out]
 
 reads every adapter once per step, not once per token. Rounding is the stock
 operator's: float32 inside a product, the model's dtype between the two.
@@ -16,7 +16,7 @@ operator's: float32 inside a product, the model's dtype between the two.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
@@ -32,7 +32,15 @@ class Rows:
     slots: slice
     """The range of slots in use."""
     foreign: Tensor
-    """True where a token is not of a slot. [tokens, slots in the range, 1]"""
+    """True where a token is not of a slot. [tokens, slots in the range]"""
+    masks: dict[int, Tensor] = field(default_factory=dict)
+    """By rank, `foreign` once for every column of h: the same for all layers of a step."""
+
+    def mask(self, rank: int) -> Tensor:
+        """True where h must be 0. [tokens, slots in the range * rank]"""
+        if rank not in self.masks:
+            self.masks[rank] = self.foreign.repeat_interleave(rank, dim=1)
+        return self.masks[rank]
 
 
 def rows_of(indices: Tensor) -> Rows | None:
@@ -48,13 +56,16 @@ def rows_of(indices: Tensor) -> Rows | None:
         return None
     first = int(indices[indices >= 0].min())
     slots = torch.arange(first, last + 1, device=indices.device)
-    return Rows(slice(first, last + 1), (indices.unsqueeze(1) != slots).unsqueeze(2))
+    return Rows(slice(first, last + 1), indices.unsqueeze(1) != slots)
 
 
 def add_lora(
     y: Tensor, x: Tensor, a: tuple[Tensor, ...], b: tuple[Tensor, ...], scale: float, rows: Rows
 ) -> None:
     """Add each row's own LoRA to a packed linear layer's output, in place.
+
+    A small model calls this thousands of times a second, so every op counts, Python's too: two
+    products and a mask a slice, on views made beforehand, and the sum into y inside the second.
 
     Args:
         y: the layer's output, its slices side by side. [tokens, sum of outs]
@@ -64,39 +75,60 @@ def add_lora(
         scale: a factor on B A x.
         rows: which row belongs to which slot.
     """
-    start = 0
+    for part in parts_of(a, b, rows.slots):
+        h = functional.linear(x, part.down)  # [tokens, slots rank]
+        h.masked_fill_(rows.mask(part.rank), 0)
+        # Where a row has no adapter h is 0, and adding 0 changes no bit of y.
+        y.narrow(1, part.start, part.out).addmm_(h, part.up, alpha=scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one slice of a packed layer is multiplied by, for a range of slots."""
+
+    start: int
+    out: int
+    rank: int
+    down: Tensor
+    """A of these slots. [slots rank, in]"""
+    up: Tensor
+    """B of these slots, transposed. [slots rank, out]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The slices of a layer that hold something; `k_proj` often never does, and costs nothing then."""
+
+    slots: slice
+    used: list[Part]
+    empty: list[tuple[Tensor, int]]
+    """B of the slices left out, and how often each had been written to when it was looked at."""
+
+
+def parts_of(a: tuple[Tensor, ...], b: tuple[Tensor, ...], slots: slice) -> list[Part]:
+    """The views that a step needs of a layer, remembered from the step before, as most are alike."""
+    known: Parts | None = getattr(a[0], "t2l_parts", None)
+    if known and known.slots == slots and all(empty._version == seen for empty, seen in known.empty):
+        return known.used
+    found, start, views = Parts(slots, [], []), 0, True
     for a_slice, b_slice in zip(a, b, strict=True):
-        out = b_slice.shape[2]
-        if is_used(b_slice):
-            a_all = a_slice[rows.slots, 0].flatten(0, 1)  # [slots rank, in]
-            # A view where B was made by `packed`.
-            b_all = b_slice[rows.slots, 0].permute(1, 0, 2).flatten(1, 2)  # [out, slots rank]
-            h = functional.linear(x, a_all.to(x.dtype))  # [tokens, slots rank]
-            h.view(*rows.foreign.shape[:2], -1).masked_fill_(rows.foreign, 0)
-            if scale != 1:
-                h *= scale
-            y[:, start : start + out] += functional.linear(h.to(y.dtype), b_all.to(y.dtype))
+        out, rank = b_slice.shape[2:]
+        if b_slice.any():
+            a_chosen, b_chosen = a_slice[slots], b_slice[slots].transpose(2, 3)
+            down, up = a_chosen.flatten(0, 2), b_chosen.flatten(0, 2)
+            views = views and down.data_ptr() == a_chosen.data_ptr() and up.data_ptr() == b_chosen.data_ptr()
+            found.used.append(Part(start, out, rank, down, up))
+        else:
+            found.empty.append((b_slice, b_slice._version))
         start += out
+    if views:  # a copy, where B is not `packed`, would grow stale
+        a[0].t2l_parts = found  # type: ignore[attr-defined]
+    return found.used
 
 
 def packed(b: Tensor) -> Tensor:
-    """The same values and shape [slots, 1, out, rank], laid out in memory as [out, slots, rank]."""
-    return b[:, 0].permute(1, 0, 2).contiguous().permute(1, 0, 2).unsqueeze(1)
-
-
-def is_used(b: Tensor) -> bool:
-    """Whether any slot ever held something here; `k_proj` often never does, and costs nothing then.
-
-    Looked up again only after a write, which torch counts, and never again after the first find.
-    """
-    seen = getattr(b, "t2l_seen", -1)
-    if seen is None:
-        return True
-    if seen == b._version:
-        return False
-    used = bool(b.any())
-    b.t2l_seen = None if used else b._version  # type: ignore[attr-defined]
-    return used
+    """The same values and shape [slots, 1, out, rank], laid out in memory as [slots, rank, out]."""
+    return b.transpose(2, 3).contiguous().transpose(2, 3)
 
 
 def install() -> None:
