@@ -71,6 +71,7 @@ def _usage_errors(threads: int | None) -> Iterator[None]:
 def sft(
     tasks: Tasks,
     out: Annotated[Path, typer.Option(help="Folder of the run; the best checkpoint lands in OUT/best.")],
+    count: Count = None,
     config: Config = None,
     variant: Annotated[str | None, typer.Option(help="Overrides the file: L, L-rank, M or S.")] = None,
     steps: Steps = None,
@@ -112,6 +113,7 @@ def sft(
             encoder=encoder,
             device=device,
             start=start,
+            count=count,
             resume=resume,
         )
     if speaks():

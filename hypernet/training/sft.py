@@ -30,7 +30,7 @@ from hypernet.frozen import FrozenBase
 from hypernet.model import Hypernet, LoraBatch
 from hypernet.peft_io import load_adapter_like
 from hypernet.training.config import FineTuning, SftConfig, TrainingConfigError
-from hypernet.training.data import Instance, Task, load_tasks, validation_share
+from hypernet.training.data import Instance, Task, load_tasks, pick_names, validation_share
 from hypernet.training.distributed import Workers, workers
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.neftune import noise, noisy
@@ -327,6 +327,7 @@ def train_sft(
     encoder: str | None = None,
     device: str = "cpu",
     start: Path | None = None,
+    count: int | None = None,
     resume: bool = False,
 ) -> RunState:
     """Train a hypernetwork; the best checkpoint lands in `out/best`.
@@ -339,6 +340,7 @@ def train_sft(
         encoder: as `Encoder.load` takes it; None is the embedded one.
         device: a torch device. Under torchrun each process takes its share of the rows, on its own GPU.
         start: a checkpoint of the same shape to start from, instead of Bias-HyperInit.
+        count: train on so many of the tasks only, see `data.pick_names`; validation stays the same.
         resume: go on from `out/state.pt`.
 
     Raises:
@@ -350,6 +352,10 @@ def train_sft(
     """
     check_folder(out, resume)
     every = [task for path in tasks for task in load_tasks(path)]
+    if count:
+        training, validation = validation_share(every, config.validation_share)
+        names = set(pick_names([task.task for task in training], count=count))
+        every = [task for task in training if task.task in names] + validation
     with workers(device) as team:
         base = FrozenBase(base_model, config.lora_spec(base_model), team.device)
         run = SftRun(config, every, base, Encoder.load(encoder, team.device, str(base_model)), team)

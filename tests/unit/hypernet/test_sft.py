@@ -13,7 +13,8 @@ from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.training.config import SftConfig
 from hypernet.training.data import Instance, Task
-from hypernet.training.sft import SftRun, contrastive_loss, draw_weights, prepare
+from hypernet.training.loop import Trainer
+from hypernet.training.sft import SftRun, contrastive_loss, draw_weights, prepare, train_sft
 
 WORDS = ("cup", "dog", "sun", "tree", "fish", "bell", "coin", "lamp", "moon", "seed")
 
@@ -95,3 +96,24 @@ def test_a_hyperdecoder_gives_every_input_an_adapter_of_its_own(
     sft._validation = sft.tasks
     scores = sft.validate()
     assert scores["validation_nll"] == pytest.approx(scores["validation_nll_mismatched"], abs=1e-5)  # untrained
+
+
+def test_a_run_on_fewer_tasks_keeps_its_validation(
+    tiny_base: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[SftRun] = []
+    monkeypatch.setattr(Trainer, "run", lambda self: self.state)
+    monkeypatch.setattr(SftRun, "step", property(seen.append))
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(f"{task(f't{i}', 'red').model_dump_json()}\n" for i in range(40)))
+    for count in (None, 5):
+        train_sft(
+            [path],
+            tmp_path / "run",
+            SftConfig(steps=1, rank=2, validation_share=0.2),
+            base_model=tiny_base,
+            encoder=str(tiny_encoder),
+            count=count,
+        )
+    whole, part = seen
+    assert len(part.tasks) == 5 and len(part._validation) == len(whole._validation) > 0
