@@ -9,7 +9,7 @@ import typer
 
 from hypernet.analysis.cli import app as analyse
 from hypernet.analysis.cli import flops
-from hypernet.evaluation.cli import evaluate
+from hypernet.evaluation.cli import evaluate, tables
 from hypernet.models import DEFAULT_CHECKPOINT
 from hypernet.training.cli import app as train
 from hypernet.training.hub_cli import benchmark, from_hub
@@ -22,6 +22,7 @@ tasks.command("benchmark")(benchmark)
 app.add_typer(tasks, name="tasks")
 app.add_typer(analyse, name="analyse")
 app.command("eval")(evaluate)
+app.command("report")(tables)
 app.command()(flops)
 
 

@@ -6,11 +6,12 @@ model once and leave their keys and values behind. The known answer then serves 
 a draft (speculative decoding, Leviathan et al. 2023): the model's choice after each
 of its tokens is known already, so a greedy answer starts where the two part, and one
 that never parts from the draft needs no further step. The rest is decoded together,
-and answers that have ended leave the batch.
+and answers that have ended, or whose score is settled, leave the batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,15 @@ class Answers:
     tokens: list[list[int]]
 
 
+Settled = Callable[[int, list[int]], bool]
+"""Whether example i's answer need not go on after these tokens."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """An answer that goes on after its draft."""
+    """An answer, from where it leaves its draft."""
 
+    number: int
     row: int
     columns: list[int]
     """What it may look at of its packed row: its prompt, and the draft as far as that was right."""
@@ -58,7 +64,11 @@ class _Open:
 
 @torch.inference_mode()
 def answer(
-    base: FrozenBase, rows: list[list[Example]], adapters: LoraBatch | None, limits: list[int]
+    base: FrozenBase,
+    rows: list[list[Example]],
+    adapters: LoraBatch | None,
+    limits: list[int],
+    settled: Settled = lambda _, __: False,
 ) -> Answers:
     """Score and answer K examples in N rows.
 
@@ -67,6 +77,7 @@ def answer(
         rows: N rows of examples; those of a row share their adapter. Responses end with the end of turn.
         adapters: N adapters, one per row, or None for the base model.
         limits: [K], the most tokens of each greedy answer.
+        settled: stops an answer early.
     """
     packed = pack(rows).to(base.device)
     cache = DynamicCache()
@@ -75,7 +86,11 @@ def answer(
     nll, choices = _score(base, hidden[packed.rows, packed.columns], packed.targets)  # [S], [S]
     answers = _follow_drafts(rows, packed, choices.tolist(), limits)
     end = base.chat.end_of_turn
-    _decode(base, adapters, cache, [a for a in answers if _goes_on(a, end)], end)
+
+    def goes_on(a: _Open) -> bool:
+        return a.said[-1] != end and len(a.said) < a.limit and not settled(a.number, a.said)
+
+    _decode(base, adapters, cache, [a for a in answers if goes_on(a)], goes_on)
     said = [a.said[:-1] if a.said[-1] == end else a.said for a in answers]
     return Answers(packed.mean_per_example(nll).tolist(), said)
 
@@ -109,17 +124,17 @@ def _follow_drafts(
             # The spot that predicts the first response token is the prompt's last one.
             start = columns[spot] + 1 - (len(example.prompt) - shared)
             seen = [*range(shared), *range(start, columns[spot] + len(said))]
-            answers.append(_Open(n, seen, said, limit))
+            answers.append(_Open(len(answers), n, seen, said, limit))
             spot += len(example.response)
     return answers
 
 
-def _goes_on(answer: _Open, end: int) -> bool:
-    return answer.said[-1] != end and len(answer.said) < answer.limit
-
-
 def _decode(
-    base: FrozenBase, adapters: LoraBatch | None, cache: DynamicCache, answers: list[_Open], end: int
+    base: FrozenBase,
+    adapters: LoraBatch | None,
+    cache: DynamicCache,
+    answers: list[_Open],
+    goes_on: Callable[[_Open], bool],
 ) -> None:
     """Write every answer to its end or limit, all in one batch that shrinks as they end."""
     if not answers:
@@ -138,7 +153,7 @@ def _decode(
                 choices = base.project(hidden[:, -1]).argmax(-1).tolist()
                 for i in going_on:
                     answers[i].said.append(choices[i])
-                going_on = [i for i in going_on if _goes_on(answers[i], end)]
+                going_on = [i for i in going_on if goes_on(answers[i])]
         answers = [answers[i] for i in going_on]
         seen, positions = seen[going_on], positions[going_on]
         cache.batch_select_indices(torch.tensor(going_on, dtype=torch.long, device=base.device))

@@ -35,6 +35,7 @@ class Cell(Record):
     nlls: list[list[float]] | None
     """Per wording and question, mean negative log-likelihood per token of the gold answer, in nats."""
     answers: list[list[str]]
+    """The greedy answers, for people to read; cut short once their score was settled."""
 
 
 class CellStore:

@@ -97,18 +97,31 @@ def evaluate(
 
 def tables(
     folder: Annotated[Path, typer.Argument(help="Cells are read from here and below.")],
+    out: Annotated[Path | None, typer.Option(help="Write OUT/tables.md and figures there, too.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
 ) -> None:
-    """Print the tables of cells that `t2l eval` wrote.
+    """Print the tables of cells that `t2l eval` wrote, and draw their figures.
 
-    t2l report runs/eval
+    A main table, then paired differences of the own description from every other row;
+    figures of the differences and of each task.
+
+        t2l report runs/eval --out docs/results
     """
     from hypernet.evaluation.cells import read_cells
-    from hypernet.evaluation.report import report
+    from hypernet.evaluation.figures import write_figures
+    from hypernet.evaluation.report import group_name, groups, report
 
     cells = read_cells(folder)
     if not cells:
         raise typer.BadParameter(f"{folder} holds no cell: `t2l eval` writes them")
-    typer.echo(report(cells))
+    text = report(cells, seed)
+    typer.echo(text)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "tables.md").write_text(text)
+        for group in groups(cells):
+            for path in write_figures(group, out, group_name(group), seed):
+                typer.echo(path, err=True)
 
 
 def _baselines(

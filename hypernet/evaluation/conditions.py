@@ -100,7 +100,7 @@ class Prompted(Condition):
 
     def identity(self, sheet: Sheet) -> Any:
         """The descriptions."""
-        return list(sheet.held_out)
+        return ["in the prompt", *sheet.held_out]
 
     def ways(self, sheet: Sheet) -> list[Way]:
         """One per description."""
@@ -142,6 +142,12 @@ class Written(Condition):
         super().__init__(name, system)
         self.generator, self.wordings = generator, wordings
 
+    def lacks(self, sheet: Sheet) -> str:
+        """Every description was seen in training, or none."""
+        if self.name == "training" and list(sheet.training) == list(sheet.held_out):
+            return "it has no descriptions apart from those it is evaluated with"
+        return ""
+
     def identity(self, sheet: Sheet) -> Any:
         """Hypernetwork, encoder and descriptions."""
         return [self.generator.fingerprint, self.generator.encoder_fingerprint, list(self.wordings(sheet))]
@@ -156,6 +162,10 @@ class Hyperdecoder(Written):
 
     def __init__(self, system: str, generator: Generator) -> None:
         super().__init__("hyperdecoder", system, generator, lambda sheet: [i.prompt for i in sheet.items])
+
+    def identity(self, sheet: Sheet) -> Any:
+        """As any hypernetwork's, but an adapter answers one question only."""
+        return ["one each", *super().identity(sheet)]
 
     def ways(self, sheet: Sheet) -> list[Way]:
         """One, with an adapter per question."""

@@ -18,6 +18,13 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
     return float(_normalise(answer) in {_normalise(reference) for reference in references})
 
 
+def exact_match_is_lost(beginning: str, references: Sequence[str]) -> bool:
+    """True if no answer that begins so can match: one need not hear it out."""
+    said = _letters(beginning)
+    wanted = [_letters(reference) for reference in references]
+    return all(wanted) and not any(reference.startswith(said) for reference in wanted)
+
+
 def rouge_l(answer: str, references: Sequence[str]) -> float:
     """Best ROUGE-L F-measure against the references (Lin 2004; Google's implementation, stemmed). 0..1."""
     return max(float(_scorer().score(reference, answer)["rougeL"].fmeasure) for reference in references)
@@ -51,6 +58,11 @@ def _normalise(text: str) -> str:
     plain = text.lower().translate(_NO_PUNCTUATION)
     # An answer that is all punctuation would vanish; compare it as it is.
     return " ".join((plain if plain.strip() else text).split())
+
+
+def _letters(text: str) -> str:
+    """What `_normalise` compares, without the spaces, and without half a character at the end."""
+    return "".join(text.rstrip("\ufffd").lower().translate(_NO_PUNCTUATION).split())
 
 
 @cache

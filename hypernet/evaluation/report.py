@@ -17,7 +17,7 @@ NAMES = {
     "average": "average of the task LoRAs",
     "arrow": "Arrow routing over the task LoRAs",
     "hyperdecoder": "Hyperdecoder (the input as description)",
-    "matched": "**T2L, own description (held out)**",
+    "matched": "T2L, own description (held out)",
     "training": "T2L, own description (seen in training)",
     "mismatched": "T2L, another task's description",
     "random": "T2L, random letters",
@@ -78,6 +78,12 @@ def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     return [found[key] for key in sorted(found)]
 
 
+def group_name(group: Sequence[Cell]) -> str:
+    """A short name of a group, for files."""
+    kind = "tasks" if group[0].metric in METRICS else "benchmarks"
+    return f"{kind}-{group[0].base}-seed{group[0].seed}"
+
+
 def tables(cells: Sequence[Cell], seed: int = 0) -> str:
     """The main table, then for each checkpoint the paired differences of its own description from the rest."""
     rows = by_row(cells)
@@ -87,7 +93,8 @@ def tables(cells: Sequence[Cell], seed: int = 0) -> str:
     lines = _head("condition", [f"{c.title} ({n} {c.counted})" for c, n in zip(columns, usual, strict=True)])
     for (condition, system), row in rows.items():
         shown = [_show(c.values(row), c, n, seed) for c, n in zip(columns, usual, strict=True)]
-        lines.append(_line([_name(condition, system, several), *shown]))
+        name = row_name(condition, system, several)
+        lines.append(_line([f"**{name}**" if condition == OWN else name, *shown]))
     for system in [system for condition, system in rows if condition == OWN]:
         whose = f" of {system}" if several else ""
         lines += ["", f"Own description{whose} minus ..., paired:", ""]
@@ -95,7 +102,7 @@ def tables(cells: Sequence[Cell], seed: int = 0) -> str:
         for other in others(rows, system):
             differences = [paired(rows[OWN, system], rows[other], c) for c in columns]
             shown = [_show(d, c, n, seed) for d, c, n in zip(differences, columns, usual, strict=True)]
-            lines.append(_line([_name(*other, False), *shown]))
+            lines.append(_line([row_name(*other), *shown]))
     return "\n".join(lines) + "\n"
 
 
@@ -152,12 +159,15 @@ def _show(values: dict[str, float], column: Column, usual: int, seed: int) -> st
     if not values:
         return ""
     interval = bootstrap(list(values.values()), seed)
-    low, mean, high = (f"{x:.{column.digits}f}" for x in (interval.low, interval.mean, interval.high))
+    low, mean, high = (
+        f"{round(x, column.digits) + 0.0:.{column.digits}f}"
+        for x in (interval.low, interval.mean, interval.high)
+    )
     return f"{mean} [{low}, {high}]" + ("" if interval.n == usual else f" ({interval.n} {column.counted})")
 
 
-def _name(condition: str, system: str, several: bool) -> str:
-    """A row's name; which checkpoint only where there are several."""
+def row_name(condition: str, system: str = "", several: bool = False) -> str:
+    """A row's name in plain text; which checkpoint it is only where there are several."""
     told = system and (several or condition not in WRITTEN)
     return f"{NAMES[condition]} ({system})" if told else NAMES[condition]
 

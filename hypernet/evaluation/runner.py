@@ -139,7 +139,14 @@ class Runner:
         """Run one batch, and give the cells that it completes."""
         adapters = _stack([row.adapter for row in batch if row.adapter], self.base.model.dtype)
         limits = [row.limit for row in batch for _ in row.items]
-        found = answer(self.base, [row.examples for row in batch], adapters, limits)
+        asked = [row.job.sheet.items[i] for row in batch for i in row.items]
+        found = answer(
+            self.base,
+            [row.examples for row in batch],
+            adapters,
+            limits,
+            settled=lambda i, tokens: asked[i].settled(self.base.chat.text(tokens)),
+        )
         results = zip(found.nll, found.tokens, strict=True)
         for row in batch:
             job = row.job

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from typing import Literal
 
-from hypernet.evaluation.metrics import METRICS
+from hypernet.evaluation.metrics import exact_match, exact_match_is_lost, rouge_l
 from hypernet.training.data import Instance, Task
 
 MAX_PROMPT_CHARACTERS = 2_500
@@ -30,12 +30,14 @@ class Item:
         gold: the answer whose likelihood is measured; None where there is no such thing.
         grade: an answer's score, 0..1.
         key: everything that `grade` depends on.
+        settled: True for the beginning of an answer whose score no further word can change.
     """
 
     prompt: str
     gold: str | None
     grade: Callable[[str], float]
     key: str
+    settled: Callable[[str], bool] = lambda _: False
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,11 @@ def examples(spare: Sequence[Instance], asked: set[str]) -> list[tuple[str, str]
 
 
 def _item(instance: Instance, metric: str) -> Item:
-    measure = METRICS[metric]
-    return Item(
-        instance.input, instance.output[0], lambda a: measure(a, instance.output), repr(instance.output)
-    )
+    references = instance.output
+    item = partial(Item, instance.input, references[0], key=repr(references))
+    if metric == "exact_match":
+        return item(
+            grade=lambda answer: exact_match(answer, references),
+            settled=lambda beginning: exact_match_is_lost(beginning, references),
+        )
+    return item(grade=lambda answer: rouge_l(answer, references))

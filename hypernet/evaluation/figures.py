@@ -1,0 +1,105 @@
+"""Figures of a group of cells: what the own description gains over the rest, and each task by itself.
+
+SVG without dates and random names: the same cells give the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypernet.evaluation.cells import Cell
+from hypernet.evaluation.metrics import bootstrap
+from hypernet.evaluation.report import OWN, by_row, columns_of, others, paired, row_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BARS = (("matched", "#1f6f8b"), ("mismatched", "#d98c5f"), ("prompted", "#b8b8b8"))
+"""Conditions of the bars, and their colours."""
+
+
+def write_figures(cells: Sequence[Cell], folder: Path, stem: str, seed: int = 0) -> list[Path]:
+    """Draw both figures of each checkpoint.
+
+    Args:
+        cells: one group, as `report.groups` makes them.
+        folder: where to.
+        stem: how the files' names begin.
+        seed: of the intervals.
+    """
+    systems = [system for condition, system in by_row(cells) if condition == OWN]
+    written = []
+    for system in systems:
+        name = f"{stem}-{system}" if len(systems) > 1 else stem
+        for kind, figure in (("differences", differences(cells, system, seed)), ("tasks", bars(cells, system))):
+            path = folder / f"{name}-{kind}.svg"
+            _save(figure, path)
+            written.append(path)
+    return written
+
+
+def differences(cells: Sequence[Cell], system: str, seed: int = 0) -> Figure:
+    """Forest plot: own description minus each other condition, mean and 95% interval, one panel a column."""
+    rows = by_row(cells)
+    rest = others(rows, system)
+    columns = [c for c in columns_of(cells) if c.values(rows[OWN, system])]
+    figure = _figure(3.2 * len(columns) + 2.4, 0.32 * len(rest) + 1.1)
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for panel, column in zip(panels, columns, strict=True):
+        for place, other in enumerate(rest):
+            values = list(paired(rows[OWN, system], rows[other], column).values())
+            if not values:
+                continue
+            found = bootstrap(values, seed)
+            clear = found.low > 0 or found.high < 0
+            colour = "#1f6f8b" if clear else "#999999"
+            panel.plot([found.low, found.high], [place, place], color=colour, linewidth=1.6)
+            panel.plot(found.mean, place, "o", color=colour, markersize=4)
+        panel.axvline(0, color="black", linewidth=0.6)
+        panel.set_title(column.title.replace(" %", ", points"), fontsize=8)
+        panel.tick_params(labelsize=7)
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
+    panels[0].set_yticks(range(len(rest)), [row_name(*other) for other in rest])
+    panels[0].invert_yaxis()
+    return figure
+
+
+def bars(cells: Sequence[Cell], system: str) -> Figure:
+    """Score of each task with its own description, with another's, and with the description in the prompt."""
+    rows = by_row(cells)
+    own = rows[OWN, system]
+    tasks = sorted(own, key=lambda task: (own[task].metric, -own[task].score))
+    figure = _figure(0.28 * len(tasks) + 1.6, 3.0)
+    panel = figure.subplots()
+    width = 0.8 / len(BARS)
+    for offset, (condition, colour) in enumerate(BARS):
+        row = rows.get((condition, system)) or rows.get((condition, ""), {})
+        places = [i for i, task in enumerate(tasks) if task in row]
+        heights = [100 * row[tasks[i]].score for i in places]
+        panel.bar(
+            [i + (offset - 1) * width for i in places], heights, width, color=colour, label=row_name(condition)
+        )
+    panel.set_xticks(range(len(tasks)), tasks, rotation=90, fontsize=6)
+    panel.set_ylabel("score %", fontsize=8)
+    panel.tick_params(axis="y", labelsize=7)
+    panel.legend(fontsize=7, frameon=False)
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # slow to import, and evaluation does not need it
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    import matplotlib
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
