@@ -117,6 +117,7 @@ def robustness(
         given = load_tasks(tasks)
         base, generator = _parts(checkpoint, encoder, device, base_model)
         measured = cells(base, generator, given, examples=examples, seed=seed)
+        # Tasks without a definition have fewer conditions: the total is an upper bound.
         found = list(track(measured, total=len(given) * len(CONDITIONS), description="robustness"))
     shown = table(found, seed)
     out.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from hypernet.generator import Generator
 from hypernet.training.data import Task
 
 BATCH = 16
-PREFIXES = {"fv": "function vectors", "ii": "instruction induction"}
+PREFIXES = {"fv": "function vectors", "ii": "instruction induction", "lol": "no category"}
 """Families of tasks that state no category, by the first part of their names."""
 # Okabe and Ito's palette, told apart by colour-blind readers, with a marker each for those who print in grey.
 STYLES = (

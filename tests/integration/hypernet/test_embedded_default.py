@@ -5,13 +5,17 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModel
 
-from hypernet.base_model import lora_spec
+from hypernet.analysis import flops
+from hypernet.base_model import lora_spec, read_config
+from hypernet.checkpoint import load_checkpoint
 from hypernet.config import HypernetConfig
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.model import Hypernet
-from hypernet.models import base_model_folder
+from hypernet.models import DEFAULT_CHECKPOINT, base_model_folder, encoder_folder
 from hypernet.training.packing import Example, pack
 
 pytestmark = pytest.mark.integration
@@ -81,3 +85,20 @@ def test_greedy_answers_in_a_batch_equal_lone_ones(base: FrozenBase) -> None:
     prompts = [base.chat.prompt(w) for w in words]
     together = base.greedy(prompts, None, 6)
     assert together == [base.greedy([p], None, 6)[0] for p in prompts]
+
+
+def test_flops_of_the_embedded_models_are_what_torch_counts(base: FrozenBase) -> None:
+    ids = torch.ones(1, 23, dtype=torch.long)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        base.model(ids, logits_to_keep=1)
+    assert flops.Decoder.of(read_config(base_model_folder())).forward(23) == counter.get_total_flops()
+
+    bert = AutoModel.from_pretrained(encoder_folder(), attn_implementation="eager").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        bert(ids)
+    assert flops.encoder(None, None, 23) == counter.get_total_flops()
+
+    hypernet, config = load_checkpoint(DEFAULT_CHECKPOINT)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        hypernet(torch.randn(1, config.hypernet.embedding_size))
+    assert flops.hypernetwork(config.hypernet) == counter.get_total_flops()
