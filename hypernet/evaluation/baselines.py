@@ -73,7 +73,7 @@ class Oracle(Condition):
 
     def lacks(self, sheet: Sheet) -> str:
         """No LoRA was trained for it."""
-        return "" if (self._folder / sheet.task).is_dir() else f"{self._folder} has no LoRA for it"
+        return "" if (self._folder / sheet.task).is_dir() else f"{self._folder} has no LoRA of it"
 
 
 class _OverLibrary(Condition):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypernet.evaluation.sheets import Instances
+from hypernet.evaluation.sheets import Instances, Sheet
 
 if TYPE_CHECKING:
     from hypernet.evaluation.conditions import Condition
@@ -16,14 +18,15 @@ if TYPE_CHECKING:
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder.")],
-    tasks: Annotated[Path, typer.Option(help="Task file, .jsonl or .jsonl.gz.")],
+    tasks: Annotated[Path | None, typer.Option(help="Task file, .jsonl or .jsonl.gz.")] = None,
+    benchmarks: Annotated[Path | None, typer.Option(help="Folder of the ten benchmarks.")] = None,
     out: Annotated[Path, typer.Option(help="Cells go to OUT/SETTINGS, one JSON file each.")] = Path(
         "runs/eval"
     ),
     examples: Annotated[int, typer.Option(help="Questions per task.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Of questions, mismatches, random strings, intervals.")] = 0,
     conditions: Annotated[str | None, typer.Option(help="Comma-separated; default: all that can run.")] = None,
-    only: Annotated[str | None, typer.Option(help="Comma-separated beginnings of task names.")] = None,
+    only: Annotated[str | None, typer.Option(help="Comma-separated beginnings of names.")] = None,
     instances: Annotated[
         Instances, typer.Option(help="`held-out`: what training on this file left out.")
     ] = "all",
@@ -50,8 +53,9 @@ def evaluate(
     from rich.progress import track
 
     from hypernet.checkpoint import CheckpointError
+    from hypernet.evaluation.benchmarks import BenchmarkError, load_benchmarks
     from hypernet.evaluation.cells import CellStore
-    from hypernet.evaluation.conditions import t2l_conditions
+    from hypernet.evaluation.conditions import stranger_wordings, t2l_conditions
     from hypernet.evaluation.report import report
     from hypernet.evaluation.runner import Runner
     from hypernet.evaluation.sheets import sheet
@@ -63,32 +67,30 @@ def evaluate(
     from hypernet.models import ModelNotFoundError, base_model_folder
     from hypernet.training.data import TaskFileError, load_tasks
 
+    errors = (
+        *(BenchmarkError, CheckpointError, InvalidLoraError, LibraryError),
+        *(MismatchError, ModelNotFoundError, TaskFileError),
+    )
     try:
-        every = load_tasks(tasks)
+        asked = [sheet(task, examples, seed, instances) for task in load_tasks(tasks)] if tasks else []
+        marks = load_benchmarks(benchmarks, examples, seed) if benchmarks else []
         generator = Generator.load(checkpoint, encoder, device, base_model)
         base = FrozenBase(base_model_folder(base_model), generator.spec, device, fast_dtype(device))
         generator.check_base(base.name, base.fingerprint)
         found = _baselines(generator, multitask, library, oracles)
         if hyperdecoder:
             found.append(_hyperdecoder(hyperdecoder, generator, encoder, device, base_model))
-    except (
-        CheckpointError,
-        InvalidLoraError,
-        LibraryError,
-        MismatchError,
-        ModelNotFoundError,
-        TaskFileError,
-    ) as e:
-        raise typer.BadParameter(str(e)) from e
-    wordings = {task.task: task.held_out_wordings for task in every}
-    found += t2l_conditions(generator, name or checkpoint.resolve().name, wordings, seed)
+    except errors as error:
+        raise typer.BadParameter(str(error)) from error
+    strangers = {t: w for some in (asked, marks) for t, w in stranger_wordings(_held_out(some), seed).items()}
+    found += t2l_conditions(generator, name or checkpoint.resolve().name, strangers, seed)
     chosen = _choose(found, conditions)
-    sheets = [sheet(t, examples, seed, instances) for t in every if t.task.startswith(_list(only) or "")]
+    sheets = [s for s in (*asked, *marks) if s.task.startswith(_list(only) or "")]
     if not sheets:
-        raise typer.BadParameter(f"no task of {tasks} begins with {only}")
+        raise typer.BadParameter("nothing to ask: name --tasks or --benchmarks, and --only what is in them")
     for condition in chosen:
-        for left_out in [s for s in sheets if condition.lacks(s)]:
-            typer.echo(f"left out: {condition.name} of {left_out.task}: {condition.lacks(left_out)}", err=True)
+        for reason, without in Counter(filter(None, map(condition.lacks, sheets))).items():
+            typer.echo(f"left out: {condition.name} of {without} tasks: {reason}", err=True)
     runner = Runner(base, CellStore(out / f"{base.name}-n{examples}-seed{seed}-{instances}"), seed)
     total = sum(not condition.lacks(s) for condition in chosen for s in sheets)
     cells = list(track(runner.run(chosen, sheets), total=total, description="evaluate"))
@@ -163,7 +165,6 @@ NEEDS = {
     "arrow": "--library",
     "oracle": "--oracles",
     "hyperdecoder": "--hyperdecoder",
-    "mismatched": "a second task",
 }
 
 
@@ -178,6 +179,10 @@ def _choose(found: list[Condition], wanted: str | None) -> list[Condition]:
         if name not in {condition.name for condition in found}:
             typer.echo(f"left out: {name}, it needs {NEEDS[name]}", err=True)
     return [condition for condition in found if condition.name in names]
+
+
+def _held_out(sheets: list[Sheet]) -> dict[str, Sequence[str]]:
+    return {sheet.task: sheet.held_out for sheet in sheets}
 
 
 def _list(text: str | None) -> tuple[str, ...]:

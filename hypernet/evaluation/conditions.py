@@ -143,10 +143,8 @@ class Written(Condition):
         self.generator, self.wordings = generator, wordings
 
     def lacks(self, sheet: Sheet) -> str:
-        """Every description was seen in training, or none."""
-        if self.name == "training" and list(sheet.training) == list(sheet.held_out):
-            return "it has no descriptions apart from those it is evaluated with"
-        return ""
+        """There is nothing to read."""
+        return "" if self.wordings(sheet) else "there are no such descriptions of it"
 
     def identity(self, sheet: Sheet) -> Any:
         """Hypernetwork, encoder and descriptions."""
@@ -173,29 +171,37 @@ class Hyperdecoder(Written):
 
 
 def t2l_conditions(
-    generator: Generator, system: str, wordings: Mapping[str, Sequence[str]], seed: int
+    generator: Generator, system: str, strangers: Mapping[str, Sequence[str]], seed: int
 ) -> list[Condition]:
     """The checkpoint under test and its controls.
 
     Args:
         generator: the checkpoint.
         system: its name.
-        wordings: task -> held-out descriptions, of all tasks of the file: who is whose
-            mismatch must not depend on which of them are evaluated today.
-        seed: of mismatches and random strings.
+        strangers: whose descriptions a task gets under `mismatched`; see `stranger_wordings`.
+        seed: of the random strings.
     """
-    names = list(wordings)
-    strangers = {names[i]: names[s] for i, s in enumerate(derangement(len(names), seed))}
     rules: dict[str, Callable[[Sheet], Sequence[str]]] = {
         "matched": lambda sheet: sheet.held_out,
-        "training": lambda sheet: sheet.training,
-        "mismatched": lambda sheet: wordings[strangers[sheet.task]],
+        "training": lambda sheet: sheet.training if list(sheet.training) != list(sheet.held_out) else (),
+        "mismatched": lambda sheet: strangers.get(sheet.task, ()),
         "random": lambda sheet: random_strings(sheet.held_out, f"{seed}:{sheet.task}"),
         "empty": lambda _: [""],
     }
-    if len(names) < 2:
-        del rules["mismatched"]  # there is nobody to be mistaken for
     return [Written(name, system, generator, rule) for name, rule in rules.items()]
+
+
+def stranger_wordings(wordings: Mapping[str, Sequence[str]], seed: int) -> dict[str, Sequence[str]]:
+    """Task -> another task's descriptions. A task that is alone has no other, and is left out.
+
+    Args:
+        wordings: of all tasks of a file: who is whose stranger must not depend on which
+            of them are evaluated today.
+        seed: of the pairing.
+    """
+    names = list(wordings)
+    pairs = enumerate(derangement(len(names), seed))
+    return {names[i]: wordings[names[s]] for i, s in pairs if i != s}
 
 
 def derangement(n: int, seed: int) -> list[int]:

@@ -153,7 +153,7 @@ class Runner:
             for item in row.items:
                 nll, tokens = next(results)
                 job.nlls[row.way][item] = nll
-                job.answers[row.way][item] = self.base.chat.text(tokens).strip()
+                job.answers[row.way][item] = self.base.chat.text(tokens)
             job.rows_left -= 1
             if not job.rows_left:
                 yield from self._finish(job)

@@ -1,0 +1,257 @@
+"""The ten benchmarks of the paper as sheets: seven of multiple choice, GSM8K, HumanEval, MBPP.
+
+Asked as the paper asks them, zero-shot through the chat template, with greedy answers: multiple choice
+answers with an option's label and nothing else, GSM8K reasons first and is read at its last number, code is
+run against its tests. The wording of the prompts is ours. One thing is stricter: an answer to a multiple
+choice must begin with a label as a word; "Ants" is not taken for option A.
+
+A folder holds, per benchmark, `NAME.jsonl` with `question`, `context`, `choices`, `answer_index`, `answer` and
+for code `test`, `entry_point` or `test_setup`; where there are training rows, `NAME.train.jsonl`, from which
+examples are shown; and for all `descriptions.json` with `train_descriptions` and `eval_descriptions`.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from hypernet.evaluation.sandbox import passes
+from hypernet.evaluation.sheets import MAX_PROMPT_CHARACTERS, SHOTS, SHOWN_CHARACTERS, Item, Sheet
+
+DESCRIPTIONS_FILE = "descriptions.json"
+CODE = "```python\n"
+STEPS = "Let's think step by step."
+
+
+class BenchmarkError(ValueError):
+    """A benchmark folder that cannot be read; the message names file, line and field."""
+
+
+class Question(BaseModel):
+    """One line of a benchmark file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    question: str
+    context: str = ""
+    choices: list[str] = Field(default_factory=list)
+    answer_index: int | None = None
+    answer: str
+    rationale: str = ""
+    test: str = ""
+    test_setup: str = ""
+    entry_point: str = ""
+
+
+class Wordings(BaseModel):
+    """A benchmark's entry in `descriptions.json`."""
+
+    train_descriptions: list[str] = Field(min_length=1)
+    eval_descriptions: list[str] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one benchmark is asked and graded.
+
+    Attributes:
+        metric: what the score is called.
+        ask: a question's prompt.
+        solve: its answer, as an example shows it.
+        grade: an answer's score.
+        settled: whether the beginning of an answer decides the score.
+        max_tokens: of an answer.
+        opening: how every answer begins.
+        gold: whether `solve` is the one right answer, whose likelihood means something.
+    """
+
+    metric: str
+    ask: Callable[[Question], str]
+    solve: Callable[[Question], str]
+    grade: Callable[[Question, str], float]
+    settled: Callable[[Question, str], bool]
+    max_tokens: int
+    opening: str = ""
+    gold: bool = False
+
+
+def choice(labels: str, task: str) -> Style:
+    """A multiple choice whose options are labelled with the characters of `labels`."""
+
+    def ask(q: Question) -> str:
+        options = "\n".join(f"{label}: {text.strip()}" for label, text in zip(labels, q.choices, strict=False))
+        used = ", ".join(labels[: len(q.choices)])
+        return f"{task}\n\n{q.question.strip()}\n\n{options}\n\nReply with one of {used} and nothing else."
+
+    def label(q: Question) -> str:
+        assert q.answer_index is not None
+        return labels[q.answer_index]
+
+    return Style(
+        metric="accuracy",
+        ask=ask,
+        solve=label,
+        grade=lambda q, answer: float(_first_word(answer).upper() == label(q)),
+        settled=lambda _, beginning: bool(re.search(r"\w\W", beginning)),
+        max_tokens=6,
+        gold=True,
+    )
+
+
+def _first_word(text: str) -> str:
+    found = re.search(r"\w+", text)
+    return found[0] if found else ""
+
+
+_TRUTH = re.compile(r"\b(true|yes|false|no)\b", re.IGNORECASE)
+
+
+def _truth(text: str) -> str:
+    """The first word that says yes or no, as BoolQ's labels say it; empty if there is none."""
+    found = _TRUTH.search(text)
+    return {"true": "true", "yes": "true", "false": "false", "no": "false"}[found[1].lower()] if found else ""
+
+
+def last_number(text: str) -> float | None:
+    """The last number of a text: "so 1,200 cents, or $12.50." -> 12.5."""
+    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+def code_of(answer: str) -> str:
+    """The program in an answer that begins inside a code block, or opens one of its own at once."""
+    inside, *rest = answer.split("```")
+    return inside if inside.strip() or not rest else rest[0].removeprefix("python")
+
+
+def _humaneval(q: Question, answer: str) -> float:
+    code = code_of(answer)
+    # The prompt is a whole function by itself, of which the answer is the body, or a better definition.
+    between = "\n" if f"def {q.entry_point}" in code else ""
+    return float(passes(f"{q.question}{between}{code}\n\n{q.test}\n\ncheck({q.entry_point})\n"))
+
+
+def _mbpp(q: Question, answer: str) -> float:
+    return float(passes(f"{q.test_setup}\n{code_of(answer)}\n\n{q.test}\n"))
+
+
+def _never(_: Question, __: str) -> bool:
+    return False
+
+
+def _closed(_: Question, beginning: str) -> bool:
+    """The code block has been closed."""
+    inside, *rest = beginning.split("```")
+    return bool(rest) and (bool(inside.strip()) or len(rest) > 1)
+
+
+_SCIENCE = choice("ABCDE", "Which option answers the question?")
+STYLES = {
+    "arc_challenge": _SCIENCE,
+    "arc_easy": _SCIENCE,
+    "boolq": Style(
+        metric="accuracy",
+        ask=lambda q: f"{q.context}\n\nQuestion: {q.question}?\n\nReply with true or false and nothing else.",
+        solve=lambda q: q.answer,
+        grade=lambda q, answer: float(_truth(answer) == q.answer),
+        settled=lambda _, beginning: bool(_truth(beginning.rstrip())) and not beginning[-1].isalpha(),
+        max_tokens=16,
+        gold=True,
+    ),
+    "gsm8k": Style(
+        metric="accuracy",
+        ask=lambda q: q.question,
+        solve=lambda q: q.rationale,
+        grade=lambda q, answer: float(last_number(answer) == last_number(q.answer)),
+        settled=_never,
+        max_tokens=256,
+        opening=STEPS,
+    ),
+    "hellaswag": choice("0123", "Which of the numbered endings continues the passage?"),
+    "humaneval": Style(
+        metric="pass@1",
+        ask=lambda q: f"Complete this Python function.\n\n{CODE}{q.question}```",
+        solve=lambda q: f"{q.question}{q.answer}\n```",
+        grade=_humaneval,
+        settled=_closed,
+        max_tokens=256,
+        opening=CODE,
+    ),
+    "mbpp": Style(
+        metric="pass@1",
+        ask=lambda q: f"{q.question} It must pass these tests:\n\n{CODE}{q.test}\n```",
+        solve=lambda q: f"{q.answer}\n```",
+        grade=_mbpp,
+        settled=_closed,
+        max_tokens=256,
+        opening=CODE,
+    ),
+    "openbookqa": choice("ABCD", "Which option answers the question or completes the sentence?"),
+    "piqa": choice("01", "Which option solves the problem, or is the more usual way to do it?"),
+    "winogrande": choice("12", "Which option belongs where the sentence has a gap (_)?"),
+}
+
+
+def load_benchmarks(folder: Path, n: int, seed: int, names: Sequence[str] = tuple(STYLES)) -> list[Sheet]:
+    """Draw up to n questions of each benchmark.
+
+    Raises:
+        BenchmarkError: a file is missing or malformed.
+    """
+    try:
+        wordings = TypeAdapter(dict[str, Wordings]).validate_json((folder / DESCRIPTIONS_FILE).read_bytes())
+        return [_sheet(folder, name, wordings[name], n, seed) for name in names]
+    except (OSError, KeyError) as error:
+        raise BenchmarkError(f"{folder}: not a folder of the ten benchmarks ({error!r})") from error
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise BenchmarkError(f"{folder / DESCRIPTIONS_FILE}: {where}: {error.errors()[0]['msg']}") from error
+
+
+def _sheet(folder: Path, name: str, wordings: Wordings, n: int, seed: int) -> Sheet:
+    style, rng = STYLES[name], random.Random(f"{seed}:{name}")
+    rows = _read(folder / f"{name}.jsonl")
+    fitting = [q for q in rng.sample(rows, len(rows)) if len(style.ask(q)) <= MAX_PROMPT_CHARACTERS]
+    asked = fitting[:n]
+    training = folder / f"{name}.train.jsonl"
+    seen = _read(training) if training.exists() else []
+    solved = [(style.ask(q), style.opening + style.solve(q)) for q in rng.sample(seen, len(seen))]
+    fresh = [pair for pair in solved if pair[0] not in {style.ask(q) for q in asked}]
+    return Sheet(
+        task=name,
+        metric=style.metric,
+        items=[_item(style, q) for q in asked],
+        examples=sorted(fresh, key=lambda pair: sum(map(len, pair)) > SHOWN_CHARACTERS)[:SHOTS],
+        held_out=wordings.eval_descriptions[:3],
+        training=wordings.train_descriptions[:3],
+        max_tokens=style.max_tokens,
+        opening=style.opening,
+    )
+
+
+def _item(style: Style, q: Question) -> Item:
+    return Item(
+        prompt=style.ask(q),
+        gold=style.solve(q) if style.gold else None,
+        grade=lambda answer: style.grade(q, answer),
+        key=q.model_dump_json(),
+        settled=lambda beginning: style.settled(q, beginning),
+    )
+
+
+def _read(path: Path) -> list[Question]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(Question.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BenchmarkError(
+                f"{path}, line {number}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from error
+    return rows
