@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from hypernet.evaluation.metrics import Interval, bootstrap
 from hypernet.evaluation.conditions import derangement, random_strings
+from hypernet.evaluation.metrics import Interval, bootstrap
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.training.data import Task
