@@ -110,7 +110,7 @@ class OracleConfig(FineTuning):
     learning_rate: float = Field(default=2e-3, gt=0)
     adapter_penalty: float = Field(default=0.0, ge=0)
     start: Literal["shared", "own"] = "shared"
-    """Every LoRA starts at the same random A, or each at its own. A moves little in training: with A's of
+    """Every LoRA starts at the same random A, or each at its own. Most of A stays its start: with A's of
     their own no two oracles share a basis, so their mean means nothing and a hypernetwork has to
     memorise noise."""
     choose_every: int = Field(default=20, gt=0)
