@@ -207,7 +207,7 @@ def load_benchmarks(folder: Path, n: int, seed: int, names: Sequence[str] = tupl
         wordings = TypeAdapter(dict[str, Wordings]).validate_json((folder / DESCRIPTIONS_FILE).read_bytes())
         return [_sheet(folder, name, wordings[name], n, seed) for name in names]
     except (OSError, KeyError) as error:
-        raise BenchmarkError(f"{folder}: not a folder of the ten benchmarks ({error!r})") from error
+        raise BenchmarkError(f"{folder} is no folder of the ten benchmarks: {error}") from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise BenchmarkError(f"{folder / DESCRIPTIONS_FILE}: {where}: {error.errors()[0]['msg']}") from error

@@ -212,7 +212,7 @@ def derangement(n: int, seed: int) -> list[int]:
     """
     order = list(range(n))
     random.Random(seed).shuffle(order)
-    following = dict(zip(order, [*order[1:], order[0]], strict=True))
+    following = dict(zip(order, [*order[1:], *order[:1]], strict=True))
     return [following[i] for i in range(n)]
 
 

@@ -50,9 +50,7 @@ ROWS: dict[str, dict[str, Any]] = {
 def folder(tmp_path: Path) -> Path:
     wordings = {}
     for name, row in ROWS.items():
-        rows = [
-            {"answer": "", **row, "question": f"{row['question']}{'' if i == 0 else ' ' * i}"} for i in range(6)
-        ]
+        rows = [{"answer": "", **row, "question": "\n" * i + row["question"]} for i in range(6)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         if name not in ("humaneval", "piqa", "winogrande"):
             shown = [{**rows[0], "question": f"Another {i}"} for i in range(5)]

@@ -60,6 +60,7 @@ def test_bootstrap_is_seeded_and_covers_the_mean() -> None:
 
 
 def test_nobody_is_their_own_stranger() -> None:
+    assert derangement(0, seed=1) == []
     for n in (2, 5, 32):
         strangers = derangement(n, seed=1)
         assert sorted(strangers) == list(range(n))
