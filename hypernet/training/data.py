@@ -53,9 +53,16 @@ class Task(BaseModel):
         return (self.eval_descriptions or self.wordings)[:3]
 
     def split_instances(self) -> tuple[list[Instance], list[Instance]]:
-        """(training, held out): every fifth instance is held out, as files are often sorted."""
-        held_out = self.instances[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
-        return [i for n, i in enumerate(self.instances, start=1) if n % HELD_OUT_EVERY], held_out
+        """(training, held out): every fifth input is held out, as files are often sorted.
+
+        An input that occurs twice falls on one side.
+        """
+        inputs = dict.fromkeys(instance.input for instance in self.instances)
+        held_out = set(list(inputs)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
+        return (
+            [i for i in self.instances if i.input not in held_out],
+            [i for i in self.instances if i.input in held_out],
+        )
 
 
 def load_tasks(path: Path) -> list[Task]:

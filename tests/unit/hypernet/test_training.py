@@ -9,7 +9,7 @@ from torch import nn
 
 from hypernet.lora import InvalidLoraError, LoraWeights
 from hypernet.training.config import ReconstructionConfig, SftConfig, TrainingConfigError, load_config
-from hypernet.training.data import TaskFileError, load_tasks, validation_share
+from hypernet.training.data import Instance, Task, TaskFileError, load_tasks, validation_share
 from hypernet.training.loop import RunState, StepResult, Trainer, read_log, schedule
 from hypernet.training.packing import Example, fit_row, pack, shared_prefix
 
@@ -81,6 +81,14 @@ def test_the_validation_share_is_stable_and_disjoint(tmp_path: Path) -> None:
     assert {t.task for t in train} == {t.task for t in again}
     assert len(train) + len(validation) == 200
     assert 20 < len(validation) < 60
+
+
+def test_one_input_in_five_is_held_out_with_all_its_answers() -> None:
+    inputs = [*"abcdefghij", "e", "a"]
+    task = Task(task="t", descriptions=["d"], instances=[Instance(input=i, output=[i]) for i in inputs])
+    training, held_out = task.split_instances()
+    assert [i.input for i in held_out] == ["e", "j", "e"]
+    assert [i.input for i in training] == [*"abcdfghi", "a"]
 
 
 def test_unknown_configuration_keys_are_refused(tmp_path: Path) -> None:
