@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
+from statistics import fmean
 from tempfile import NamedTemporaryFile
 
 from pydantic import ValidationError
 
 from hypernet.config import Record
+from hypernet.evaluation.sheets import Sheet
 
 
 class Cell(Record):
@@ -36,6 +38,36 @@ class Cell(Record):
     """Per wording and question, mean negative log-likelihood per token of the gold answer, in nats."""
     answers: list[list[str]]
     """The greedy answers, for people to read; cut short once their score was settled."""
+
+    @classmethod
+    def of(
+        cls,
+        sheet: Sheet,
+        *,
+        condition: str,
+        system: str,
+        base: str,
+        seed: int,
+        answers: list[list[str]],
+        nlls: list[list[float]] | None,
+    ) -> Cell:
+        """Grade the answers of each wording."""
+        scores = [[i.grade(a) for i, a in zip(sheet.items, said, strict=True)] for said in answers]
+        return cls(
+            task=sheet.task,
+            condition=condition,
+            system=system,
+            metric=sheet.metric,
+            base=base,
+            seed=seed,
+            n=len(sheet.items),
+            score=fmean(map(fmean, scores)),
+            nll=fmean(map(fmean, nlls)) if nlls else None,
+            wording_scores=[fmean(s) for s in scores],
+            scores=scores,
+            nlls=nlls,
+            answers=answers,
+        )
 
 
 class CellStore:

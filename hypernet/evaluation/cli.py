@@ -36,6 +36,7 @@ def evaluate(
     hyperdecoder: Annotated[
         Path | None, typer.Option(help="Checkpoint trained on inputs as descriptions.")
     ] = None,
+    server: Annotated[str | None, typer.Option(help="Ask a running server, by its URL; scores only.")] = None,
     name: Annotated[str | None, typer.Option(help="What tables call it; default: its folder's name.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Folder or hub id; default: the checkpoint's.")] = None,
@@ -51,11 +52,14 @@ def evaluate(
         t2l eval checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz
     """
     from rich.progress import track
+    from transformers import AutoTokenizer
 
+    from hypernet.base_model import fingerprint
     from hypernet.checkpoint import CheckpointError
     from hypernet.evaluation.benchmarks import BenchmarkError, load_benchmarks
     from hypernet.evaluation.cells import CellStore
     from hypernet.evaluation.conditions import stranger_wordings, t2l_conditions
+    from hypernet.evaluation.remote import RemoteRunner, can_serve
     from hypernet.evaluation.report import report
     from hypernet.evaluation.runner import Runner
     from hypernet.evaluation.sheets import sheet
@@ -66,6 +70,7 @@ def evaluate(
     from hypernet.lora import InvalidLoraError
     from hypernet.models import ModelNotFoundError, base_model_folder
     from hypernet.training.data import TaskFileError, load_tasks
+    from hypernet.training.packing import ChatFormat
 
     errors = (
         *(BenchmarkError, CheckpointError, InvalidLoraError, LibraryError),
@@ -75,8 +80,8 @@ def evaluate(
         asked = [sheet(task, examples, seed, instances) for task in load_tasks(tasks)] if tasks else []
         marks = load_benchmarks(benchmarks, examples, seed) if benchmarks else []
         generator = Generator.load(checkpoint, encoder, device, base_model)
-        base = FrozenBase(base_model_folder(base_model), generator.spec, device, fast_dtype(device))
-        generator.check_base(base.name, base.fingerprint)
+        folder = base_model_folder(base_model)
+        generator.check_base(folder.name, fingerprint(folder))
         found = _baselines(generator, multitask, library, oracles)
         if hyperdecoder:
             found.append(_hyperdecoder(hyperdecoder, generator, encoder, device, base_model))
@@ -91,7 +96,14 @@ def evaluate(
     for condition in chosen:
         for reason, without in Counter(filter(None, map(condition.lacks, sheets))).items():
             typer.echo(f"left out: {condition.name} of {without} tasks: {reason}", err=True)
-    runner = Runner(base, CellStore(out / f"{base.name}-n{examples}-seed{seed}-{instances}"), seed)
+    store = CellStore(out / f"{folder.name}-n{examples}-seed{seed}-{instances}")
+    runner: Runner | RemoteRunner
+    if server:
+        chosen = [condition for condition in chosen if can_serve(condition)]
+        chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
+        runner = RemoteRunner(server, generator.fingerprint, folder.name, chat, store, seed)
+    else:
+        runner = Runner(FrozenBase(folder, generator.spec, device, fast_dtype(device)), store, seed)
     total = sum(not condition.lacks(s) for condition in chosen for s in sheets)
     cells = list(track(runner.run(chosen, sheets), total=total, description="evaluate"))
     typer.echo(report(cells, seed))

@@ -4,7 +4,7 @@
     prompted    the description stands in the prompt
     icl         three solved examples stand before the question
     matched     an adapter from the task's held-out descriptions
-    training    ... from descriptions that training may have seen
+    training    ... from descriptions that training may have seen; those above, of a task without others
     mismatched  ... from another task's held-out descriptions
     random      ... from random letters
     empty       ... from the empty description
@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from hypernet.evaluation.sheets import Sheet
+from hypernet.evaluation.sheets import Item, Sheet
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.lora import LoraWeights
@@ -42,6 +42,10 @@ class Way:
     adapters: Sequence[LoraWeights] = ()
     head: str = ""
     turns: Sequence[tuple[str, str]] = ()
+
+    def question(self, item: Item) -> str:
+        """What the user says last."""
+        return f"{self.head}\n\n{item.prompt}" if self.head else item.prompt
 
 
 class Condition(ABC):
@@ -183,7 +187,7 @@ def t2l_conditions(
     """
     rules: dict[str, Callable[[Sheet], Sequence[str]]] = {
         "matched": lambda sheet: sheet.held_out,
-        "training": lambda sheet: sheet.training if list(sheet.training) != list(sheet.held_out) else (),
+        "training": lambda sheet: sheet.training,
         "mismatched": lambda sheet: strangers.get(sheet.task, ()),
         "random": lambda sheet: random_strings(sheet.held_out, f"{seed}:{sheet.task}"),
         "empty": lambda _: [""],

@@ -8,10 +8,11 @@ row is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby
+from statistics import mean
 
 import torch
 
@@ -22,7 +23,7 @@ from hypernet.evaluation.sheets import Sheet
 from hypernet.frozen import FrozenBase
 from hypernet.lora import LoraWeights
 from hypernet.model import LoraBatch
-from hypernet.training.packing import Example, fit_row, row_length
+from hypernet.training.packing import ChatFormat, Example, fit_row, row_length
 
 ROW_TOKENS = 256
 """Attention over a packed row costs its square; the shared prefix is saved once per row."""
@@ -119,10 +120,10 @@ class Runner:
         chat, sheet = self.base.chat, job.sheet
         ways = job.wanted_by[0].ways(sheet)
         gold = [chat.response(i.gold) if i.gold is not None else [chat.end_of_turn] for i in sheet.items]
-        limit = sheet.max_tokens or min(max(map(len, gold)) + SLACK_TOKENS, MAX_ANSWER_TOKENS)
+        limit = token_limit(sheet, chat)
         rows = []
         for number, way in enumerate(ways):
-            prompts = [chat.prompt(_asked(way, i.prompt), way.turns, sheet.opening) for i in sheet.items]
+            prompts = [chat.prompt(way.question(i), way.turns, sheet.opening) for i in sheet.items]
             examples = [Example(p, g) for p, g in zip(prompts, gold, strict=True)]
             for items, adapter in _shares(way, len(examples)):
                 left = items
@@ -160,31 +161,29 @@ class Runner:
 
     def _finish(self, job: _Job) -> Iterator[Cell]:
         """Grade, write and give the cells of a finished job."""
-        items = job.sheet.items
-        scores = [[i.grade(a) for i, a in zip(items, answers, strict=True)] for answers in job.answers]
-        has_gold = all(item.gold is not None for item in items)
+        has_gold = all(item.gold is not None for item in job.sheet.items)
         for condition in job.wanted_by:
-            cell = Cell(
-                task=job.sheet.task,
+            cell = Cell.of(
+                job.sheet,
                 condition=condition.name,
                 system=condition.system,
-                metric=job.sheet.metric,
                 base=self.base.name,
                 seed=self.seed,
-                n=len(items),
-                score=_mean(map(_mean, scores)),
-                nll=_mean(map(_mean, job.nlls)) if has_gold else None,
-                wording_scores=[_mean(s) for s in scores],
-                scores=scores,
-                nlls=job.nlls if has_gold else None,
                 answers=job.answers,
+                nlls=job.nlls if has_gold else None,
             )
             self.store.save(cell, job.key)
             yield cell
 
 
-def _asked(way: Way, question: str) -> str:
-    return f"{way.head}\n\n{question}" if way.head else question
+def token_limit(sheet: Sheet, chat: ChatFormat) -> int:
+    """The most tokens of an answer."""
+    longest = (
+        max(len(chat.response(i.gold)) for i in sheet.items if i.gold is not None)
+        if not sheet.max_tokens
+        else 0
+    )
+    return sheet.max_tokens or min(longest + SLACK_TOKENS, MAX_ANSWER_TOKENS)
 
 
 def _shares(way: Way, n: int) -> list[tuple[list[int], LoraWeights | None]]:
@@ -232,9 +231,4 @@ def _kind(job: _Job) -> str:
 
 
 def _mean_length(sheet: Sheet) -> float:
-    return _mean(len(item.prompt) for item in sheet.items)
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    return mean(len(item.prompt) for item in sheet.items)

@@ -83,7 +83,11 @@ class ChatFormat:
         return Example(self.prompt(prompt), self.response(response), prompt)
 
     def prompt(self, text: str, before: Sequence[tuple[str, str]] = (), opening: str = "") -> list[int]:
-        """One user turn, ready for the answer.
+        """The tokens of `render`."""
+        return self._ids(self.render(text, before, opening))
+
+    def render(self, text: str, before: Sequence[tuple[str, str]] = (), opening: str = "") -> str:
+        """One user turn as the model reads it, ready for the answer.
 
         Args:
             text: what the user says.
@@ -98,7 +102,7 @@ class ChatFormat:
         chat = self._tokenizer.apply_chat_template(
             [*turns, {"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
         )
-        return self._ids(f"{chat}{opening}")
+        return f"{chat}{opening}"
 
     def response(self, text: str) -> list[int]:
         """An answer and the end of its turn."""

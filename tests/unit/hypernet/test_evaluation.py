@@ -107,13 +107,13 @@ def test_small_tasks_keep_something_to_show_and_long_questions_are_passed_over()
 
 
 def test_cells_come_back_as_they_were(tmp_path: Path) -> None:
-    store = CellStore(tmp_path)
+    store = CellStore(tmp_path / "below")
     store.save(cell(), "key")
     assert store.load("t", "matched", "s", "key") == cell()
     assert store.load("t", "matched", "s", "other") is None
     assert store.load("t2", "matched", "s", "key") is None
-    assert read_cells(tmp_path.parent) == [cell()]
-    assert not list(tmp_path.glob("*.part"))
+    assert read_cells(tmp_path) == [cell()]
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_conditions_that_come_to_the_same_share_a_cell(tmp_path: Path) -> None:
