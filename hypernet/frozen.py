@@ -79,8 +79,13 @@ class FrozenBase:
         return hidden
 
     def project(self, hidden: Tensor) -> Tensor:
-        """States to scores of the next token. [..., hidden] -> [..., vocabulary], fp32."""
-        return F.linear(hidden, self.model.lm_head.weight).float()
+        """States to scores of the next token. [..., hidden] -> [..., vocabulary], fp32.
+
+        Gemma 2 bends large scores: cap * tanh(score / cap) (Gemma Team 2024, section 2).
+        """
+        scores = F.linear(hidden, self.model.lm_head.weight).float()
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return torch.tanh(scores / cap) * cap if cap else scores
 
     def greedy(self, prompts: list[list[int]], adapter: LoraBatch | None, max_tokens: int) -> list[list[int]]:
         """Greedy answers to prompts, all under one adapter (a batch of one) or none; no end of turn."""

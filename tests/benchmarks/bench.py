@@ -15,7 +15,7 @@ from typing import Any
 
 import report
 from measure import Row
-from parts import arrivals, decode, first, generation, memory, mix, tiers
+from parts import arrivals, decode, first, generation, memory, mix, tiers, training
 from world import World
 
 PARTS = {
@@ -25,6 +25,7 @@ PARTS = {
     "decode": decode.run,
     "first": first.run,
     "arrivals": arrivals.run,
+    "training": training.run,
 }
 
 

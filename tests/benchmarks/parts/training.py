@@ -1,0 +1,98 @@
+"""Fine-tuning a hypernetwork, beside what the machine could do: its measured rate of matrix products."""
+
+from __future__ import annotations
+
+import random
+import statistics
+
+import torch
+from measure import Row, seconds
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+from world import World
+
+from hypernet.encoder import Encoder
+from hypernet.frozen import FrozenBase
+from hypernet.hardware import fast_dtype
+from hypernet.models import base_model_folder
+from hypernet.training.config import SftConfig
+from hypernet.training.data import Instance, Task
+from hypernet.training.loop import StepResult
+from hypernet.training.sft import SftRun
+
+PRODUCT = (1408, 576, 1536)
+"""Rows, inner and columns of the product that is timed: the base model's widest layer on one batch."""
+TASKS = 24
+
+
+async def run(world: World) -> list[Row]:
+    """Tokens a second of an SFT step, over those of its products alone at the measured rate."""
+    sft = start()
+    with FlopCounterMode(display=False) as counter:
+        step(sft, 0)
+    flops = counter.get_total_flops()
+    took, bound = list[float](), list[float]()
+    tokens = 0
+    for number in range(1, world.rounds + 1):
+        rate = matmul_rate()
+        result: list[StepResult] = []
+        elapsed = seconds(lambda number=number, result=result: result.append(step(sft, number)))
+        tokens = result[0].tokens
+        took.append(tokens / elapsed)
+        bound.append(tokens / (flops / rate))
+    return [
+        Row(f"training, tokens/s / at the rate of bare products, {tokens} a step", "", took, bound, "tokens/s")
+    ]
+
+
+def shares() -> dict[str, float]:
+    """Share of an SFT step's time by kind of operation, for docs/performance.md."""
+    sft = start()
+    step(sft, 0)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        step(sft, 1)
+    times: dict[str, float] = {}
+    for event in seen.key_averages():
+        times[event.key] = times.get(event.key, 0.0) + event.self_cpu_time_total
+    whole = sum(times.values())
+    return {name: t / whole for name, t in sorted(times.items(), key=lambda item: -item[1])[:12]}
+
+
+def start() -> SftRun:
+    """A run over tasks of single words, on the embedded default."""
+    config = SftConfig(steps=1, rows=11, row_tokens=128, row_examples=8, validation_share=0.01)
+    folder = base_model_folder()
+    base = FrozenBase(folder, config.lora_spec(folder), "cpu")
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefgh", k=6)) for _ in range(200)]
+    tasks = [
+        Task(
+            task=f"task {i}",
+            descriptions=[f"Write word number {i}."],
+            instances=[Instance(input=rng.choice(words), output=[rng.choice(words)]) for _ in range(60)],
+        )
+        for i in range(TASKS)
+    ]
+    return SftRun(config, tasks, base, Encoder.load())
+
+
+def step(sft: SftRun, number: int) -> StepResult:
+    """Forward and backward; the optimiser's part is small."""
+    result = sft.step(number)
+    result.loss.backward()  # type: ignore[no-untyped-call]
+    sft.model.zero_grad(set_to_none=True)
+    return result
+
+
+def matmul_rate() -> float:
+    """FLOP/s of one large product in the number format that training uses."""
+    rows, inner, columns = PRODUCT
+    dtype = fast_dtype("cpu")
+    x, w = torch.randn(rows, inner, dtype=dtype), torch.randn(columns, inner, dtype=dtype)
+    times = [seconds(lambda: torch.nn.functional.linear(x, w)) for _ in range(60)]
+    return 2 * rows * inner * columns / statistics.median(times)
+
+
+if __name__ == "__main__":
+    for name, share in shares().items():
+        print(f"{share:6.1%}  {name}")
