@@ -39,7 +39,10 @@ class Settings(BaseSettings):
         None, description="Folder or hub id of the base model. Default: the embedded SmolLM2-135M-Instruct."
     )
     encoder: str | None = Field(
-        None, description="Folder or hub id of the description encoder. Default: the embedded all-MiniLM-L6-v2."
+        None,
+        description="What embeds descriptions: folder or hub id of a sentence encoder (after `remote-code:` if its "
+        "own code may run), `base-model`, or `last-token:NAME`. Default: the embedded all-MiniLM-L6-v2, or "
+        "`base-model` for a checkpoint trained so.",
     )
     model_name: str | None = Field(
         None, description="What answers call the base model. Default: its last path part."
