@@ -12,7 +12,10 @@ import typer
 from hypernet.evaluation.sheets import Instances, Sheet
 
 if TYPE_CHECKING:
+    from hypernet.evaluation.cells import CellStore
     from hypernet.evaluation.conditions import Condition
+    from hypernet.evaluation.remote import RemoteRunner
+    from hypernet.evaluation.runner import Runner
     from hypernet.generator import Generator
 
 
@@ -52,28 +55,23 @@ def evaluate(
         t2l eval checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz
     """
     from rich.progress import track
-    from transformers import AutoTokenizer
 
-    from hypernet.base_model import fingerprint
+    from hypernet.base_model import BaseModelError, fingerprint
     from hypernet.checkpoint import CheckpointError
     from hypernet.evaluation.benchmarks import BenchmarkError, load_benchmarks
     from hypernet.evaluation.cells import CellStore
     from hypernet.evaluation.conditions import stranger_wordings, t2l_conditions
-    from hypernet.evaluation.remote import RemoteRunner, can_serve
+    from hypernet.evaluation.remote import can_serve
     from hypernet.evaluation.report import report
-    from hypernet.evaluation.runner import Runner
     from hypernet.evaluation.sheets import sheet
-    from hypernet.frozen import FrozenBase
     from hypernet.generator import Generator, MismatchError
-    from hypernet.hardware import fast_dtype
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
     from hypernet.models import ModelNotFoundError, base_model_folder
     from hypernet.training.data import TaskFileError, load_tasks
-    from hypernet.training.packing import ChatFormat
 
     errors = (
-        *(BenchmarkError, CheckpointError, InvalidLoraError, LibraryError),
+        *(BaseModelError, BenchmarkError, CheckpointError, InvalidLoraError, LibraryError),
         *(MismatchError, ModelNotFoundError, TaskFileError),
     )
     try:
@@ -97,13 +95,9 @@ def evaluate(
         for reason, without in Counter(filter(None, map(condition.lacks, sheets))).items():
             typer.echo(f"left out: {condition.name} of {without} tasks: {reason}", err=True)
     store = CellStore(out / f"{folder.name}-n{examples}-seed{seed}-{instances}")
-    runner: Runner | RemoteRunner
     if server:
         chosen = [condition for condition in chosen if can_serve(condition)]
-        chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
-        runner = RemoteRunner(server, generator.fingerprint, folder.name, chat, store, seed)
-    else:
-        runner = Runner(FrozenBase(folder, generator.spec, device, fast_dtype(device)), store, seed)
+    runner = _runner(server, generator, folder, store, seed, device)
     total = sum(not condition.lacks(s) for condition in chosen for s in sheets)
     cells = list(track(runner.run(chosen, sheets), total=total, description="evaluate"))
     typer.echo(report(cells, seed))
@@ -136,6 +130,27 @@ def tables(
         for group in groups(cells):
             for path in write_figures(group, out, group_name(group), seed):
                 typer.echo(path, err=True)
+
+
+def _runner(
+    server: str | None, generator: Generator, folder: Path, store: CellStore, seed: int, device: str
+) -> Runner | RemoteRunner:
+    """What answers: a server, or the base model in this process."""
+    from transformers import AutoTokenizer
+
+    from hypernet.evaluation.remote import RemoteRunner, ServerError
+    from hypernet.evaluation.runner import Runner
+    from hypernet.frozen import FrozenBase
+    from hypernet.hardware import fast_dtype
+    from hypernet.training.packing import ChatFormat
+
+    if not server:
+        return Runner(FrozenBase(folder, generator.spec, device, fast_dtype(device)), store, seed)
+    chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
+    try:
+        return RemoteRunner(server, generator.fingerprint, folder.name, chat, store, seed)
+    except ServerError as error:
+        raise typer.BadParameter(str(error), param_hint="--server") from error
 
 
 def _baselines(

@@ -1,0 +1,101 @@
+"""Evaluation through a running server and through transformers: the same questions, the same scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+import torch
+from test_full_stack import Process
+from transformers import AutoTokenizer
+
+from hypernet.embedded import base_model_path
+from hypernet.evaluation.cells import Cell, CellStore
+from hypernet.evaluation.conditions import (
+    Bare,
+    Condition,
+    InContext,
+    Prompted,
+    stranger_wordings,
+    t2l_conditions,
+)
+from hypernet.evaluation.remote import RemoteRunner, ServerError, can_serve
+from hypernet.evaluation.runner import Runner
+from hypernet.evaluation.sheets import sheet
+from hypernet.frozen import FrozenBase
+from hypernet.generator import Generator
+from hypernet.training.data import Instance, Task
+from hypernet.training.packing import ChatFormat
+
+pytestmark = pytest.mark.integration
+
+CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "smollm2-135m"
+PAIRS = {
+    "opposite": ("Give a word with the opposite meaning.", "hot cold up down big small wet dry in out old new"),
+    "plural": ("Write the plural of the noun.", "cat cats dog dogs car cars box boxes tree trees hat hats"),
+}
+
+
+def tasks() -> list[Task]:
+    made = []
+    for name, (description, words) in PAIRS.items():
+        split = words.split()
+        instances = [Instance(input=a, output=[b]) for a, b in zip(split[::2], split[1::2], strict=True)]
+        made.append(Task(task=name, metric="rougeL", descriptions=[description], instances=instances))
+    return made
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    process = Process(CHECKPOINT, "", tmp_path_factory.mktemp("server") / "log")
+    try:
+        process.wait_ready()
+        yield process.url
+    finally:
+        process.close()
+
+
+def test_server_and_transformers_give_the_same_scores(url: str, tmp_path: Path) -> None:
+    generator = Generator.load(CHECKPOINT)
+    folder = base_model_path()
+    sheets = [sheet(task, 3, seed=0) for task in tasks()]
+    strangers = stranger_wordings({s.task: s.held_out for s in sheets}, seed=0)
+    every: list[Condition] = [
+        Bare(),
+        Prompted(),
+        InContext(),
+        *t2l_conditions(generator, "t", strangers, seed=0),
+    ]
+    conditions = [c for c in every if can_serve(c)]
+    assert [c.name for c in every if c not in conditions] == ["empty"]
+    base = FrozenBase(folder, generator.spec, "cpu", torch.float32)
+    here = by_name(Runner(base, CellStore(tmp_path / "here"), 0).run(conditions, sheets))
+    chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
+    remote = RemoteRunner(url, generator.fingerprint, folder.name, chat, CellStore(tmp_path / "there"), 0)
+    there = by_name(remote.run(conditions, sheets))
+    assert here.keys() == there.keys()
+    same = [
+        a == b
+        for key in here
+        for mine, theirs in zip(here[key].answers, there[key].answers, strict=True)
+        for a, b in zip(mine, theirs, strict=True)
+    ]
+    assert fmean(same) > 0.95  # both in fp32; a tie between two tokens may still fall either way
+    for key in here:
+        assert there[key].nll is None
+        assert here[key].score == pytest.approx(there[key].score, abs=0.2), key
+    assert by_name(remote.run(conditions, sheets)) == there  # from disk
+
+
+def test_a_server_of_another_checkpoint_and_no_server_are_refused(url: str, tmp_path: Path) -> None:
+    chat = ChatFormat(AutoTokenizer.from_pretrained(base_model_path()))
+    with pytest.raises(ServerError, match="serves checkpoint"):
+        RemoteRunner(url, "0" * 16, "b", chat, CellStore(tmp_path), 0)
+    with pytest.raises(ServerError, match="did not answer"):
+        RemoteRunner("http://127.0.0.1:9", "0" * 16, "b", chat, CellStore(tmp_path), 0)
+
+
+def by_name(cells: Iterator[Cell]) -> dict[tuple[str, str], Cell]:
+    return {(c.task, c.condition): c for c in cells}

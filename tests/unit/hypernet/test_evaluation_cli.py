@@ -1,0 +1,87 @@
+"""`t2l eval` from the command line, on tiny models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from hypernet.cli import app
+from hypernet.evaluation.cells import read_cells
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    lines = [
+        {
+            "task": name,
+            "descriptions": [f"do {name}", "do it"],
+            "instances": [{"input": f"{name} {i}", "output": [str(i)]} for i in range(10)],
+        }
+        for name in ("fv_a", "ii_b", "lol_c")
+    ]
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def run(tiny_checkpoint: Path, tiny_base: Path, tiny_encoder: Path, tmp_path: Path) -> Any:
+    def invoke(*options: str) -> Result:
+        models = [
+            "--base-model",
+            str(tiny_base),
+            "--encoder",
+            str(tiny_encoder),
+            "--out",
+            str(tmp_path / "out"),
+        ]
+        return CliRunner().invoke(app, ["eval", str(tiny_checkpoint), *models, "--examples", "2", *options])
+
+    return invoke
+
+
+def words(result: Result) -> str:
+    return " ".join(result.output.replace("│", "").split())
+
+
+def test_it_prints_tables_and_leaves_out_what_lacks_its_inputs(run: Any, tasks: Path, tmp_path: Path) -> None:
+    done = run("--tasks", str(tasks), "--only", "fv_,ii_", "--name", "tiny")
+    assert done.exit_code == 0, done.output
+    assert "left out: arrow, it needs --library" in words(done)
+    assert "| **T2L, own description (held out)** |" in done.output
+    assert "token NLL (2 tasks)" in done.output
+    cells = read_cells(tmp_path / "out")
+    assert {c.task for c in cells} == {"fv_a", "ii_b"}
+    assert {c.condition for c in cells} == {
+        *("base", "prompted", "icl", "matched", "training", "mismatched", "random", "empty")
+    }
+    assert {c.system for c in cells} == {"", "tiny"}
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.json")}
+    again = run("--tasks", str(tasks), "--only", "fv_,ii_", "--name", "tiny", "--conditions", "base,matched")
+    assert again.exit_code == 0
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.json")}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "nothing to ask"),
+        (["--tasks", "TASKS", "--only", "zz"], "nothing to ask"),
+        (["--tasks", "TASKS", "--conditions", "matchd"], "matchd is unknown"),
+        (["--tasks", "none.jsonl"], "does not exist"),
+        (["--benchmarks", "."], "no folder of the ten benchmarks"),
+        (["--tasks", "TASKS", "--library", "."], "library.json is missing"),
+        (["--tasks", "TASKS", "--multitask", "."], "adapter_config.json cannot be read"),
+        (["--tasks", "TASKS", "--hyperdecoder", "."], "is missing"),
+        (["--tasks", "TASKS", "--server", "http://127.0.0.1:9"], "did not answer"),
+    ],
+)
+def test_what_cannot_be_done_is_said(run: Any, tasks: Path, options: list[str], complaint: str) -> None:
+    done = run(*[str(tasks) if option == "TASKS" else option for option in options])
+    assert done.exit_code == 2, done.output
+    assert complaint in words(done)
