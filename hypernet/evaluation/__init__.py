@@ -1,1 +1,1 @@
-"""Zero-shot evaluation: does the adapter follow its description, or would something simpler do as well?"""
+"""Evaluation: does the adapter follow its description, or would something simpler do as well?"""
