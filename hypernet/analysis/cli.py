@@ -69,6 +69,32 @@ def map_command(
     )
 
 
+@app.command("compression")
+def compression_command(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of `t2l train reconstruction`.")],
+    cells: Annotated[Path, typer.Option(help="Cells of `t2l eval`, see below.")],
+    out: Annotated[Path, typer.Option(help="Folder for compression.md and compression.svg.")],
+) -> None:
+    """How much of a library's LoRAs each network keeps: error of the weights against performance.
+
+    Each run R is evaluated before with `t2l eval R/best --name NAME-OF-R --instances held-out
+    --oracles LIBRARY --conditions base,oracle,training`.
+
+        t2l analyse compression runs/recon-L runs/recon-S --cells runs/compression --out runs/figures
+    """
+    from hypernet.analysis.compression import CompressionError, compression, draw, table
+    from hypernet.evaluation.cells import read_cells
+    from hypernet.evaluation.figures import save
+
+    try:
+        kept = compression(runs, read_cells(cells))
+    except CompressionError as error:
+        raise typer.BadParameter(str(error)) from error
+    save(draw(kept), out / "compression.svg")
+    (out / "compression.md").write_text(table(kept))
+    typer.echo(table(kept))
+
+
 @app.command()
 def nuance(
     checkpoint: Checkpoint,

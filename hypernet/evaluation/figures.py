@@ -35,7 +35,7 @@ def write_figures(cells: Sequence[Cell], folder: Path, stem: str, seed: int = 0)
         name = f"{stem}-{system}" if len(systems) > 1 else stem
         for kind, figure in (("differences", differences(cells, system, seed)), ("tasks", bars(cells, system))):
             path = folder / f"{name}-{kind}.svg"
-            _save(figure, path)
+            save(figure, path)
             written.append(path)
     return written
 
@@ -97,7 +97,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure so that the same figure is the same bytes."""
     import matplotlib
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,146 @@
+"""How well a network keeps the library it was taught to write: error of the weights against performance.
+
+T2L's compression study (Charakorn et al. 2025, section 4.1 and its figure): networks
+of falling size reconstruct a library of task LoRAs; each task is a point, its error
+|B A - B* A*| / |B* A*| against its likelihood gain, as a share of what its own LoRA gains
+over the base model. Errors are the last of a run's log, gains those of evaluation cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from hypernet.evaluation.cells import Cell
+from hypernet.evaluation.metrics import bootstrap
+from hypernet.training.loop import read_log
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ERROR = "error/"
+WRITTEN, OWN_LORA, BASE = "training", "oracle", "base"
+"""Conditions of the cells: by the network from a description it was taught, the task's LoRA, no LoRA."""
+MARKERS = ("o", "s", "^", "D", "v", "P")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+
+
+class CompressionError(ValueError):
+    """A run or a cell that the comparison needs is not there; the message says which command makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One task as one network writes it.
+
+    Attributes:
+        network: name of the run.
+        task: the task.
+        error: |B A - B* A*| / |B* A*|.
+        share: of the task LoRA's gain over the base model in NLL, what the network's LoRA keeps.
+        score, oracle_score: exact match or ROUGE-L, 0..1.
+    """
+
+    network: str
+    task: str
+    error: float
+    share: float
+    score: float
+    oracle_score: float
+
+
+def compression(runs: Sequence[Path], cells: Sequence[Cell]) -> list[Kept]:
+    """Every task of every run.
+
+    Args:
+        runs: folders of `t2l train reconstruction`; their names are the systems' names in the cells.
+        cells: of `t2l eval --conditions base,oracle,training`, the systems named after the runs.
+
+    Raises:
+        CompressionError: a cell is missing.
+    """
+    found = {(c.condition, c.system if c.condition == WRITTEN else "", c.task): c for c in cells}
+    kept = []
+    for run in runs:
+        for task, error in _errors(run).items():
+            written, oracle, base = (
+                _cell(found, condition, run.name if condition == WRITTEN else "", task)
+                for condition in (WRITTEN, OWN_LORA, BASE)
+            )
+            gain = _nll(base) - _nll(oracle)
+            share = (_nll(base) - _nll(written)) / gain
+            kept.append(Kept(run.name, task, error, share, written.score, oracle.score))
+    return kept
+
+
+def table(kept: Sequence[Kept], seed: int = 0) -> str:
+    """One row per network: mean over tasks, with 95% bootstrap intervals."""
+    lines = [
+        "| network | relative error | share of the oracle's NLL gain kept % | score % | oracle's score % |",
+        "|---|---|---|---|---|",
+    ]
+    for network in dict.fromkeys(k.network for k in kept):
+        mine = [k for k in kept if k.network == network]
+        share = bootstrap([100 * k.share for k in mine], seed)
+        error = fmean(k.error for k in mine)
+        lines.append(
+            f"| {network} | {error:.3f} | {share.mean:.0f} [{share.low:.0f}, {share.high:.0f}] "
+            f"| {100 * fmean(k.score for k in mine):.1f} | {100 * fmean(k.oracle_score for k in mine):.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def draw(kept: Sequence[Kept]) -> Figure:
+    """Error against share kept, a marker per network."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    panel = figure.subplots()
+    for i, network in enumerate(dict.fromkeys(k.network for k in kept)):
+        mine = [k for k in kept if k.network == network]
+        panel.scatter(
+            [k.error for k in mine],
+            [100 * k.share for k in mine],
+            s=16,
+            marker=MARKERS[i % len(MARKERS)],
+            color=COLOURS[i % len(COLOURS)],
+            label=network,
+        )
+    panel.axhline(100, color="black", linewidth=0.6)
+    panel.set_xlabel("relative error of B A", fontsize=8)
+    panel.set_ylabel("oracle's NLL gain kept, %", fontsize=8)
+    panel.tick_params(labelsize=7)
+    panel.legend(fontsize=7, frameon=False)
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+    return figure
+
+
+def _errors(run: Path) -> Mapping[str, float]:
+    """Task -> error at the end of a run."""
+    if not (run / "log.jsonl").is_file():
+        raise CompressionError(f"{run} holds no run: `t2l train reconstruction --out {run}` makes one")
+    checks = [line for line in read_log(run) if line["kind"] == "validation"]
+    if not checks:
+        raise CompressionError(f"{run} is not finished: go on with `t2l train reconstruction --resume`")
+    return {k.removeprefix(ERROR): v for k, v in checks[-1].items() if k.startswith(ERROR)}
+
+
+def _cell(found: Mapping[tuple[str, str, str], Cell], condition: str, system: str, task: str) -> Cell:
+    cell = found.get((condition, system, task))
+    if cell is None:
+        raise CompressionError(
+            f"no cell of {task} under {condition} {system}: `t2l eval {system or 'CKPT'}/best "
+            f"--name {system or 'NAME'} --instances held-out --oracles LIBRARY "
+            f"--conditions base,oracle,training` makes it"
+        )
+    return cell
+
+
+def _nll(cell: Cell) -> float:
+    if cell.nll is None:
+        raise CompressionError(f"the cell of {cell.task} under {cell.condition} has no likelihood")
+    return cell.nll
