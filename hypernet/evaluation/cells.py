@@ -75,7 +75,8 @@ class CellStore:
 
     A cell's key is a hash of all that decides its numbers; conditions that come to
     the same (a held-out wording that training has seen, say) have the same key and
-    share the work.
+    share the work. Of a task, condition and system a folder keeps the last content
+    only: a checkpoint that was trained anew under its old name replaces its cells.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -89,6 +90,8 @@ class CellStore:
         if cell and (cell.condition, cell.system) != (condition, system):
             cell = cell.model_copy(update={"condition": condition, "system": system})
             self.save(cell, key)
+        elif cell:
+            self._retire(cell, key)
         return cell
 
     def save(self, cell: Cell, key: str) -> None:
@@ -97,6 +100,14 @@ class CellStore:
         with NamedTemporaryFile("w", dir=self.folder, suffix=".part", delete=False) as file:
             file.write(cell.model_dump_json() + "\n")
         Path(file.name).replace(path)
+        self._retire(cell, key)
+
+    def _retire(self, cell: Cell, key: str) -> None:
+        """Remove cells of other content that this one takes the place of."""
+        for path in self.folder.glob(f"{glob.escape(cell.task)}.{cell.condition}.*.json"):
+            old = None if path.name.endswith(f".{key}.json") else read_cell(path)
+            if old and old.system == cell.system:
+                path.unlink()
 
 
 def read_cell(path: Path) -> Cell | None:
@@ -109,4 +120,13 @@ def read_cell(path: Path) -> Cell | None:
 
 def read_cells(folder: Path) -> list[Cell]:
     """All whole cells below a folder, by path."""
-    return [cell for path in sorted(folder.rglob("*.json")) if (cell := read_cell(path))]
+    return [cell for cells in cells_by_folder(folder).values() for cell in cells]
+
+
+def cells_by_folder(folder: Path) -> dict[Path, list[Cell]]:
+    """The whole cells of a folder and of those below it; each folder is one set of settings."""
+    found: dict[Path, list[Cell]] = {}
+    for path in sorted(folder.rglob("*.json")):
+        if cell := read_cell(path):
+            found.setdefault(path.parent, []).append(cell)
+    return found

@@ -86,7 +86,7 @@ def evaluate(
     except errors as error:
         raise typer.BadParameter(str(error)) from error
     strangers = {t: w for some in (asked, marks) for t, w in stranger_wordings(_held_out(some), seed).items()}
-    found += t2l_conditions(generator, name or checkpoint.resolve().name, strangers, seed)
+    found += t2l_conditions(generator, name or _name(checkpoint), strangers, seed)
     chosen = _choose(found, conditions)
     sheets = [s for s in (*asked, *marks) if s.task.startswith(_list(only) or "")]
     if not sheets:
@@ -94,7 +94,8 @@ def evaluate(
     for condition in chosen:
         for reason, without in Counter(filter(None, map(condition.lacks, sheets))).items():
             typer.echo(f"left out: {condition.name} of {without} tasks: {reason}", err=True)
-    store = CellStore(out / f"{folder.name}-n{examples}-seed{seed}-{instances}")
+    served = "-served" if server else ""
+    store = CellStore(out / f"{folder.name}-n{examples}-seed{seed}-{instances}{served}")
     if server:
         chosen = [condition for condition in chosen if can_serve(condition)]
     runner = _runner(server, generator, folder, store, seed, device)
@@ -115,21 +116,22 @@ def tables(
 
         t2l report runs/eval --out docs/results
     """
-    from hypernet.evaluation.cells import read_cells
+    from hypernet.evaluation.cells import cells_by_folder
     from hypernet.evaluation.figures import write_figures
     from hypernet.evaluation.report import group_name, groups, report
 
-    cells = read_cells(folder)
-    if not cells:
+    found = [(part.name, cells) for part, cells in cells_by_folder(folder).items()]
+    if not found:
         raise typer.BadParameter(f"{folder} holds no cell: `t2l eval` writes them")
-    text = report(cells, seed)
+    text = "\n".join(f"# {settings}\n\n{report(cells, seed)}" for settings, cells in found)
     typer.echo(text)
     if out:
         out.mkdir(parents=True, exist_ok=True)
         (out / "tables.md").write_text(text)
-        for group in groups(cells):
-            for path in write_figures(group, out, group_name(group), seed):
-                typer.echo(path, err=True)
+        for settings, cells in found:
+            for group in groups(cells):
+                for path in write_figures(group, out, f"{settings}-{group_name(group)}", seed):
+                    typer.echo(path, err=True)
 
 
 def _runner(
@@ -183,7 +185,13 @@ def _hyperdecoder(
     generator = Generator.load(folder, encoder, device, base_model)
     if generator.spec != tested.spec:
         raise InvalidLoraError(f"{folder} writes LoRAs of {generator.spec}, the checkpoint of {tested.spec}")
-    return Hyperdecoder(folder.resolve().name, generator)
+    return Hyperdecoder(_name(folder), generator)
+
+
+def _name(checkpoint: Path) -> str:
+    """What to call a checkpoint: its folder, or the run whose best one it is."""
+    path = checkpoint.resolve()
+    return path.parent.name if path.name == "best" else path.name
 
 
 NEEDS = {

@@ -60,7 +60,7 @@ class Column:
 
 
 def report(cells: Sequence[Cell], seed: int = 0) -> str:
-    """All tables of a folder: for each base model and seed, one of the tasks and one of the benchmarks."""
+    """The tables of a folder: one of the tasks, one of the benchmarks."""
     sections = []
     for group in groups(cells):
         about = f"{group[0].base}, seed {group[0].seed}, {_range([c.n for c in group])} questions a task"
@@ -72,16 +72,15 @@ def report(cells: Sequence[Cell], seed: int = 0) -> str:
 
 def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells that belong in one table."""
-    found: dict[tuple[str, int, bool], list[Cell]] = {}
+    found: dict[bool, list[Cell]] = {}
     for cell in cells:
-        found.setdefault((cell.base, cell.seed, cell.metric not in METRICS), []).append(cell)
+        found.setdefault(cell.metric not in METRICS, []).append(cell)
     return [found[key] for key in sorted(found)]
 
 
 def group_name(group: Sequence[Cell]) -> str:
     """A short name of a group, for files."""
-    kind = "tasks" if group[0].metric in METRICS else "benchmarks"
-    return f"{kind}-{group[0].base}-seed{group[0].seed}"
+    return "tasks" if group[0].metric in METRICS else "benchmarks"
 
 
 def tables(cells: Sequence[Cell], seed: int = 0) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hypernet.evaluation.cells import Cell, CellStore, read_cells
+from hypernet.evaluation.cells import Cell, CellStore, cells_by_folder, read_cells
 from hypernet.evaluation.conditions import derangement, random_strings
 from hypernet.evaluation.metrics import bootstrap, exact_match, rouge_l
 from hypernet.evaluation.sheets import sheet
@@ -113,7 +113,21 @@ def test_cells_come_back_as_they_were(tmp_path: Path) -> None:
     assert store.load("t", "matched", "s", "other") is None
     assert store.load("t2", "matched", "s", "key") is None
     assert read_cells(tmp_path) == [cell()]
+    assert cells_by_folder(tmp_path) == {tmp_path / "below": [cell()]}
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_last_content_of_a_system_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    store = CellStore(tmp_path)
+    store.save(cell(), "old")
+    store.save(cell(system="another"), "its")
+    store.save(cell(condition="training"), "old")
+    store.save(cell(score=1.0), "new")
+    assert [(c.system, c.condition, c.score) for c in read_cells(tmp_path)] == [
+        ("another", "matched", 0.5),
+        ("s", "matched", 1.0),
+        ("s", "training", 0.5),
+    ]
 
 
 def test_conditions_that_come_to_the_same_share_a_cell(tmp_path: Path) -> None:
