@@ -96,6 +96,8 @@ def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
 async def load_models(settings: Settings) -> Models:
     """The real models, as the settings name them."""
     # Imported here: torch, transformers and vLLM take seconds, and nothing before needs them.
+    import torch
+
     from hypernet.base_model import fingerprint
     from hypernet.embedded import BASE_MODEL_NAME
     from hypernet.generator import Generator
@@ -103,6 +105,8 @@ async def load_models(settings: Settings) -> Models:
     from server.engine.config import EngineConfig
     from server.engine.vllm import VllmEngine
 
+    # Of this process; the engine's core is another, with threads of its own.
+    torch.set_num_threads(settings.hypernetwork_threads)
     writer = await asyncio.to_thread(
         Generator.load,
         settings.checkpoint,

@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     cpu_lora_kernel: Literal["0", "1"] = Field(
         "1", description="1 runs adapters on a CPU with our kernel; vLLM's own answers mixed batches wrongly."
     )
+    stacked_slots: Literal["0", "1"] = Field(
+        "1", description="1 loads an adapter with two copies a module, 0 with vLLM's own for every layer."
+    )
+    hypernetwork_threads: int = Field(
+        1, ge=1, description="CPU threads of encoder and hypernetwork; more would fight the engine's."
+    )
 
     # limits
     max_requests: int = Field(256, ge=1, description="Requests answered at once; more get 429.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hypernet.lora import LoraWeights
-from server.engine import wire
+from server.engine import slots, wire
 
 if TYPE_CHECKING:
     from vllm.lora.lora_model import LoRAModel
@@ -74,20 +74,35 @@ def with_memory(original: Callable[[Any, LoRARequest], LoRAModel]) -> Callable[[
         weights = _staged.get(lora_request.lora_int_id)
         if weights is None:
             raise KeyError(f"adapter {lora_request.lora_path} was never staged, or is no longer registered")
-        return build(lora_request.lora_int_id, weights, type(self._adapter_manager.model))
+        return build(lora_request.lora_int_id, weights, self._adapter_manager)
 
     return _load_adapter
 
 
-def build(int_id: int, weights: LoraWeights, model: type) -> LoRAModel:
+def build(int_id: int, weights: LoraWeights, manager: Any) -> LoRAModel:
     """Adapter weights as vLLM holds them, sharing memory: with a scaling of 1 it folds nothing in place.
 
     Args:
         int_id: vLLM's number for the adapter.
         weights: with the scale already in B.
-        model: vLLM's class of the base model, which may have names of its own for the modules.
+        manager: vLLM's adapter manager; where it has stacked its layers (`slots.py`) the adapter
+            is told its places there, and has no layers of its own.
     """
     from vllm.lora.lora_model import LoRAModel
+
+    spec = weights.spec
+    model: type = type(manager.model)
+    if stacks := getattr(manager, "t2l_stacks", None):
+        found = slots.places(spec, lambda path: _names(path, 1, model)[0], manager.packed_modules, stacks)
+        if found is not None:
+            lora = LoRAModel(int_id, spec.rank, {})
+            lora.t2l_ready = slots.Ready(weights, found)
+            return lora
+    return LoRAModel(int_id, spec.rank, _layers(weights, model))
+
+
+def _layers(weights: LoraWeights, model: type) -> dict[str, Any]:
+    """vLLM's record for every layer of every module, by its name for the layer."""
     from vllm.lora.lora_weights import LoRALayerWeights
 
     spec = weights.spec
@@ -96,7 +111,7 @@ def build(int_id: int, weights: LoraWeights, model: type) -> LoRAModel:
         a, b = weights.a[module.name].unbind(), weights.b[module.name].unbind()
         for layer, name in enumerate(_names(module.path, spec.num_layers, model)):
             loras[name] = LoRALayerWeights(name, spec.rank, spec.rank, a[layer], b[layer], scaling=1.0)
-    return LoRAModel(int_id, spec.rank, loras)
+    return loras
 
 
 @cache

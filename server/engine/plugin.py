@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 
-from server.engine import cpu_kernel, loader
+from server.engine import cpu_kernel, loader, slots
 
 MENDED = "0.32."
 """The releases whose CPU operator was read and found wrong; others keep their own."""
@@ -31,6 +31,15 @@ def register() -> None:
     WorkerLoRAManager._load_adapter = loader.with_memory(WorkerLoRAManager._load_adapter)
     if wants_kernel():
         cpu_kernel.install()
+    if wants_stacks():
+        slots.install()
+
+
+def wants_stacks() -> bool:
+    """Whether adapters may go into their slots without vLLM's layer-by-layer loop."""
+    import vllm
+
+    return vllm.__version__.startswith(MENDED) and os.environ.get("T2L_STACKED_SLOTS", "1") != "0"
 
 
 def wants_kernel() -> bool:

@@ -129,4 +129,7 @@ def test_module_names_follow_the_models_own(worker: Worker) -> None:
         hf_to_vllm_mapper = WeightsMapper(orig_to_new_prefix={"model.": "language_model.model."})
 
     weights, _, _ = parcel()
-    assert "language_model.model.layers.0.self_attn.q_proj" in loader.build(1, weights, Renamed).loras
+    assert (
+        "language_model.model.layers.0.self_attn.q_proj"
+        in loader.build(1, weights, SimpleNamespace(model=Renamed())).loras
+    )

@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from server.engine import cpu_kernel, plugin
+from server.engine import cpu_kernel, plugin, slots
 
 vllm = pytest.importorskip("vllm")
 
@@ -21,8 +21,10 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(plugin, "_done", False)
     monkeypatch.setattr(WorkerLoRAManager, "_load_adapter", WorkerLoRAManager._load_adapter)
     monkeypatch.setattr(cpu_kernel, "install", lambda: calls.append("kernel"))
+    monkeypatch.setattr(slots, "install", lambda: calls.append("slots"))
     monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: True)
     monkeypatch.delenv("T2L_CPU_LORA_KERNEL", raising=False)
+    monkeypatch.delenv("T2L_STACKED_SLOTS", raising=False)
     return calls
 
 
@@ -38,7 +40,7 @@ def test_registering_twice_patches_once(installs: list[str]) -> None:
     patched = WorkerLoRAManager._load_adapter
     plugin.register()
     assert WorkerLoRAManager._load_adapter is patched
-    assert installs == ["kernel"]
+    assert installs == ["kernel", "slots"]
 
 
 def test_an_unknown_release_keeps_its_operator_and_says_so(
@@ -54,7 +56,7 @@ def test_an_unknown_release_keeps_its_operator_and_says_so(
 def test_the_kernel_can_be_switched_off(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("T2L_CPU_LORA_KERNEL", "0")
     plugin.register()
-    assert installs == []
+    assert installs == ["slots"]
 
 
 def test_a_gpu_keeps_vllms_operator(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,4 +64,10 @@ def test_a_gpu_keeps_vllms_operator(installs: list[str], monkeypatch: pytest.Mon
 
     monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: False)
     plugin.register()
-    assert installs == []
+    assert installs == ["slots"]
+
+
+def test_stacked_slots_can_be_switched_off(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("T2L_STACKED_SLOTS", "0")
+    plugin.register()
+    assert installs == ["kernel"]

@@ -1,0 +1,192 @@
+"""One copy per module puts an adapter into its slot, where vLLM makes ten for every layer.
+
+vLLM gives each layer its own slot tensors and fills them layer by layer: some
+hundreds of small copies while every stream waits, and on top of them it prints
+the first adapter's weights to learn their device. Here the slot tensors of one
+module are views into one tensor over all layers, made before anything runs, so
+that an adapter, whose layers are stacked too, goes in with two copies a module:
+on a GPU two kernels. What does not fit this picture (tensor parallelism, layers
+of unlike shapes) keeps vLLM's way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hypernet.config import LoraSpec
+from hypernet.lora import LoraWeights
+
+
+class Place(NamedTuple):
+    """Where a module lives in vLLM."""
+
+    layer: str
+    """Name of the layer, which may pack several modules, without its number."""
+    slice: int
+    """Which of those modules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The slots of one module in all layers."""
+
+    a: Tensor
+    """[layers, slots, 1, rank, in]"""
+    b: Tensor
+    """[layers, slots, 1, out, rank], in whatever order of memory the layers had it."""
+
+    def put(self, slot: int, a: Tensor, b: Tensor) -> None:
+        """Fill a slot with A [layers, r, in] and B [layers, out, r], r at most the slot's rank."""
+        rank = a.shape[1]
+        self.a[:, slot, 0, :rank].copy_(a, non_blocking=True)
+        self.b[:, slot, 0, :, :rank].copy_(b, non_blocking=True)
+        if rank < self.a.shape[3]:
+            self.a[:, slot, 0, rank:] = 0
+            self.b[:, slot, 0, :, rank:] = 0
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot; one that is empty is not written to, as the kernel looks again after a write."""
+        if self.b[:, slot].any() or self.a[:, slot].any():
+            self.a[:, slot] = 0
+            self.b[:, slot] = 0
+
+
+def stack_layers(modules: dict[str, Any]) -> dict[Place, Stack]:
+    """Move like layers' slot tensors side by side. The layers keep views, with the same contents.
+
+    Args:
+        modules: vLLM's LoRA layers by name.
+    """
+    groups: dict[str, dict[int, Any]] = defaultdict(dict)
+    for name, module in modules.items():
+        numbers = re.findall(r"\.(\d+)\.", name)
+        if len(numbers) == 1 and isinstance(getattr(module, "lora_a_stacked", None), tuple):
+            groups[without_number(name)][int(numbers[0])] = module
+    stacks: dict[Place, Stack] = {}
+    for name, layers in groups.items():
+        ordered = [layers[n] for n in sorted(layers)]
+        if _alike(ordered) and sorted(layers) == list(range(len(layers))):
+            found = [_stack(ordered, i) for i in range(len(ordered[0].lora_a_stacked))]
+            for n, module in enumerate(ordered):
+                module.lora_a_stacked = tuple(stack.a[n] for stack in found)
+                module.lora_b_stacked = tuple(stack.b[n] for stack in found)
+            stacks |= {Place(name, i): stack for i, stack in enumerate(found)}
+    return stacks
+
+
+def without_number(name: str) -> str:
+    """`model.layers.3.mlp.up_proj` -> `model.layers.*.mlp.up_proj`."""
+    return re.sub(r"\.\d+\.", ".*.", name)
+
+
+def _alike(layers: list[Any]) -> bool:
+    def shapes(layer: Any) -> Any:
+        slots = (*layer.lora_a_stacked, *layer.lora_b_stacked)
+        return layer.tp_size, [(t.shape, t.stride(), t.dtype, t.device) for t in slots]
+
+    return layers[0].tp_size == 1 and all(shapes(layer) == shapes(layers[0]) for layer in layers)
+
+
+def _stack(layers: list[Any], slice_: int) -> Stack:
+    a = torch.stack([layer.lora_a_stacked[slice_] for layer in layers])
+    b = [layer.lora_b_stacked[slice_] for layer in layers]
+    if b[0].is_contiguous():
+        return Stack(a, torch.stack(b))
+    return Stack(
+        a, torch.stack([t.transpose(2, 3) for t in b]).transpose(3, 4)
+    )  # as `cpu_kernel.packed` has it
+
+
+def places(
+    spec: LoraSpec, names: Callable[[str], str], packed: dict[str, list[str]], stacks: dict[Place, Stack]
+) -> dict[str, Place] | None:
+    """Where each module of a spec goes; None if one has no place.
+
+    Args:
+        spec: of the adapter.
+        names: a module's path -> vLLM's name of it in layer 0.
+        packed: vLLM's names of packed layers -> their slices' names.
+        stacks: as `stack_layers` made them.
+    """
+    slices = {
+        part: Place(without_number(name), i) for name, parts in packed.items() for i, part in enumerate(parts)
+    }
+    found: dict[str, Place] = {}
+    for module in spec.modules:
+        name = names(module.path)
+        place = slices.get(name, Place(without_number(name), 0))
+        stack = stacks.get(place)
+        wanted = (spec.num_layers, module.in_features, module.out_features)
+        if stack is None or (stack.a.shape[0], stack.a.shape[4], stack.b.shape[3]) != wanted:
+            return None
+        found[module.name] = place
+    return found
+
+
+def install() -> None:
+    """Have vLLM's adapter manager stack its layers, and fill slots from adapters that know their places."""
+    from vllm.lora.model_manager import LoRAModelManager as Manager
+
+    Manager._create_lora_modules = _stacking(Manager._create_lora_modules)
+    Manager._add_adapter = _keeping(Manager._add_adapter)
+    Manager.activate_adapter = _filling(Manager.activate_adapter)
+
+
+class Ready:
+    """What a `LoRAModel` of ours carries instead of layers: its weights and where they go."""
+
+    def __init__(self, weights: LoraWeights, places: dict[str, Place]) -> None:
+        self.weights = weights
+        self.places = places
+
+    def fill(self, stacks: dict[Place, Stack], slot: int) -> None:
+        """Make a slot this adapter's, whatever was in it."""
+        for name, place in self.places.items():
+            stacks[place].put(slot, self.weights.a[name], self.weights.b[name])
+        for place in stacks.keys() - self.places.values():
+            stacks[place].clear(slot)
+
+
+def _stacking(stock: Callable[..., None]) -> Callable[..., None]:
+    @wraps(stock)
+    def _create_lora_modules(self: Any) -> None:
+        stock(self)
+        self.t2l_stacks = stack_layers(self.modules)
+
+    return _create_lora_modules
+
+
+def _keeping(stock: Callable[..., None]) -> Callable[..., None]:
+    @wraps(stock)
+    def _add_adapter(self: Any, lora: Any) -> None:
+        if hasattr(lora, "t2l_ready"):
+            self._registered_adapters[lora.id] = lora  # nothing to merge or pin
+        else:
+            stock(self, lora)
+
+    return _add_adapter
+
+
+def _filling(stock: Callable[..., bool]) -> Callable[..., bool]:
+    @wraps(stock)
+    def activate_adapter(self: Any, lora_id: int) -> bool:
+        ready: Ready | None = getattr(self._registered_adapters[lora_id], "t2l_ready", None)
+        if ready is None or lora_id in self._active_adapters:
+            return stock(self, lora_id)
+        if None not in self.lora_index_to_id:
+            raise ValueError("no slot is free")
+        slot = self.lora_index_to_id.index(None)
+        ready.fill(self.t2l_stacks, slot)
+        self._active_adapters[lora_id] = None
+        self.lora_index_to_id[slot] = lora_id
+        return True
+
+    return activate_adapter
