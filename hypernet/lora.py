@@ -34,12 +34,12 @@ class LoraWeights:
         """Bytes of all tensors together."""
         return sum(t.nbytes for t in (*self.a.values(), *self.b.values()))
 
-    def to(self, dtype: torch.dtype) -> LoraWeights:
-        """The same adapter in another dtype."""
+    def to(self, dtype: torch.dtype, device: str | None = None) -> LoraWeights:
+        """The same adapter in another dtype, and on another device if one is named."""
         return LoraWeights(
             self.spec,
-            {name: t.to(dtype) for name, t in self.a.items()},
-            {name: t.to(dtype) for name, t in self.b.items()},
+            {name: t.to(device=device, dtype=dtype) for name, t in self.a.items()},
+            {name: t.to(device=device, dtype=dtype) for name, t in self.b.items()},
         )
 
     def flatten(self) -> Tensor:

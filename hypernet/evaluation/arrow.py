@@ -67,15 +67,17 @@ class Arrow:
     Args:
         spec: shape and scale of its LoRAs.
         experts: E of them.
-        dtype: of the model they are applied to.
+        dtype, device: of the model they are applied to.
         k: experts per token.
     """
 
-    def __init__(self, spec: LoraSpec, experts: LoraBatch, dtype: torch.dtype, k: int = TOP_K) -> None:
+    def __init__(
+        self, spec: LoraSpec, experts: LoraBatch, dtype: torch.dtype, k: int = TOP_K, device: str = "cpu"
+    ) -> None:
         self.spec, self.k = spec, k
         self._layers: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
         for m in spec.modules:
-            a, b = experts.a[m.name], experts.b[m.name]  # [E, L, r, in], [E, L, out, r]
+            a, b = experts.a[m.name].to(device), experts.b[m.name].to(device)  # [E, L, r, in], [E, L, out, r]
             v = prototypes(a, b)  # [E, L, in]
             # Side by side all experts are one wide LoRA: two large products instead of 2 E small ones.
             self._layers[m.name] = [

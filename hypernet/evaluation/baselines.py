@@ -134,7 +134,7 @@ class Routed(_OverLibrary):
 
     def applied(self, base: FrozenBase) -> AbstractContextManager[None]:
         """Routes."""
-        arrow = Arrow(self._library.spec, self._library.stack(), base.model.dtype)
+        arrow = Arrow(self._library.spec, self._library.stack(), base.model.dtype, device=base.device)
         return arrow.applied(base.model)
 
     @property

@@ -138,7 +138,9 @@ class Runner:
 
     def _measure(self, batch: list[_Row]) -> Iterator[Cell]:
         """Run one batch, and give the cells that it completes."""
-        adapters = _stack([row.adapter for row in batch if row.adapter], self.base.model.dtype)
+        adapters = _stack(
+            [row.adapter for row in batch if row.adapter], self.base.model.dtype, self.base.device
+        )
         limits = [row.limit for row in batch for _ in row.items]
         asked = [row.job.sheet.items[i] for row in batch for i in row.items]
         found = answer(
@@ -213,11 +215,11 @@ def _batches(rows: list[_Row]) -> Iterator[list[_Row]]:
         yield batch
 
 
-def _stack(adapters: list[LoraWeights], dtype: torch.dtype) -> LoraBatch | None:
-    """One adapter per row; each distinct one is cast once."""
+def _stack(adapters: list[LoraWeights], dtype: torch.dtype, device: str) -> LoraBatch | None:
+    """One adapter per row; each distinct one is cast once. Those from disk come from the CPU."""
     if not adapters:
         return None
-    cast = {id(a): a.to(dtype) for a in adapters}
+    cast = {id(a): a.to(dtype, device) for a in adapters}
     ready = [cast[id(a)] for a in adapters]
     return LoraBatch(
         {m: torch.stack([w.a[m] for w in ready]) for m in ready[0].a},

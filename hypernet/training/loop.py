@@ -102,7 +102,7 @@ class Trainer:
         path = self.folder / "state.pt"
         if not path.is_file():
             return False
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location="cpu")  # each is copied to where it belongs
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state = RunState(**saved["state"])

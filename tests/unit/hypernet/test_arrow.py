@@ -91,3 +91,14 @@ def test_one_expert_is_a_plain_lora(tiny_base: Path, k: int) -> None:
         plain = base.model(ids).logits
     with Arrow(spec, expert, torch.float32, k).applied(base.model):
         torch.testing.assert_close(base.model(ids).logits, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_experts_from_disk_go_where_the_model_is(tiny_base: Path) -> None:
+    spec = lora_spec(tiny_base, rank=3, alpha=6)
+    size = (2, spec.num_layers)
+    experts = LoraBatch(
+        {m.name: torch.randn(*size, spec.rank, m.in_features) for m in spec.modules},
+        {m.name: torch.randn(*size, m.out_features, spec.rank) for m in spec.modules},
+    )
+    arrow = Arrow(spec, experts, torch.bfloat16, device="meta")
+    assert {t.device.type for layers in arrow._layers.values() for layer in layers for t in layer} == {"meta"}

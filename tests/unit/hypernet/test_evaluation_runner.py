@@ -221,3 +221,11 @@ def test_icl_shows_three_solved_turns_and_the_hyperdecoder_writes_one_adapter_a_
     assert not {i.prompt for i in SHEETS[1].items} & {question for question, _ in way.turns}
     (way,) = Hyperdecoder("h", tiny_generator).ways(SHEETS[1])
     assert len(way.adapters) == len(SHEETS[1].items)
+
+
+def test_adapters_from_disk_go_where_the_model_is(tiny_generator: Generator) -> None:
+    one, two = noise(tiny_generator, 1), noise(tiny_generator, 2)
+    stacked = runner._stack([one, two, one], torch.bfloat16, "meta")
+    assert stacked is not None
+    for tensor in (*stacked.a.values(), *stacked.b.values()):
+        assert (tensor.shape[0], tensor.device.type, tensor.dtype) == (3, "meta", torch.bfloat16)
