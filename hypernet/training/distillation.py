@@ -21,7 +21,7 @@ from hypernet.encoder import Encoder
 from hypernet.generator import check_encoder
 from hypernet.model import Hypernet
 from hypernet.training.config import DistillationConfig
-from hypernet.training.data import Task, load_tasks, validation_share
+from hypernet.training.data import Task, TaskFileError, load_tasks, validation_share
 from hypernet.training.distance import squared_relative_error
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.sft import Embeddings, training_wordings
@@ -64,6 +64,11 @@ class DistillationRun:
         )
         self.model = Hypernet(shape).to(device)
         training, validation = validation_share(tasks, config.validation_share)
+        if not training or not validation:
+            raise TaskFileError(
+                f"{len(training)} tasks to train on and {len(validation)} to choose the checkpoint with are "
+                f"too few: give more tasks, or change validation_share ({config.validation_share})"
+            )
         self._wordings = [training_wordings(task) for task in training]
         self._validation = [task.held_out_wordings[0] for task in validation]
 
@@ -126,7 +131,7 @@ def train_distillation(
         FileExistsError: `out` holds a run and `resume` is off.
         CheckpointError: `teacher` is no checkpoint.
         MismatchError: the encoder is not the teacher's.
-        TaskFileError: a task file cannot be read.
+        TaskFileError: a task file cannot be read, or there are too few tasks.
     """
     check_folder(out, resume)
     every = [task for path in tasks for task in load_tasks(path)]

@@ -10,6 +10,7 @@ needs must pass through the adapter.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from hypernet.frozen import FrozenBase
 from hypernet.model import Hypernet, LoraBatch
 from hypernet.peft_io import load_adapter_like
 from hypernet.training.config import FineTuning, SftConfig, TrainingConfigError
-from hypernet.training.data import Instance, Task, load_tasks, pick_names, validation_share
+from hypernet.training.data import Instance, Task, TaskFileError, load_tasks, pick_names, validation_share
 from hypernet.training.distributed import Workers, workers
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.neftune import noise, noisy
@@ -91,6 +92,24 @@ def prepare_all(tasks: list[Task], chat: ChatFormat, max_tokens: int) -> list[Tr
     """`prepare` for many tasks, those with too few examples left out."""
     ready = [prepare(task, chat, max_tokens) for task in tasks]
     return [task for task in ready if task]
+
+
+def check_enough(training: Sequence[object], validation: Sequence[object], config: FineTuning) -> None:
+    """Refuse to start a run that would fail at its first step or validation.
+
+    Raises:
+        TaskFileError: no task is left to train on, or none to validate with.
+    """
+    if not training:
+        raise TaskFileError(
+            f"no task is left to train on: each needs five examples of at most {config.max_example_tokens} "
+            "tokens. Raise max_example_tokens, or give more tasks"
+        )
+    if not validation:
+        raise TaskFileError(
+            f"no task is left to choose the checkpoint with: validation_share is {config.validation_share}. "
+            "Raise it, or give more tasks"
+        )
 
 
 def tokenised(instances: list[Instance], chat: ChatFormat, max_tokens: int) -> list[Example]:
@@ -193,7 +212,7 @@ class SftRun:
         training, validation = validation_share(tasks, config.validation_share)
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
         self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
-        self._validation = prepare_all(validation, base.chat, config.max_example_tokens)
+        self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
 
     def start_from(self, folder: Path) -> None:
         """Take over the weights of a checkpoint.
@@ -272,9 +291,9 @@ class SftRun:
     def validate(self) -> dict[str, float]:
         """Mean NLL over the validation tasks, with their own descriptions and with one another's."""
         own, other = [], []
-        for i, task in enumerate(self._validation):
+        for i, task in enumerate(self.validation):
             examples = task.examples[:VALIDATION_EXAMPLES]
-            stranger = self._validation[(i + 1) % len(self._validation)]
+            stranger = self.validation[(i + 1) % len(self.validation)]
             if self.config.reads == "input":
                 rows = [[example] for example in examples]
                 strangers = stranger.examples[: len(examples)]
@@ -347,7 +366,7 @@ def train_sft(
         FileExistsError: `out` holds a run and `resume` is off.
         CheckpointError: `start` is no checkpoint, or has another architecture.
         InvalidLoraError: `config.offset` is no adapter of this shape.
-        TaskFileError: the task file cannot be read.
+        TaskFileError: the task file cannot be read, or holds too few tasks that are short enough.
         TrainingConfigError: more processes and passes than rows.
     """
     check_folder(out, resume)
@@ -359,6 +378,7 @@ def train_sft(
     with workers(device) as team:
         base = FrozenBase(base_model, config.lora_spec(base_model), team.device)
         run = SftRun(config, every, base, Encoder.load(encoder, team.device, str(base_model)), team)
+        check_enough(run.tasks, run.validation, config)
         if start:
             run.start_from(start)
         trainer = Trainer(out, run.model, config, run.step, run.validate, run.save, workers=team)

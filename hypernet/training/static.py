@@ -22,6 +22,7 @@ from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.packing import pack
 from hypernet.training.sft import (
     VALIDATION_EXAMPLES,
+    check_enough,
     draw_row,
     draw_weights,
     example_nll,
@@ -72,7 +73,7 @@ class MultitaskRun:
         training, validation = validation_share(tasks, config.validation_share)
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
         self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
-        self._validation = prepare_all(validation, base.chat, config.max_example_tokens)
+        self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
 
     def step(self, number: int) -> StepResult:
         """Loss on the batch that belongs to step `number`."""
@@ -94,7 +95,7 @@ class MultitaskRun:
     def validate(self) -> dict[str, float]:
         """Mean NLL over the validation tasks: those that choose a hypernetwork's checkpoint too."""
         losses = []
-        for task in self._validation:
+        for task in self.validation:
             packed = pack([task.examples[:VALIDATION_EXAMPLES]]).to(self.base.device)
             losses.append(example_nll(self.base.logits(packed, self.model()), packed).mean().item())
         return {"validation_nll": sum(losses) / len(losses)}
@@ -127,6 +128,7 @@ def train_multitask(
     check_folder(out, resume)
     every = [task for path in tasks for task in load_tasks(path)]
     run = MultitaskRun(config, every, FrozenBase(base_model, config.lora_spec(base_model), device))
+    check_enough(run.tasks, run.validation, config)
     trainer = Trainer(out, run.model, config, run.step, run.validate, run.save)
     if resume:
         trainer.resume()

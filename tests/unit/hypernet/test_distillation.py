@@ -12,7 +12,7 @@ from hypernet.encoder import Encoder
 from hypernet.generator import Generator, MismatchError
 from hypernet.model import LoraBatch
 from hypernet.training.config import DistillationConfig
-from hypernet.training.data import Instance, Task
+from hypernet.training.data import Instance, Task, TaskFileError
 from hypernet.training.distance import relative_error, squared_relative_error
 from hypernet.training.distillation import DistillationRun
 from hypernet.training.loop import Trainer
@@ -76,3 +76,10 @@ def test_another_encoder_than_the_teachers_is_refused(
     encoder.fingerprint = "another"
     with pytest.raises(MismatchError, match="--encoder"):
         DistillationRun(DistillationConfig(steps=1), tiny_checkpoint, TASKS, encoder)
+
+
+def test_too_few_tasks_are_refused_before_training(tiny_checkpoint: Path, tiny_encoder: Path) -> None:
+    encoder = Encoder.load(str(tiny_encoder))
+    with pytest.raises(TaskFileError, match="0 to choose the checkpoint with"):
+        config = DistillationConfig(steps=1, validation_share=1e-9)
+        DistillationRun(config, tiny_checkpoint, TASKS, encoder)

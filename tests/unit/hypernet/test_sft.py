@@ -12,9 +12,10 @@ from hypernet.checkpoint import CheckpointError, load_checkpoint
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.training.config import SftConfig
-from hypernet.training.data import Instance, Task
+from hypernet.training.data import Instance, Task, TaskFileError
 from hypernet.training.loop import Trainer
 from hypernet.training.sft import SftRun, contrastive_loss, draw_weights, prepare, train_sft
+from hypernet.training.static import train_multitask
 
 WORDS = ("cup", "dog", "sun", "tree", "fish", "bell", "coin", "lamp", "moon", "seed")
 
@@ -93,7 +94,7 @@ def test_a_hyperdecoder_gives_every_input_an_adapter_of_its_own(
     result = sft.step(0)
     assert result.metrics["examples"] == 6  # one a row
     assert len(asked[0]) == 6 and set(asked[0]) <= set(WORDS)
-    sft._validation = sft.tasks
+    sft.validation = sft.tasks
     scores = sft.validate()
     assert scores["validation_nll"] == pytest.approx(scores["validation_nll_mismatched"], abs=1e-5)  # untrained
 
@@ -116,4 +117,20 @@ def test_a_run_on_fewer_tasks_keeps_its_validation(
             count=count,
         )
     whole, part = seen
-    assert len(part.tasks) == 5 and len(part._validation) == len(whole._validation) > 0
+    assert len(part.tasks) == 5 and len(part.validation) == len(whole.validation) > 0
+
+
+@pytest.mark.parametrize(
+    ("share", "longest", "complaint"),
+    [(1e-9, 1000, "validation_share is 1e-09"), (0.2, 3, "at most 3 tokens")],
+)
+def test_a_run_that_would_fail_later_does_not_start(
+    tiny_base: Path, tiny_encoder: Path, tmp_path: Path, share: float, longest: int, complaint: str
+) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(f"{task(f't{i}', 'red').model_dump_json()}\n" for i in range(20)))
+    config = SftConfig(steps=1, rank=2, validation_share=share, max_example_tokens=longest)
+    with pytest.raises(TaskFileError, match=complaint):
+        train_sft([path], tmp_path / "run", config, base_model=tiny_base, encoder=str(tiny_encoder))
+    with pytest.raises(TaskFileError, match=complaint):
+        train_multitask([path], tmp_path / "run", config, base_model=tiny_base)
