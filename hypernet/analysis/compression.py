@@ -3,7 +3,8 @@
 T2L's compression study (Charakorn et al. 2025, section 4.1 and its figure): networks
 of falling size reconstruct a library of task LoRAs; each task is a point, its error
 |B A - B* A*| / |B* A*| against its likelihood gain, as a share of what its own LoRA gains
-over the base model. Errors are the last of a run's log, gains those of evaluation cells.
+over the base model. Errors are those that a run logged for its best checkpoint, gains those
+of evaluation cells of that checkpoint.
 """
 
 from __future__ import annotations
@@ -120,13 +121,14 @@ def draw(kept: Sequence[Kept]) -> Figure:
 
 
 def _errors(run: Path) -> Mapping[str, float]:
-    """Task -> error at the end of a run."""
+    """Task -> error of the checkpoint that the run kept as its best, which is what cells are made of."""
     if not (run / "log.jsonl").is_file():
         raise CompressionError(f"{run} holds no run: `t2l train reconstruction --out {run}` makes one")
     checks = [line for line in read_log(run) if line["kind"] == "validation"]
     if not checks:
         raise CompressionError(f"{run} is not finished: go on with `t2l train reconstruction --resume`")
-    return {k.removeprefix(ERROR): v for k, v in checks[-1].items() if k.startswith(ERROR)}
+    best = min(checks, key=lambda line: line["loss"])
+    return {k.removeprefix(ERROR): v for k, v in best.items() if k.startswith(ERROR)}
 
 
 def _cell(found: Mapping[tuple[str, str, str], Cell], condition: str, system: str, task: str) -> Cell:

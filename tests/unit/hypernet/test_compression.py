@@ -46,15 +46,16 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "recon-S"
     folder.mkdir()
     lines = [
-        {"kind": "validation", "error/a": 1.0, "error/b": 1.0},
+        {"kind": "validation", "loss": 9.0, "error/a": 1.0, "error/b": 1.0},
         {"kind": "step", "loss": 1.0},
-        {"kind": "validation", "error/a": 0.5, "error/b": 0.1},
+        {"kind": "validation", "loss": 2.0, "error/a": 0.5, "error/b": 0.1},
+        {"kind": "validation", "loss": 3.0, "error/a": 0.7, "error/b": 0.7},
     ]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 
-def test_a_task_is_its_last_error_and_its_share_of_the_oracles_gain(run: Path) -> None:
+def test_a_task_is_its_error_in_the_best_checkpoint_and_its_share_of_the_oracles_gain(run: Path) -> None:
     a, b = compression([run], CELLS)
     assert (a.error, a.share, a.score, a.oracle_score) == (0.5, pytest.approx(0.75), 0.5, 1.0)
     assert (b.error, b.share) == (0.1, pytest.approx(1.0))
