@@ -35,7 +35,9 @@ def evaluate(
     ] = "all",
     multitask: Annotated[Path | None, typer.Option(help="PEFT folder of one LoRA for all tasks.")] = None,
     library: Annotated[Path | None, typer.Option(help="Library of task LoRAs: for average and arrow.")] = None,
-    oracles: Annotated[Path | None, typer.Option(help="TASK/ PEFT folders: for oracle.")] = None,
+    oracles: Annotated[
+        Path | None, typer.Option(help="TASK/ PEFT folders: for oracle. Needs --instances held-out.")
+    ] = None,
     hyperdecoder: Annotated[
         Path | None, typer.Option(help="Checkpoint trained on inputs as descriptions.")
     ] = None,
@@ -74,6 +76,11 @@ def evaluate(
         *(BaseModelError, BenchmarkError, CheckpointError, InvalidLoraError, LibraryError),
         *(MismatchError, ModelNotFoundError, TaskFileError),
     )
+    if oracles and instances != "held-out":
+        raise typer.BadParameter(
+            "an oracle has trained on four fifths of its task's instances: add --instances held-out",
+            param_hint="--oracles",
+        )
     try:
         asked = [sheet(task, examples, seed, instances) for task in load_tasks(tasks)] if tasks else []
         marks = load_benchmarks(benchmarks, examples, seed) if benchmarks else []

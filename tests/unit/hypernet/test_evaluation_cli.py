@@ -76,6 +76,7 @@ def test_it_prints_tables_and_leaves_out_what_lacks_its_inputs(run: Any, tasks: 
         (["--tasks", "none.jsonl"], "does not exist"),
         (["--benchmarks", "."], "no folder of the ten benchmarks"),
         (["--tasks", "TASKS", "--library", "."], "library.json is missing"),
+        (["--tasks", "TASKS", "--oracles", "."], "add --instances held-out"),
         (["--tasks", "TASKS", "--multitask", "."], "adapter_config.json cannot be read"),
         (["--tasks", "TASKS", "--hyperdecoder", "."], "is missing"),
         (["--tasks", "TASKS", "--server", "http://127.0.0.1:9"], "did not answer"),
