@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -42,10 +42,13 @@ class Stack:
     """[layers, slots, 1, rank, in]"""
     b: Tensor
     """[layers, slots, 1, out, rank], in whatever order of memory the layers had it."""
+    filled: set[int] = field(default_factory=set)
+    """Slots that may hold something."""
 
     def put(self, slot: int, a: Tensor, b: Tensor) -> None:
         """Fill a slot with A [layers, r, in] and B [layers, out, r], r at most the slot's rank."""
         rank = a.shape[1]
+        self.filled.add(slot)
         self.a[:, slot, 0, :rank].copy_(a, non_blocking=True)
         self.b[:, slot, 0, :, :rank].copy_(b, non_blocking=True)
         if rank < self.a.shape[3]:
@@ -54,9 +57,10 @@ class Stack:
 
     def clear(self, slot: int) -> None:
         """Empty a slot; one that is empty is not written to, as the kernel looks again after a write."""
-        if self.b[:, slot].any() or self.a[:, slot].any():
+        if slot in self.filled:
             self.a[:, slot] = 0
             self.b[:, slot] = 0
+            self.filled.remove(slot)
 
 
 def stack_layers(modules: dict[str, Any]) -> dict[Place, Stack]:
@@ -180,7 +184,11 @@ def _filling(stock: Callable[..., bool]) -> Callable[..., bool]:
     def activate_adapter(self: Any, lora_id: int) -> bool:
         ready: Ready | None = getattr(self._registered_adapters[lora_id], "t2l_ready", None)
         if ready is None or lora_id in self._active_adapters:
-            return stock(self, lora_id)
+            new = stock(self, lora_id)
+            if new:
+                for stack in self.t2l_stacks.values():
+                    stack.filled.add(self.lora_index_to_id.index(lora_id))
+            return new
         if None not in self.lora_index_to_id:
             raise ValueError("no slot is free")
         slot = self.lora_index_to_id.index(None)

@@ -163,7 +163,17 @@ class Manager:
         self._registered_adapters[lora.id] = lora
 
     def activate_adapter(self, lora_id: int) -> bool:
-        return lora_id not in self._active_adapters
+        if lora_id in self._active_adapters:
+            return False
+        slot = self.lora_index_to_id.index(None)
+        self._active_adapters[lora_id] = None
+        self.lora_index_to_id[slot] = lora_id
+        fill_as_vllm(self.modules, slot, self._registered_adapters[lora_id].weights)
+        return True
+
+    def deactivate(self, lora_id: int) -> None:
+        del self._active_adapters[lora_id]
+        self.lora_index_to_id[self.lora_index_to_id.index(lora_id)] = None
 
 
 def test_the_books_of_slots_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,3 +194,23 @@ def test_the_books_of_slots_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert manager.lora_index_to_id == [7, 8]
     with pytest.raises(ValueError, match="no slot is free"):
         manager.activate_adapter(9)
+
+
+def test_what_vllm_put_into_other_slices_goes_with_the_next_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.lora import model_manager
+
+    monkeypatch.setattr(model_manager, "LoRAModelManager", Manager)
+    slots.install()
+    manager = Manager()
+    manager._create_lora_modules()
+    everywhere, w = weights(0, spec(modules=("q_proj", "k_proj", "v_proj"))), weights(1, spec())
+    places = slots.places(w.spec, name, PACKED, manager.t2l_stacks)  # type: ignore[attr-defined]
+    assert places is not None
+    manager._add_adapter(SimpleNamespace(id=1, weights=everywhere))
+    manager._add_adapter(SimpleNamespace(id=2, t2l_ready=slots.Ready(w, places)))
+    manager.activate_adapter(1)
+    manager.deactivate(1)
+    manager.activate_adapter(2)
+    for module in manager.modules.values():
+        assert not module.lora_b_stacked[1].any()
+        assert not module.lora_a_stacked[1].any()
