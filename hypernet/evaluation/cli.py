@@ -33,6 +33,10 @@ def evaluate(
     instances: Annotated[
         Instances, typer.Option(help="`held-out`: what training on this file left out.")
     ] = "all",
+    trained: Annotated[
+        list[Path] | None,
+        typer.Option(help="Task file that was trained on: what it shares with TASKS is not asked. May repeat."),
+    ] = None,
     multitask: Annotated[Path | None, typer.Option(help="PEFT folder of one LoRA for all tasks.")] = None,
     library: Annotated[Path | None, typer.Option(help="Library of task LoRAs: for average and arrow.")] = None,
     oracles: Annotated[
@@ -70,7 +74,7 @@ def evaluate(
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
     from hypernet.models import ModelNotFoundError, base_model_folder
-    from hypernet.training.data import TaskFileError, load_tasks
+    from hypernet.training.data import TaskFileError, load_tasks, taught
 
     errors = (
         *(BaseModelError, BenchmarkError, CheckpointError, InvalidLoraError, LibraryError),
@@ -82,7 +86,11 @@ def evaluate(
             param_hint="--oracles",
         )
     try:
-        asked = [sheet(task, examples, seed, instances) for task in load_tasks(tasks)] if tasks else []
+        given = load_tasks(tasks) if tasks else []
+        known = taught(task for path in trained or [] for task in load_tasks(path))
+        if instances == "held-out":
+            known |= taught(given)
+        asked = [sheet(task, examples, seed, instances, known) for task in given]
         marks = load_benchmarks(benchmarks, examples, seed) if benchmarks else []
         generator = Generator.load(checkpoint, encoder, device, base_model)
         folder = base_model_folder(base_model)
@@ -96,6 +104,9 @@ def evaluate(
     found += t2l_conditions(generator, name or _name(checkpoint), strangers, seed)
     chosen = _choose(found, conditions)
     sheets = [s for s in (*asked, *marks) if s.task.startswith(_list(only) or "")]
+    for gone in (s.task for s in sheets if not s.items):
+        typer.echo(f"left out: {gone}, training has seen all that could be asked", err=True)
+    sheets = [s for s in sheets if s.items]
     if not sheets:
         raise typer.BadParameter("nothing to ask: name --tasks or --benchmarks, and --only what is in them")
     for condition in chosen:

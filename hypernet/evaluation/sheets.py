@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
@@ -73,7 +73,13 @@ class Sheet:
         ]
 
 
-def sheet(task: Task, n: int, seed: int, instances: Instances = "all") -> Sheet:
+def sheet(
+    task: Task,
+    n: int,
+    seed: int,
+    instances: Instances = "all",
+    known: Collection[tuple[str, str]] = (),
+) -> Sheet:
     """Draw up to n questions of a task, and examples that are not among them.
 
     Files are often sorted, so instances are drawn in a random order that depends on
@@ -83,11 +89,13 @@ def sheet(task: Task, n: int, seed: int, instances: Instances = "all") -> Sheet:
         task: the task.
         n: how many questions.
         seed: of the order.
-        instances: `held-out` asks only what training has not seen.
+        instances: `held-out` asks only what training on this task leaves out.
+        known: pairs that training has seen in other tasks, see `data.taught`; they are not asked.
+            Nothing may be left.
     """
     rng = random.Random(f"{seed}:{task.task}")
     seen, asked = ([], list(task.instances)) if instances == "all" else task.split_instances()
-    asked = rng.sample(asked, len(asked))
+    asked = [i for i in rng.sample(asked, len(asked)) if i.pair not in known]
     short = [i for i in asked if len(i.input) <= MAX_PROMPT_CHARACTERS] or asked[:1]
     # With few instances some must be left over to be shown.
     chosen = short[: min(n, max(1, len(short) - SHOTS))] if instances == "all" else short[:n]

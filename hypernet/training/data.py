@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,11 @@ class Instance(BaseModel):
 
     input: str
     output: list[str] = Field(min_length=1)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Input and answer up to case: what two tasks may have in common."""
+        return self.input.strip().lower(), self.output[0].strip().lower()
 
 
 class Task(BaseModel):
@@ -85,6 +90,14 @@ def load_tasks(path: Path) -> list[Task]:
     if not tasks:
         raise TaskFileError(f"{path} holds no task")
     return tasks
+
+
+def taught(tasks: Iterable[Task]) -> set[tuple[str, str]]:
+    """Every pair of input and answer that training on these tasks shows, as `Instance.pair`.
+
+    Public tasks overlap: "France" -> "Paris" may be held out of one and trained on in another.
+    """
+    return {instance.pair for task in tasks for instance in task.split_instances()[0]}
 
 
 def validation_share(tasks: list[Task], share: float) -> tuple[list[Task], list[Task]]:

@@ -10,7 +10,7 @@ from hypernet.evaluation.cells import Cell, CellStore, cells_by_folder, read_cel
 from hypernet.evaluation.conditions import derangement, random_strings
 from hypernet.evaluation.metrics import bootstrap, exact_match, rouge_l
 from hypernet.evaluation.sheets import sheet
-from hypernet.training.data import Instance, Task
+from hypernet.training.data import Instance, Task, taught
 
 
 def task(n: int = 40, name: str = "t") -> Task:
@@ -92,6 +92,20 @@ def test_examples_that_are_shown_are_never_asked(seed: int, instances: str) -> N
     if instances == "held-out":
         seen = {i.input for i in task().split_instances()[0]}
         assert {question for question, _ in asked.examples} <= seen
+
+
+def test_what_training_has_seen_in_other_tasks_is_not_asked() -> None:
+    other = Task(
+        task="twin", definition="d", instances=[Instance(input=f"Q{i} ", output=["YES"]) for i in range(9)]
+    )
+    mine = Task(
+        task="t", definition="d", instances=[Instance(input=f"q{i}", output=["yes"]) for i in range(40)]
+    )
+    known = taught([other])
+    assert known == {(f"q{i}", "yes") for i in range(9) if i != 4}  # the fifth is held out there, too
+    asked = {i.prompt for i in sheet(mine, 40, seed=0, known=known).items}
+    assert asked and not asked & {q for q, _ in known}
+    assert not sheet(mine, 5, seed=0, known=taught([mine]) | {i.pair for i in mine.instances}).items
 
 
 def test_small_tasks_keep_something_to_show_and_long_questions_are_passed_over() -> None:

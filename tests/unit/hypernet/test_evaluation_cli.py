@@ -76,6 +76,7 @@ def test_it_prints_tables_and_leaves_out_what_lacks_its_inputs(run: Any, tasks: 
         (["--tasks", "none.jsonl"], "does not exist"),
         (["--benchmarks", "."], "no folder of the ten benchmarks"),
         (["--tasks", "TASKS", "--library", "."], "library.json is missing"),
+        (["--tasks", "TASKS", "--trained", "none.jsonl"], "does not exist"),
         (["--tasks", "TASKS", "--oracles", "."], "add --instances held-out"),
         (["--tasks", "TASKS", "--multitask", "."], "adapter_config.json cannot be read"),
         (["--tasks", "TASKS", "--hyperdecoder", "."], "is missing"),
@@ -86,3 +87,15 @@ def test_what_cannot_be_done_is_said(run: Any, tasks: Path, options: list[str], 
     done = run(*[str(tasks) if option == "TASKS" else option for option in options])
     assert done.exit_code == 2, done.output
     assert complaint in words(done)
+
+
+def test_tasks_that_training_knows_in_full_are_left_out(run: Any, tasks: Path, tmp_path: Path) -> None:
+    known = tmp_path / "trained.jsonl"
+    # Of two orders each holds out other inputs: together they train on all.
+    seen = [i for i in json.loads(tasks.read_text().splitlines()[0])["instances"] for _ in range(5)]
+    both = [{"task": "x", "definition": "d", "instances": s} for s in (seen, seen[5:] + seen[:5])]
+    known.write_text("".join(json.dumps(line) + "\n" for line in both))
+    done = run("--tasks", str(tasks), "--trained", str(known), "--only", "fv_,ii_", "--conditions", "base")
+    assert done.exit_code == 0, done.output
+    assert "left out: fv_a, training has seen all that could be asked" in words(done)
+    assert {c.task for c in read_cells(tmp_path / "out")} == {"ii_b"}
