@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hypernet.evaluation.conditions import derangement, random_strings
+from hypernet.evaluation.conditions import random_strings, strangers
 from hypernet.evaluation.metrics import Interval, bootstrap
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
@@ -106,8 +106,10 @@ def cells(
     """
     if len(tasks) < 2:
         raise ValueError("robustness needs at least two tasks: one's description is the other's mismatch")
-    strangers = derangement(len(tasks), seed)
-    for task, stranger in zip(tasks, (tasks[i] for i in strangers), strict=True):
+    by_name = {task.task: task for task in tasks}
+    other = strangers(list(by_name), seed)
+    for task in tasks:
+        stranger = by_name[other[task.task]]
         row = fit_row([base.chat.example(i.input, i.output[0]) for i in task.instances[:examples]], ROW_TOKENS)
         for condition, corrupt in CONDITIONS.items():
             texts = corrupt(task, stranger, random.Random(f"{seed}:{task.task}:{condition}"))

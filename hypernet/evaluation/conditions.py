@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from hypernet.evaluation.sheets import Item, Sheet
+from hypernet.evaluation.sheets import TOLD_ONLY, Item, Sheet
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.lora import LoraWeights
@@ -203,9 +203,24 @@ def stranger_wordings(wordings: Mapping[str, Sequence[str]], seed: int) -> dict[
             of them are evaluated today.
         seed: of the pairing.
     """
-    names = list(wordings)
-    pairs = enumerate(derangement(len(names), seed))
-    return {names[i]: wordings[names[s]] for i, s in pairs if i != s}
+    return {name: wordings[other] for name, other in strangers(list(wordings), seed).items()}
+
+
+def strangers(names: Sequence[str], seed: int) -> dict[str, str]:
+    """Task -> the task that is its mismatch. One that is alone is left out.
+
+    Tasks that only a description can tell are paired among themselves: the description of
+    an essay question would fail there by the form of its answers, without any reading.
+    """
+    told = [name for name in names if name.startswith(TOLD_ONLY)]
+    rest = [name for name in names if name not in told]
+    kinds = (told, rest) if min(len(told), len(rest)) > 1 else (names,)
+    return {
+        kind[i]: kind[other]
+        for kind in kinds
+        for i, other in enumerate(derangement(len(kind), seed))
+        if i != other
+    }
 
 
 def derangement(n: int, seed: int) -> list[int]:

@@ -8,6 +8,7 @@ from functools import partial
 
 from hypernet.evaluation.cells import Cell
 from hypernet.evaluation.metrics import METRICS, bootstrap
+from hypernet.evaluation.sheets import TOLD_ONLY
 
 NAMES = {
     "base": "base model",
@@ -28,8 +29,6 @@ NAMES = {
 OWN = "matched"
 WRITTEN = ("matched", "training", "mismatched", "random", "empty")
 """Conditions of a checkpoint; they are compared within it."""
-TOLD_ONLY = ("fv_", "ii_")
-"""Names of tasks whose input alone does not say what to do begin so."""
 TOLD_ONLY_TITLE = "exact match % where only the description tells"
 
 Row = dict[str, Cell]

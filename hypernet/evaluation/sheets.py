@@ -17,6 +17,8 @@ MAX_PROMPT_CHARACTERS = 2_500
 SHOTS = 3
 SHOWN_CHARACTERS = 1_000
 """Longer instances are not used as examples while there are shorter ones."""
+TOLD_ONLY = ("fv_", "ii_")
+"""Names of tasks whose input alone does not say what to do begin so."""
 
 Instances = Literal["all", "held-out"]
 

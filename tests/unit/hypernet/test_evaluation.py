@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hypernet.evaluation.cells import Cell, CellStore, cells_by_folder, read_cells
-from hypernet.evaluation.conditions import derangement, random_strings
+from hypernet.evaluation.conditions import derangement, random_strings, strangers
 from hypernet.evaluation.metrics import bootstrap, exact_match, rouge_l
 from hypernet.evaluation.sheets import sheet
 from hypernet.training.data import Instance, Task, taught
@@ -65,6 +65,17 @@ def test_nobody_is_their_own_stranger() -> None:
         strangers = derangement(n, seed=1)
         assert sorted(strangers) == list(range(n))
         assert all(i != s for i, s in enumerate(strangers))
+
+
+def test_tasks_that_only_a_description_tells_are_strangers_to_one_another() -> None:
+    told, rest = [f"fv_{i}" for i in range(4)], [f"lol_{i}" for i in range(5)]
+    for seed in range(20):
+        pairs = strangers([*rest, *told], seed)
+        assert {pairs[name] for name in told} == set(told)
+        assert {pairs[name] for name in rest} == set(rest)
+        assert all(name != other for name, other in pairs.items())
+    assert strangers(["fv_0", "lol_0"], 0) == {"fv_0": "lol_0", "lol_0": "fv_0"}  # better than none
+    assert strangers(["fv_0"], 0) == {}
 
 
 def test_random_strings_are_as_long_as_the_real_ones() -> None:
