@@ -98,7 +98,8 @@ def cells(
         base: the base model.
         generator: the hypernetwork with its encoder.
         tasks: at least two, so that each has another.
-        examples: first instances of each task, fewer where they do not fit a row of `ROW_TOKENS`.
+        examples: instances drawn of each task (files are often sorted), fewer where they do not fit a row of
+            `ROW_TOKENS`.
         seed: of what is shuffled, mistyped and random, and of whose description is whose mismatch.
 
     Raises:
@@ -110,7 +111,8 @@ def cells(
     other = strangers(list(by_name), seed)
     for task in tasks:
         stranger = by_name[other[task.task]]
-        row = fit_row([base.chat.example(i.input, i.output[0]) for i in task.instances[:examples]], ROW_TOKENS)
+        drawn = random.Random(f"{seed}:{task.task}").sample(task.instances, len(task.instances))[:examples]
+        row = fit_row([base.chat.example(i.input, i.output[0]) for i in drawn], ROW_TOKENS)
         for condition, corrupt in CONDITIONS.items():
             texts = corrupt(task, stranger, random.Random(f"{seed}:{task.task}:{condition}"))
             if texts:

@@ -22,7 +22,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
-from hypernet.training.config import Schedule
+from hypernet.training.config import Schedule, TrainingConfigError
 from hypernet.training.distributed import Workers
 
 SAVE_SECONDS = 120.0
@@ -98,12 +98,22 @@ class Trainer:
         self.state = RunState()
 
     def resume(self) -> bool:
-        """Take up a saved run; False if there is none."""
+        """Take up a saved run; False if there is none.
+
+        Raises:
+            TrainingConfigError: it trains a network of another shape.
+        """
         path = self.folder / "state.pt"
         if not path.is_file():
             return False
         saved = torch.load(path, weights_only=True, map_location="cpu")  # each is copied to where it belongs
-        self.model.load_state_dict(saved["model"])
+        try:
+            self.model.load_state_dict(saved["model"])
+        except RuntimeError as error:
+            raise TrainingConfigError(
+                f"{path} is of a network of another shape: resume with the settings that the run was started "
+                f"with, or name another folder ({str(error).splitlines()[-1].strip()})"
+            ) from error
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state = RunState(**saved["state"])
         return True

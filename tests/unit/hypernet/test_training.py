@@ -144,6 +144,13 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: p
     assert steps == list(range(1, 13))
 
 
+def test_a_run_of_another_shape_is_not_resumed(tmp_path: Path) -> None:
+    trainer(tmp_path / "run", 1).run()
+    other = Trainer(tmp_path / "run", nn.Linear(3, 1), SftConfig(steps=1), None, None, None)  # type: ignore[arg-type]
+    with pytest.raises(TrainingConfigError, match="network of another shape"):
+        other.resume()
+
+
 def test_flat_adapters_round_trip_and_bad_ones_are_named() -> None:
     from test_model import SPEC
 
