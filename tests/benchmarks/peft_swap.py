@@ -33,12 +33,16 @@ class PeftSwap:
         self._names = names
 
     def tokens_per_second(self, streams: int, tokens: int) -> float:
-        """Streams that share an adapter run as one batch; batches run one after another."""
-        started, made = time.perf_counter(), 0
+        """Streams that share an adapter run as one batch; batches run one after another. No prompts counted."""
+        whole, prompts = self._round(streams, tokens), self._round(streams, 1)
+        return streams * (tokens - 1) / (whole - prompts)
+
+    def _round(self, streams: int, tokens: int) -> float:
+        started = time.perf_counter()
         for i, name in enumerate(self._names):
             self._model.set_adapter(name)
-            made += self._generate([prompt(n) for n in range(i, streams, ADAPTERS)], tokens)
-        return made / (time.perf_counter() - started)
+            self._generate([prompt(n) for n in range(i, streams, ADAPTERS)], tokens)
+        return time.perf_counter() - started
 
     def first_token(self, folder: Path, number: int) -> float:
         """Seconds to read a new adapter from disk, swap to it and have one token."""
@@ -52,10 +56,9 @@ class PeftSwap:
         return taken
 
     @torch.inference_mode()
-    def _generate(self, prompts: list[str], tokens: int) -> int:
+    def _generate(self, prompts: list[str], tokens: int) -> None:
         chats = [[{"role": "user", "content": text}] for text in prompts]
         ids = self._tokenizer.apply_chat_template(
             chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         )
-        out = self._model.generate(**ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=True)
-        return int((out.shape[1] - ids["input_ids"].shape[1]) * len(prompts))
+        self._model.generate(**ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=True)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -18,11 +19,19 @@ from server.engine.vllm import VllmEngine
 STREAMS = 16
 
 
-async def together(stream: Callable[[int], Awaitable[int]], streams: int = STREAMS) -> float:
-    """Tokens per second of all streams together; `stream(i)` runs stream i and returns its tokens."""
-    started = time.perf_counter()
-    made = sum(await asyncio.gather(*map(stream, range(streams))))
-    return made / (time.perf_counter() - started)
+async def together(stream: Callable[[int], Awaitable[list[float]]], streams: int = STREAMS) -> float:
+    """Tokens per second while all streams decode: reading the prompts is not what is measured.
+
+    Args:
+        stream: runs stream i; when each of its tokens came.
+        streams: how many at once.
+    """
+    times = await asyncio.gather(*map(stream, range(streams)))
+    start, end = max(t[0] for t in times), min(t[-1] for t in times)
+    made = sum(start < at <= end for t in times for at in t)
+    if not made:
+        raise RuntimeError("a stream ended before another began: there was no moment with all of them")
+    return made / (end - start)
 
 
 def prompt(number: int) -> str:
@@ -32,18 +41,15 @@ def prompt(number: int) -> str:
 
 async def on_engine(
     engine: VllmEngine, number: int, tokens: int, name: str, weights: LoraWeights | None
-) -> int:
-    """One stream on an engine in this process; tokens made."""
+) -> list[float]:
+    """One stream on an engine in this process; when each token came."""
     ids = engine.tokenize([{"role": "user", "content": prompt(number)}], None)
-    sampling, made = Sampling(tokens, temperature=1.0, seed=number), 0
-    if weights is None:
-        async for delta in engine.generate(ids, sampling, None, "bench"):
-            made = delta.completion_tokens
-        return made
-    async with engine.lease(name, weights) as lease:
-        async for delta in engine.generate(ids, sampling, lease, "bench"):
-            made = delta.completion_tokens
-    return made
+    sampling, times = Sampling(tokens, temperature=1.0, seed=number), list[float]()
+    async with AsyncExitStack() as held:
+        lease = await held.enter_async_context(engine.lease(name, weights)) if weights else None
+        async for _ in engine.generate(ids, sampling, lease, "bench"):
+            times.append(time.perf_counter())
+    return times
 
 
 async def on_ours(http: httpx.AsyncClient, number: int, tokens: int, description: str | None) -> Sample:
@@ -55,8 +61,8 @@ async def on_ours(http: httpx.AsyncClient, number: int, tokens: int, description
     return sample
 
 
-async def on_stock(http: httpx.AsyncClient, number: int, tokens: int, model: str) -> tuple[int, float]:
-    """One stream of vLLM's server; tokens made, and seconds to the first."""
+async def on_stock(http: httpx.AsyncClient, number: int, tokens: int, model: str) -> list[float]:
+    """One stream of vLLM's server; when each token came."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": "user", "content": prompt(number)}],
@@ -64,20 +70,16 @@ async def on_stock(http: httpx.AsyncClient, number: int, tokens: int, model: str
         "temperature": 1.0,
         "seed": number,
         "stream": True,
-        "stream_options": {"include_usage": True},
     }
-    started, first, made = time.perf_counter(), 0.0, 0
+    times: list[float] = []
     async with http.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.status_code != 200:
             raise RuntimeError(f"stock vLLM answered {(await response.aread()).decode()}")
         async for line in response.aiter_lines():
-            if line.startswith("data: {"):
-                event = json.loads(line.removeprefix("data: "))
-                # The first event only names the role.
-                if not first and event["choices"] and event["choices"][0]["delta"].get("content"):
-                    first = time.perf_counter() - started
-                made = (event.get("usage") or {}).get("completion_tokens", made)
-    return made, first or time.perf_counter() - started
+            # The first event only names the role, the last only the reason to finish.
+            if line.startswith("data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                times.append(time.perf_counter())
+    return times
 
 
 async def load_on_stock(http: httpx.AsyncClient, name: str, folder: str) -> None:

@@ -10,26 +10,26 @@ from world import ADAPTERS, World, descriptions
 
 async def run(world: World) -> list[Row]:
     """Tokens per second, each against each in the same rounds."""
-    tokens = 8 if world.quick else 24
+    tokens = 10 if world.quick else 32
     ours, stock, engine = await world.all_three()
     names = descriptions(ADAPTERS, "stream")
     for i, weights in enumerate(world.adapters):
         await load_on_stock(stock, f"a{i}", str(world.on_disk(f"a{i}", weights)))
     peft = PeftSwap(world)
 
-    async def ours_adapted(i: int) -> int:
-        return (await on_ours(ours, i, tokens, names[i % ADAPTERS])).tokens or 0
+    async def ours_adapted(i: int) -> list[float]:
+        return (await on_ours(ours, i, tokens, names[i % ADAPTERS])).pieces
 
-    async def stock_adapted(i: int) -> int:
-        return (await on_stock(stock, i, tokens, f"a{i % ADAPTERS}"))[0]
+    async def stock_adapted(i: int) -> list[float]:
+        return await on_stock(stock, i, tokens, f"a{i % ADAPTERS}")
 
-    async def stock_base(i: int) -> int:
-        return (await on_stock(stock, i, tokens, "base"))[0]
+    async def stock_base(i: int) -> list[float]:
+        return await on_stock(stock, i, tokens, "base")
 
-    async def engine_adapted(i: int) -> int:
+    async def engine_adapted(i: int) -> list[float]:
         return await on_engine(engine, i, tokens, f"a{i % ADAPTERS}", world.adapters[i % ADAPTERS])
 
-    async def engine_base(i: int) -> int:
+    async def engine_base(i: int) -> list[float]:
         return await on_engine(engine, i, tokens, "", None)
 
     for stream in (
