@@ -72,8 +72,9 @@ class Oracle(Condition):
         return [Way(adapters=[load_adapter_like(self._folder / sheet.task, self._spec)])]
 
     def lacks(self, sheet: Sheet) -> str:
-        """No LoRA was trained for it."""
-        return "" if (self._folder / sheet.task).is_dir() else f"{self._folder} has no LoRA of it"
+        """No LoRA was trained for it, or is not written yet."""
+        whole = all((self._folder / sheet.task / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE))
+        return "" if whole else f"{self._folder} has no LoRA of it"
 
 
 class _OverLibrary(Condition):

@@ -67,14 +67,13 @@ def evaluate(
     from hypernet.evaluation.benchmarks import BenchmarkError, load_benchmarks
     from hypernet.evaluation.cells import CellStore
     from hypernet.evaluation.conditions import stranger_wordings, t2l_conditions
-    from hypernet.evaluation.remote import can_serve
+    from hypernet.evaluation.remote import ServerError, can_serve
     from hypernet.evaluation.report import report
-    from hypernet.evaluation.sheets import sheet
     from hypernet.generator import Generator, MismatchError
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
     from hypernet.models import ModelNotFoundError, base_model_folder
-    from hypernet.training.data import TaskFileError, load_tasks, taught
+    from hypernet.training.data import TaskFileError
 
     errors = (
         *(BaseModelError, BenchmarkError, CheckpointError, InvalidLoraError, LibraryError),
@@ -86,11 +85,7 @@ def evaluate(
             param_hint="--oracles",
         )
     try:
-        given = load_tasks(tasks) if tasks else []
-        known = taught(task for path in trained or [] for task in load_tasks(path))
-        if instances == "held-out":
-            known |= taught(given)
-        asked = [sheet(task, examples, seed, instances, known) for task in given]
+        asked = _asked(tasks, trained or [], examples, seed, instances) if tasks else []
         marks = load_benchmarks(benchmarks, examples, seed) if benchmarks else []
         generator = Generator.load(checkpoint, encoder, device, base_model)
         folder = base_model_folder(base_model)
@@ -118,7 +113,10 @@ def evaluate(
         chosen = [condition for condition in chosen if can_serve(condition)]
     runner = _runner(server, generator, folder, store, seed, device)
     total = sum(not condition.lacks(s) for condition in chosen for s in sheets)
-    cells = list(track(runner.run(chosen, sheets), total=total, description="evaluate"))
+    try:
+        cells = list(track(runner.run(chosen, sheets), total=total, description="evaluate"))
+    except (*errors, ServerError) as error:
+        raise typer.BadParameter(f"{error}. Finished cells are kept in {store.folder}") from error
     typer.echo(report(cells, seed))
 
 
@@ -152,6 +150,18 @@ def tables(
                     typer.echo(path, err=True)
 
 
+def _asked(tasks: Path, trained: list[Path], n: int, seed: int, instances: Instances) -> list[Sheet]:
+    """Sheets of a task file, without what training has seen in other tasks."""
+    from hypernet.evaluation.sheets import sheet
+    from hypernet.training.data import load_tasks, taught
+
+    given = load_tasks(tasks)
+    known = taught(task for path in trained for task in load_tasks(path))
+    if instances == "held-out":
+        known |= taught(given)
+    return [sheet(task, n, seed, instances, known) for task in given]
+
+
 def _runner(
     server: str | None, generator: Generator, folder: Path, store: CellStore, seed: int, device: str
 ) -> Runner | RemoteRunner:
@@ -176,18 +186,31 @@ def _runner(
 def _baselines(
     generator: Generator, multitask: Path | None, library: Path | None, oracles: Path | None
 ) -> list[Condition]:
-    """The conditions that do not need the checkpoint."""
+    """The conditions that do not need the checkpoint, but its base model.
+
+    Raises:
+        LibraryError, InvalidLoraError: LoRAs are missing, malformed, or say that they are for another model.
+    """
     from hypernet.evaluation.baselines import Average, Multitask, Oracle, Routed
     from hypernet.evaluation.conditions import Bare, InContext, Prompted
-    from hypernet.library import Library
+    from hypernet.library import MANIFEST_FILE, Library
+    from hypernet.lora import InvalidLoraError
+    from hypernet.peft_io import read_provenance
 
     found: list[Condition] = [Bare(), Prompted(), InContext()]
     if multitask:
         found.append(Multitask(multitask, generator.spec))
+        its_base = read_provenance(multitask).get("t2l.base_model", generator.base_fingerprint)
+        if its_base != generator.base_fingerprint:
+            raise InvalidLoraError(
+                f"{multitask} is for base model {its_base}, not {generator.base_fingerprint}"
+            )
     if library:
         loras = Library.open(library, generator.base_fingerprint)
         found += [Average(loras, generator.spec), Routed(loras, generator.spec)]
     if oracles:
+        if (oracles / MANIFEST_FILE).exists():
+            Library.open(oracles, generator.base_fingerprint)  # refuses one for another base model
         found.append(Oracle(oracles, generator.spec))
     return found
 

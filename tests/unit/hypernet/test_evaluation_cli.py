@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from hypernet.cli import app
 from hypernet.evaluation.cells import read_cells
+from hypernet.generator import Generator
+from hypernet.peft_io import save_adapter
 
 
 @pytest.fixture
@@ -99,3 +101,22 @@ def test_tasks_that_training_knows_in_full_are_left_out(run: Any, tasks: Path, t
     assert done.exit_code == 0, done.output
     assert "left out: fv_a, training has seen all that could be asked" in words(done)
     assert {c.task for c in read_cells(tmp_path / "out")} == {"ii_b"}
+
+
+def test_loras_of_another_base_model_are_refused_and_broken_ones_named(
+    run: Any, tasks: Path, tmp_path: Path, tiny_generator: Generator
+) -> None:
+    lora = tiny_generator.generate(["d"])[0]
+    save_adapter(tmp_path / "other", lora, "b", {"t2l.base_model": "0123"})
+    refused = run("--tasks", str(tasks), "--multitask", str(tmp_path / "other"))
+    assert refused.exit_code == 2 and "is for base model 0123" in words(refused)
+
+    oracles = tmp_path / "oracles"
+    save_adapter(oracles / "fv_a", lora, "b")
+    (oracles / "fv_a" / "adapter_model.safetensors").write_bytes(b"cut short")
+    (oracles / "ii_b").mkdir()  # being written
+    options = ["--tasks", str(tasks), "--oracles", str(oracles), "--conditions", "oracle"]
+    broken = run(*options, "--instances", "held-out")
+    assert broken.exit_code == 2, broken.output
+    assert "left out: oracle of 2 tasks" in words(broken)
+    assert "not a whole safetensors file" in words(broken) and "Finished cells are kept in" in words(broken)
