@@ -78,7 +78,7 @@ experiment_compression() {
             train reconstruction "$run" --library "$OUT/library" --tasks "$TRAIN" --variant $variant --target $target --steps "$RECON_STEPS"
             "$T2L" eval "$run/best" --name "recon-$variant-$target" --tasks "$TRAIN" --only "$LIBRARY_TASKS" \
                 --instances held-out --examples "$EXAMPLES" --out "$OUT/compression" --oracles "$OUT/library" \
-                    --conditions base,oracle,training
+                --conditions base,oracle,training
         done
     done
     "$T2L" analyse compression "$OUT"/recon-* --cells "$OUT/compression" --out "$OUT/compression/report"
