@@ -26,7 +26,7 @@ from server.adapters.memory import MemoryStore
 from server.adapters.redis_store import RedisStore
 from server.adapters.tiered import SharedTier, TieredStore
 from server.adapters.write_behind import WriteBehind
-from server.adapters.writer import AdapterWriter, timed_batch
+from server.adapters.writer import AdapterWriter, stand_back, timed_batch
 from server.api import adapters, errors, generate, openapi, probes
 from server.api.state import AppState, State
 from server.engine.interface import Engine
@@ -176,6 +176,7 @@ def _library(settings: Settings, writer: AdapterWriter, metrics: Metrics) -> Ada
         max_queue=settings.max_queue,
         metrics=metrics,
         clock=time.perf_counter,
+        prepare=stand_back,
     )
     shared = None
     if settings.redis_url is not None:

@@ -43,6 +43,7 @@ class Batcher(Generic[T, R]):
         max_queue: int,
         metrics: Metrics,
         clock: Callable[[], float],
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare a batcher.
 
@@ -52,6 +53,7 @@ class Batcher(Generic[T, R]):
             max_queue: most items waiting; the next one is turned away.
             metrics: told batch sizes and waits.
             clock: monotonic seconds.
+            prepare: runs once, first of all in the worker thread.
         """
         self._compute = compute
         self._max_batch = max_batch
@@ -61,7 +63,7 @@ class Batcher(Generic[T, R]):
         self._queue: deque[_Job[T, R]] = deque()
         self._computing: list[_Job[T, R]] = []
         self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="t2l-hypernetwork")
+        self._thread = ThreadPoolExecutor(1, "t2l-hypernetwork", initializer=prepare)
         self._runner: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import torch
 
 Work = Callable[[int], float | Awaitable[float]]
 """Does round number n and returns what it measured."""
@@ -73,6 +76,17 @@ async def interleaved(rounds: int, works: Mapping[str, Work]) -> dict[str, list[
             result = works[name](number)
             seen[name].append(await result if inspect.isawaitable(result) else result)
     return seen
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As the server's own process has it (`T2L_HYPERNETWORK_THREADS`)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def seconds(work: Callable[[], object]) -> float:

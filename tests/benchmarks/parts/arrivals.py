@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from measure import Row
+from measure import Row, one_thread
 from streams import prompt
 from world import ADAPTERS, World
 
 from server.adapters.adapter import Adapter
+from server.adapters.writer import stand_back
 from server.bench.report import percentile
 from server.engine.interface import Sampling
 from server.engine.vllm import VllmEngine
@@ -26,7 +27,7 @@ async def run(world: World) -> list[Row]:
     engine, span = await world.engine(), 3.0 if world.quick else 8.0
     gaps: dict[bool, list[list[float]]] = {False: [], True: []}
     names = itertools.count()
-    with ThreadPoolExecutor(1) as thread:
+    with one_thread(), ThreadPoolExecutor(1, initializer=stand_back) as thread:
         await arrive(world, engine, thread, names, 0.5)  # warm
         for _ in range(world.rounds):
             for busy in (False, True):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
+import torch
 from measure import Row
 from world import World, descriptions
 
 from hypernet.generator import Generator
 from server.adapters.adapter import Adapter
 from server.adapters.memory import MemoryStore
+from server.adapters.writer import timed_batch
 
 COUNT = 256
 
@@ -28,16 +30,17 @@ def grow(checkpoint: Path, number: int) -> tuple[float, float]:
     """Growth of this process and bytes of the weights, per adapter."""
     import psutil
 
-    generator, store, me = Generator.load(checkpoint), MemoryStore(2**40), psutil.Process()
-    names = descriptions(COUNT + 32, f"memory {number}")
+    torch.set_num_threads(1)  # as the server has it
+    write, store, me = timed_batch(Generator.load(checkpoint)), MemoryStore(2**40), psutil.Process()
+    names = descriptions(COUNT + 64, f"memory {number}")
 
     def keep(chosen: list[str]) -> None:
         for start in range(0, len(chosen), 16):
             part = chosen[start : start + 16]
-            for name, weights in zip(part, generator.generate(part), strict=True):
-                store.put(Adapter.seal(name, name, 0, weights))
+            for name, written in zip(part, write(part), strict=True):
+                store.put(Adapter.seal(name, name, 0, written.weights))
 
-    keep(names[:32])  # the allocator's own working space
+    keep(names[:64])  # the allocator's own working space
     before, held = me.memory_info().rss, store.nbytes
-    keep(names[32:])
+    keep(names[64:])
     return (me.memory_info().rss - before) / COUNT, (store.nbytes - held) / COUNT
