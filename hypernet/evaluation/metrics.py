@@ -13,15 +13,15 @@ from rouge_score.rouge_scorer import RougeScorer
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1 if the answer is one of the references, up to case, punctuation and white space."""
-    return float(_normalise(answer) in {_normalise(reference) for reference in references})
+def exact_match(answer: str, references: Sequence[str], cased: bool = False) -> float:
+    """1 if the answer is one of the references, up to punctuation, white space and, unless `cased`, case."""
+    return float(normalise(answer, cased) in {normalise(reference, cased) for reference in references})
 
 
-def exact_match_is_lost(beginning: str, references: Sequence[str]) -> bool:
+def exact_match_is_lost(beginning: str, references: Sequence[str], cased: bool = False) -> bool:
     """True if no answer that begins so can match: one need not hear it out."""
-    said = _letters(beginning)
-    wanted = [_letters(reference) for reference in references]
+    said = _letters(beginning, cased)
+    wanted = [_letters(reference, cased) for reference in references]
     return all(wanted) and not any(reference.startswith(said) for reference in wanted)
 
 
@@ -54,15 +54,18 @@ def bootstrap(values: Sequence[float], seed: int = 0, resamples: int = 10_000) -
     return Interval(float(found.mean()), float(low), float(high), len(found))
 
 
-def _normalise(text: str) -> str:
-    plain = text.lower().translate(_NO_PUNCTUATION)
+def normalise(text: str, cased: bool = False) -> str:
+    """What `exact_match` compares."""
+    text = text if cased else text.lower()
+    plain = text.translate(_NO_PUNCTUATION)
     # An answer that is all punctuation would vanish; compare it as it is.
     return " ".join((plain if plain.strip() else text).split())
 
 
-def _letters(text: str) -> str:
-    """What `_normalise` compares, without the spaces, and without half a character at the end."""
-    return "".join(text.rstrip("\ufffd").lower().translate(_NO_PUNCTUATION).split())
+def _letters(text: str, cased: bool) -> str:
+    """What `normalise` gives, without the spaces, and without half a character at the end."""
+    text = text.rstrip("\ufffd")
+    return "".join((text if cased else text.lower()).translate(_NO_PUNCTUATION).split())
 
 
 @cache

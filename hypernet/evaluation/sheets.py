@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from hashlib import sha256
 from typing import Literal
 
-from hypernet.evaluation.metrics import exact_match, exact_match_is_lost, rouge_l
+from hypernet.evaluation.metrics import exact_match, exact_match_is_lost, normalise, rouge_l
 from hypernet.training.data import Instance, Task
 
 MAX_PROMPT_CHARACTERS = 2_500
@@ -17,6 +17,8 @@ MAX_PROMPT_CHARACTERS = 2_500
 SHOTS = 3
 SHOWN_CHARACTERS = 1_000
 """Longer instances are not used as examples while there are shorter ones."""
+CASED_SHARE = 0.1
+"""Where so many answers are the input in another case, case is what the task asks for."""
 TOLD_ONLY = ("fv_", "ii_")
 """Names of tasks whose input alone does not say what to do begin so."""
 
@@ -102,10 +104,11 @@ def sheet(
     # With few instances some must be left over to be shown.
     chosen = short[: min(n, max(1, len(short) - SHOTS))] if instances == "all" else short[:n]
     spare = [i for i in asked if i not in chosen] if instances == "all" else rng.sample(seen, len(seen))
+    cased = case_matters(task.instances)
     return Sheet(
         task=task.task,
         metric=task.metric,
-        items=[_item(i, task.metric) for i in chosen],
+        items=[_item(i, task.metric, cased) for i in chosen],
         examples=examples(spare, {i.input for i in chosen}),
         held_out=task.held_out_wordings,
         training=task.wordings[:3],
@@ -118,12 +121,28 @@ def examples(spare: Sequence[Instance], asked: set[str]) -> list[tuple[str, str]
     return sorted(fresh, key=lambda pair: sum(map(len, pair)) > SHOWN_CHARACTERS)[:SHOTS]
 
 
-def _item(instance: Instance, metric: str) -> Item:
+def case_matters(instances: Sequence[Instance]) -> bool:
+    """Whether right answers differ from their inputs in case alone: then case must be graded.
+
+    So it is in a tenth of the instances at least; fewer are names that two languages share.
+    """
+    return sum(map(_recased, instances)) >= CASED_SHARE * len(instances)
+
+
+def _recased(instance: Instance) -> bool:
+    """True of `cat` -> `Cat`, and of a single letter of a single word: `cat` -> `T`."""
+    given, wanted = (normalise(text, cased=True) for text in (instance.input, instance.output[0]))
+    letter = len(wanted) == 1 and " " not in given
+    same = wanted.lower() in given.lower() if letter else wanted.lower() == given.lower()
+    return same and wanted not in given
+
+
+def _item(instance: Instance, metric: str, cased: bool) -> Item:
     references = instance.output
-    item = partial(Item, instance.input, references[0], key=repr(references))
+    item = partial(Item, instance.input, references[0], key=repr((references, cased)))
     if metric == "exact_match":
         return item(
-            grade=lambda answer: exact_match(answer, references),
-            settled=lambda beginning: exact_match_is_lost(beginning, references),
+            grade=lambda answer: exact_match(answer, references, cased),
+            settled=lambda beginning: exact_match_is_lost(beginning, references, cased),
         )
     return item(grade=lambda answer: rouge_l(answer, references))

@@ -8,8 +8,8 @@ import pytest
 
 from hypernet.evaluation.cells import Cell, CellStore, cells_by_folder, read_cells
 from hypernet.evaluation.conditions import derangement, random_strings, strangers
-from hypernet.evaluation.metrics import bootstrap, exact_match, rouge_l
-from hypernet.evaluation.sheets import sheet
+from hypernet.evaluation.metrics import bootstrap, exact_match, exact_match_is_lost, rouge_l
+from hypernet.evaluation.sheets import case_matters, sheet
 from hypernet.training.data import Instance, Task, taught
 
 
@@ -44,6 +44,38 @@ def test_exact_match_forgives_case_and_punctuation_only() -> None:
     assert exact_match(" the  Cat!", ["the cat", "dog"]) == 1
     assert exact_match("cat", ["the cat"]) == 0
     assert exact_match("!", ["?"]) == 0
+
+
+def test_case_counts_where_it_is_asked_for() -> None:
+    assert exact_match(" Cat!", ["Cat"], cased=True) == 1
+    assert exact_match("cat", ["Cat"], cased=True) == 0
+    assert exact_match_is_lost("c", ["Cat"], cased=True)
+    assert not exact_match_is_lost("c", ["Cat"])
+    assert not exact_match_is_lost("C", ["Cat"], cased=True)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "matters"),
+    [
+        ([("cat", "Cat")], True),
+        ([("WITTY", "w")], True),
+        ([("short", "T"), *[("east", "F")] * 9], True),
+        ([("short", "T"), *[("east", "F")] * 10], False),
+        ([("hotel", "hotel"), ("Iris", "s"), ("cat", "gato")], False),
+        ([("which is right (a) (b) (c)?", "B.")], False),
+        ([("!", "?")], False),
+    ],
+)
+def test_case_matters_where_it_is_all_that_changes(pairs: list[tuple[str, str]], matters: bool) -> None:
+    assert case_matters([Instance(input=i, output=[o]) for i, o in pairs]) is matters
+
+
+def test_copying_the_input_of_a_capitalisation_task_scores_nothing() -> None:
+    words = ["cat", "red fox", "dog", "tree", "house", "sun"]
+    some = Task(task="t", definition="d", instances=[Instance(input=w, output=[w.capitalize()]) for w in words])
+    for item in sheet(some, 3, seed=0).items:
+        assert (item.grade(item.prompt), item.grade(item.prompt.capitalize())) == (0, 1)
+        assert item.settled(item.prompt) and not item.settled(item.prompt[0].upper())
 
 
 def test_rouge_takes_the_best_reference() -> None:
