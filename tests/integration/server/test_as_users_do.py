@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,3 +88,16 @@ def test_the_model_card_and_the_checkpoint_agree() -> None:
     card = (folder / "README.md").read_text()
     assert f"{config['training']['steps']:,} steps" in card
     assert sum(f.stat().st_size for f in folder.iterdir()) < 20_000_000
+
+
+def test_the_load_generator_measures_a_real_server(url: str, tmp_path: Path) -> None:
+    out = tmp_path / "load.json"
+    options = ["--rate", "4", "--seconds", "3", "--max-tokens", "4", "--new-share", "0.5", "--out", str(out)]
+    command = [sys.executable, "-m", "server.cli", "bench", "serve", "--url", url, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(out.read_text())
+    assert numbers["answered"] == numbers["requests"] > 0
+    assert numbers["rejected"] == {}
+    assert numbers["tiers"]["generated"] > 0
+    assert 0 < numbers["first_token_ms"]["all"]["p50"] <= numbers["whole_ms"]["p50"]
