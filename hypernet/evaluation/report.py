@@ -18,16 +18,16 @@ NAMES = {
     "average": "average of the task LoRAs",
     "arrow": "Arrow routing over the task LoRAs",
     "hyperdecoder": "Hyperdecoder (the input as description)",
-    "matched": "T2L, own description (held out)",
-    "training": "T2L, own description (seen in training)",
+    "matched": "T2L, own description (evaluation wording)",
+    "training": "T2L, own description (training wording)",
     "mismatched": "T2L, another task's description",
     "random": "T2L, random letters",
     "empty": "T2L, empty description",
     "oracle": "a LoRA trained on the task itself (oracle)",
 }
 """Conditions in the order of the table."""
-OWN = "matched"
-WRITTEN = ("matched", "training", "mismatched", "random", "empty")
+OWN, TAUGHT = "matched", "training"
+WRITTEN = (OWN, TAUGHT, "mismatched", "random", "empty")
 """Conditions of a checkpoint; they are compared within it."""
 TOLD_ONLY_TITLE = "exact match % where only the description tells"
 
@@ -105,12 +105,22 @@ def tables(cells: Sequence[Cell], seed: int = 0) -> str:
 
 
 def by_row(cells: Iterable[Cell]) -> Rows:
-    """Cells by (condition, system), in the order of `NAMES`, then by task."""
+    """Cells by (condition, system), in the order of `NAMES`, then by task.
+
+    Without the training wordings where of every task they are the evaluation wordings, too.
+    """
     rows: Rows = {}
     order = list(NAMES)
     for cell in sorted(cells, key=lambda c: (order.index(c.condition), c.system, c.task)):
         rows.setdefault((cell.condition, cell.system), {})[cell.task] = cell
-    return rows
+    return {
+        key: row for key, row in rows.items() if key[0] != TAUGHT or not _same(row, rows.get((OWN, key[1])))
+    }
+
+
+def _same(row: Row, other: Row | None) -> bool:
+    """Whether two rows' cells were made from the same wordings: then all that they hold is the same."""
+    return row == {task: c.model_copy(update={"condition": TAUGHT}) for task, c in (other or {}).items()}
 
 
 def others(rows: Rows, system: str) -> list[tuple[str, str]]:

@@ -119,7 +119,10 @@ def tokenised(instances: list[Instance], chat: ChatFormat, max_tokens: int) -> l
 
 
 def training_wordings(task: Task) -> list[str]:
-    """All ways to ask for a task that are not held out, in more than one dress where there are few."""
+    """All ways to ask for a task but its `eval_descriptions`, in more than one dress where there are few.
+
+    A task without `eval_descriptions` is validated with some of these: what is held out of it are instances.
+    """
     wordings = task.wordings
     if task.definition and task.definition not in wordings:
         wordings = [*wordings, task.definition]

@@ -55,7 +55,7 @@ def test_it_prints_tables_and_leaves_out_what_lacks_its_inputs(run: Any, tasks: 
     done = run("--tasks", str(tasks), "--only", "fv_,ii_", "--name", "tiny")
     assert done.exit_code == 0, done.output
     assert "left out: arrow, it needs --library" in words(done)
-    assert "| **T2L, own description (held out)** |" in done.output
+    assert "| **T2L, own description (evaluation wording)** |" in done.output
     assert "token NLL (2 tasks)" in done.output
     cells = read_cells(tmp_path / "out")
     assert {c.task for c in cells} == {"fv_a", "ii_b"}

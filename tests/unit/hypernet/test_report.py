@@ -42,8 +42,8 @@ def test_the_tables_hold_the_numbers_that_one_gets_by_hand() -> None:
     lines = {line.split(" | ")[0].strip("| "): line for line in text.split("Own description")[0].splitlines()}
     assert "token NLL (3 tasks)" in lines["condition"]
     assert "exact match % (2 tasks)" in lines["condition"]
-    assert "(1 tasks)" not in lines["**T2L, own description (held out)**"]
-    own = lines["**T2L, own description (held out)**"]
+    assert "(1 tasks)" not in lines["**T2L, own description (evaluation wording)**"]
+    own = lines["**T2L, own description (evaluation wording)**"]
     assert "| 2.33 [2.00, 3.00] | 75.0 [50.0, 100.0] | 50.0 [50.0, 50.0] | 100.0 [100.0, 100.0] |" in own
     # another row has fewer tasks, and says so
     assert "3.00 [3.00, 3.00] (2 tasks) | 50.0 [50.0, 50.0] |  |" in lines[NAMES["mismatched"]]
@@ -62,11 +62,20 @@ def test_intervals_are_the_bootstraps() -> None:
 def test_several_checkpoints_are_told_apart_and_compared_within_themselves() -> None:
     second = [c.model_copy(update={"system": "t2l-m", "nll": 1.0}) for c in cells() if c.system]
     text = tables([*cells(), *second])
-    assert text.count("**T2L, own description (held out) (t2l-l)**") == 1
+    assert text.count("**T2L, own description (evaluation wording) (t2l-l)**") == 1
     assert "Own description of t2l-m minus" in text
     last = text.split("of t2l-m minus")[1]
     assert last.count(NAMES["mismatched"]) == 1
     assert f"| {NAMES['base']} | -3.33 " in last
+
+
+def test_training_wordings_have_a_row_where_they_are_others_than_the_evaluations() -> None:
+    own = [c for c in cells() if c.condition == "matched"]
+    same = [c.model_copy(update={"condition": "training"}) for c in own]
+    assert NAMES["training"] not in tables([*cells(), *same])
+    other = [same[0].model_copy(update={"nll": 0.0}), *same[1:]]
+    assert tables([*cells(), *other]).count(NAMES["training"]) == 2
+    assert NAMES["training"] in tables(same)
 
 
 def test_benchmarks_have_their_own_table_with_intervals_over_questions() -> None:
