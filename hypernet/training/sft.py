@@ -13,6 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -212,6 +213,7 @@ class SftRun:
             self.model.offset.fill(load_adapter_like(Path(config.offset), base.spec))
         if config.compile:
             base.model.model.compile()
+        self._started_from: dict[str, Any] | None = None
         training, validation = validation_share(tasks, config.validation_share)
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
         self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
@@ -227,6 +229,7 @@ class SftRun:
         if config.hypernet != self.model.config:
             raise CheckpointError(f"{folder} has another architecture than this run: {config.hypernet}")
         self.model.load_state_dict(trained.state_dict())
+        self._started_from = config.training
 
     def step(self, number: int) -> StepResult:
         """Loss on the batch that belongs to step `number`: this process's share of it."""
@@ -324,7 +327,8 @@ class SftRun:
                 "tasks": len(self.tasks),
                 "validation_nll": round(state.best, 4),
                 "config": self.config.model_dump(mode="json"),
-            },
+            }
+            | ({"start": self._started_from} if self._started_from else {}),
         )
         save_checkpoint(folder, self.model, config)
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from hypernet.base_model import lora_spec
-from hypernet.checkpoint import CheckpointError, load_checkpoint
+from hypernet.checkpoint import CheckpointError, load_checkpoint, load_config
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.training.config import SftConfig
 from hypernet.training.data import Instance, Task, TaskFileError
-from hypernet.training.loop import Trainer
+from hypernet.training.loop import RunState, Trainer
 from hypernet.training.sft import SftRun, contrastive_loss, draw_weights, prepare, train_sft
 from hypernet.training.static import train_multitask
 
@@ -73,13 +73,17 @@ def test_a_contrastive_step_sees_other_tasks_adapters(frozen: FrozenBase, tiny_e
 
 
 def test_a_run_starts_from_a_checkpoint_of_its_shape_only(
-    frozen: FrozenBase, tiny_encoder: Path, tiny_checkpoint: Path
+    frozen: FrozenBase, tiny_encoder: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     sft = run(frozen, tiny_encoder)
     sft.start_from(tiny_checkpoint)
     trained, _ = load_checkpoint(tiny_checkpoint)
     for name, tensor in trained.state_dict().items():
         assert torch.equal(sft.model.state_dict()[name], tensor)
+    sft.save(tmp_path / "a", RunState())
+    sft.start_from(tmp_path / "a")
+    sft.save(tmp_path / "b", RunState())
+    assert load_config(tmp_path / "b").training["start"]["method"] == "sft"  # where it came from is kept
     with pytest.raises(CheckpointError, match="another architecture"):
         run(frozen, tiny_encoder, variant="M").start_from(tiny_checkpoint)
 
