@@ -29,7 +29,9 @@ def evaluate(
     examples: Annotated[int, typer.Option(help="Questions per task.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Of questions, mismatches, random strings, intervals.")] = 0,
     conditions: Annotated[str | None, typer.Option(help="Comma-separated; default: all that can run.")] = None,
-    only: Annotated[str | None, typer.Option(help="Comma-separated beginnings of names.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Names of tasks, with commas between; `fv_*` is all that begin so.")
+    ] = None,
     instances: Annotated[
         Instances, typer.Option(help="`held-out`: what training on this file left out.")
     ] = "all",
@@ -73,7 +75,7 @@ def evaluate(
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
     from hypernet.models import ModelNotFoundError, base_model_folder
-    from hypernet.training.data import TaskFileError
+    from hypernet.training.data import TaskFileError, pick_names
 
     errors = (
         *(BaseModelError, BenchmarkError, CheckpointError, InvalidLoraError, LibraryError),
@@ -87,6 +89,7 @@ def evaluate(
     try:
         asked = _asked(tasks, trained or [], examples, seed, instances) if tasks else []
         marks = load_benchmarks(benchmarks, examples, seed) if benchmarks else []
+        named = set(pick_names([s.task for s in (*asked, *marks)], only))
         generator = Generator.load(checkpoint, encoder, device, base_model)
         folder = base_model_folder(base_model)
         generator.check_base(folder.name, fingerprint(folder))
@@ -98,12 +101,12 @@ def evaluate(
     strangers = {t: w for some in (asked, marks) for t, w in stranger_wordings(_held_out(some), seed).items()}
     found += t2l_conditions(generator, name or _name(checkpoint), strangers, seed)
     chosen = _choose(found, conditions)
-    sheets = [s for s in (*asked, *marks) if s.task.startswith(_list(only) or "")]
+    sheets = [s for s in (*asked, *marks) if s.task in named]
     for gone in (s.task for s in sheets if not s.items):
         typer.echo(f"left out: {gone}, training has seen all that could be asked", err=True)
     sheets = [s for s in sheets if s.items]
     if not sheets:
-        raise typer.BadParameter("nothing to ask: name --tasks or --benchmarks, and --only what is in them")
+        raise typer.BadParameter("nothing to ask: give --tasks or --benchmarks")
     for condition in chosen:
         for reason, without in Counter(filter(None, map(condition.lacks, sheets))).items():
             typer.echo(f"left out: {condition.name} of {without} tasks: {reason}", err=True)

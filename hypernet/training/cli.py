@@ -26,7 +26,9 @@ Encoder = Annotated[
 Device = Annotated[str, typer.Option(help="A torch device.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: all.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in OUT.")]
-Only = Annotated[str | None, typer.Option(help="Names of tasks, with commas between; default: all.")]
+Only = Annotated[
+    str | None, typer.Option(help="Names of tasks, with commas between; `fv_*` is all that begin so.")
+]
 Count = Annotated[int | None, typer.Option(help="So many tasks; a smaller choice is part of a larger one.")]
 
 
@@ -188,7 +190,7 @@ def oracles(
             load_config(OracleConfig, config, steps=steps, seed=seed),
             base_model=base_model_folder(base_model),
             device=device,
-            only=only.split(",") if only else None,
+            only=only,
             count=count,
             report=typer.echo,
         )
@@ -246,7 +248,7 @@ def reconstruction(
             encoder=encoder,
             base_model=base_model,
             device=device,
-            only=only.split(",") if only else None,
+            only=only,
             count=count,
             resume=resume,
         )

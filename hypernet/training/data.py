@@ -112,24 +112,29 @@ def validation_share(tasks: list[Task], share: float) -> tuple[list[Task], list[
     return [t for t in tasks if not validates(t)], [t for t in tasks if validates(t)]
 
 
-def pick_names(names: list[str], only: list[str] | None = None, count: int | None = None) -> list[str]:
-    """Some of the tasks: those named in `only`, or `count` of them, or all.
+def pick_names(names: list[str], only: str | None = None, count: int | None = None) -> list[str]:
+    """Some of the tasks: those that `only` names, or `count` of them, or all.
 
+    In `only` commas part the names, and `fv_*` stands for all that begin so.
     A count is filled in the order of a hash of the names: the same on every machine, mixed over
     sources, and a smaller choice is part of every larger one.
 
     Raises:
-        TaskFileError: a name is unknown, or there are fewer than `count`.
+        TaskFileError: `only` has a name that no task has, or there are fewer than `count`.
     """
-    unknown = sorted(set(only or []) - set(names))
-    if unknown:
+    named = [part.strip() for part in (only or "").split(",") if part.strip()]
+    if unknown := [part for part in named if not any(_is_called(name, part) for name in names)]:
         raise TaskFileError(f"no task is called {', '.join(unknown)}")
-    chosen = [name for name in names if name in only] if only else names
+    chosen = [name for name in names if not named or any(_is_called(name, part) for part in named)]
     if count is None:
         return chosen
     if count > len(chosen):
         raise TaskFileError(f"{count} tasks are asked for, there are {len(chosen)}")
     return sorted(chosen, key=_position)[:count]
+
+
+def _is_called(name: str, wanted: str) -> bool:
+    return name.startswith(wanted[:-1]) if wanted.endswith("*") else name == wanted
 
 
 def _position(name: str) -> float:

@@ -163,7 +163,7 @@ def train_oracles(
     *,
     base_model: Path,
     device: str = "cpu",
-    only: list[str] | None = None,
+    only: str | None = None,
     count: int | None = None,
     report: Callable[[str], None] = print,
 ) -> Library:

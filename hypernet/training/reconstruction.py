@@ -157,7 +157,7 @@ def train_reconstruction(
     encoder: str | None = None,
     base_model: str | None = None,
     device: str = "cpu",
-    only: list[str] | None = None,
+    only: str | None = None,
     count: int | None = None,
     resume: bool = False,
 ) -> RunState:

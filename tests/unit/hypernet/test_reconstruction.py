@@ -207,10 +207,10 @@ def test_part_of_a_library_and_what_is_missing(
         train_reconstruction(library.folder, [tasks], out, config(steps=1), encoder=str(tiny_encoder), **choice)
         return load_config(out / "best").training
 
-    assert some(only=["rhyme", "plural"])["tasks"] == 2
+    assert some(only="rhyme,plural")["tasks"] == 2
     assert some(count=3)["tasks"] == 3
     with pytest.raises(TaskFileError, match="called verb"):
-        some(only=["verb"])
+        some(only="verb")
     few = tmp_path / "few.jsonl"
     few.write_text(tasks.read_text().splitlines()[0])
     with pytest.raises(TaskFileError, match="describes plural, capital, rhyme"):

@@ -109,7 +109,7 @@ def test_the_parts_of_a_task_share_no_example(tiny_base: Path, tasks: Path) -> N
 def test_side_by_side_equals_alone(tiny_base: Path, tasks: Path, tmp_path: Path, start: str) -> None:
     config = oracle_config(start=start)
     together = train_oracles([tasks], tmp_path / "all", config, base_model=tiny_base, report=quiet)
-    alone = train_oracles([tasks], tmp_path / "one", config, base_model=tiny_base, only=["berry"], report=quiet)
+    alone = train_oracles([tasks], tmp_path / "one", config, base_model=tiny_base, only="berry", report=quiet)
     assert sorted(together) == ["apple", "berry", "cherry", "date"]
     assert alone.names == ["berry"]
     torch.testing.assert_close(flat(together, "berry"), flat(alone, "berry"), rtol=1e-4, atol=1e-6)
@@ -192,11 +192,13 @@ def test_what_cannot_be_trained_is_said(tiny_base: Path, tasks: Path, tmp_path: 
 def test_choices_of_tasks_are_nested_and_checked() -> None:
     names = [f"t{i}" for i in range(50)]
     assert pick_names(names) == names
-    assert pick_names(names, only=["t4", "t2"]) == ["t2", "t4"]
+    assert pick_names(names, only="t4, t2") == ["t2", "t4"]
+    assert pick_names(names, only="t4*,t2") == ["t2", "t4", *(f"t4{i}" for i in range(10))]
+    assert pick_names(names, only="*") == names
     few, more = pick_names(names, count=5), pick_names(names[::-1], count=20)
     assert set(few) < set(more)
-    with pytest.raises(TaskFileError, match="called t77"):
-        pick_names(names, only=["t77"])
+    with pytest.raises(TaskFileError, match=r"called t77, x\*"):
+        pick_names(names, only="t77,x*,t1")
     with pytest.raises(TaskFileError, match="51 tasks"):
         pick_names(names, count=51)
 
