@@ -88,11 +88,12 @@ def compression_command(
 
     try:
         kept = compression(runs, read_cells(cells))
+        shown = table(kept)
     except CompressionError as error:
         raise typer.BadParameter(str(error)) from error
     save(draw(kept), out / "compression.svg")
-    (out / "compression.md").write_text(table(kept))
-    typer.echo(table(kept))
+    (out / "compression.md").write_text(shown)
+    typer.echo(shown)
 
 
 @app.command()

@@ -41,16 +41,22 @@ class Kept:
         network: name of the run.
         task: the task.
         error: |B A - B* A*| / |B* A*|.
-        share: of the task LoRA's gain over the base model in NLL, what the network's LoRA keeps.
+        gain, oracle_gain: over the base model in NLL, of the network's LoRA and of the task's own.
         score, oracle_score: exact match or ROUGE-L, 0..1.
     """
 
     network: str
     task: str
     error: float
-    share: float
+    gain: float
+    oracle_gain: float
     score: float
     oracle_score: float
+
+    @property
+    def share(self) -> float:
+        """What the network's LoRA keeps of the oracle's gain."""
+        return self.gain / self.oracle_gain
 
 
 def compression(runs: Sequence[Path], cells: Sequence[Cell]) -> list[Kept]:
@@ -71,33 +77,44 @@ def compression(runs: Sequence[Path], cells: Sequence[Cell]) -> list[Kept]:
                 _cell(found, condition, run.name if condition == WRITTEN else "", task)
                 for condition in (WRITTEN, OWN_LORA, BASE)
             )
-            gain = _nll(base) - _nll(oracle)
-            share = (_nll(base) - _nll(written)) / gain
-            kept.append(Kept(run.name, task, error, share, written.score, oracle.score))
+            gain, oracle_gain = (_nll(base) - _nll(lora) for lora in (written, oracle))
+            kept.append(Kept(run.name, task, error, gain, oracle_gain, written.score, oracle.score))
     return kept
 
 
 def table(kept: Sequence[Kept], seed: int = 0) -> str:
-    """One row per network: mean over tasks, with 95% bootstrap intervals."""
+    """One row per network: the gains kept over the oracles' gains, with 95% bootstrap intervals over tasks.
+
+    Raises:
+        CompressionError: no task's oracle gains anything.
+    """
+    gainful = _gainful(kept)
     lines = [
         "| network | relative error | share of the oracle's NLL gain kept % | score % | oracle's score % |",
         "|---|---|---|---|---|",
     ]
-    for network in dict.fromkeys(k.network for k in kept):
-        mine = [k for k in kept if k.network == network]
-        share = bootstrap([100 * k.share for k in mine], seed)
+    for network in dict.fromkeys(k.network for k in gainful):
+        mine = [k for k in gainful if k.network == network]
+        share = bootstrap([100 * k.share for k in mine], seed, weights=[k.oracle_gain for k in mine])
         error = fmean(k.error for k in mine)
         lines.append(
             f"| {network} | {error:.3f} | {share.mean:.0f} [{share.low:.0f}, {share.high:.0f}] "
             f"| {100 * fmean(k.score for k in mine):.1f} | {100 * fmean(k.oracle_score for k in mine):.1f} |"
         )
+    if without := sorted({k.task for k in kept} - {k.task for k in gainful}):
+        lines += ["", f"Left out, as the oracle gains nothing: {', '.join(without)}."]
     return "\n".join(lines) + "\n"
 
 
 def draw(kept: Sequence[Kept]) -> Figure:
-    """Error against share kept, a marker per network."""
+    """Error against share kept, a marker per network.
+
+    Raises:
+        CompressionError: no task's oracle gains anything.
+    """
     from matplotlib.figure import Figure
 
+    kept = _gainful(kept)
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
     panel = figure.subplots()
     for i, network in enumerate(dict.fromkeys(k.network for k in kept)):
@@ -118,6 +135,16 @@ def draw(kept: Sequence[Kept]) -> Figure:
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
     return figure
+
+
+def _gainful(kept: Sequence[Kept]) -> list[Kept]:
+    """The tasks of which there is a gain to keep."""
+    found = [k for k in kept if k.oracle_gain > 0]
+    if not found:
+        raise CompressionError(
+            "no oracle is better than the base model: train them longer, `t2l train oracles --steps`"
+        )
+    return found
 
 
 def _errors(run: Path) -> Mapping[str, float]:

@@ -46,12 +46,19 @@ class Interval:
     n: int
 
 
-def bootstrap(values: Sequence[float], seed: int = 0, resamples: int = 10_000) -> Interval:
-    """Mean of values, resampled with replacement. The same seed draws the same places for every table."""
+def bootstrap(
+    values: Sequence[float], seed: int = 0, resamples: int = 10_000, weights: Sequence[float] | None = None
+) -> Interval:
+    """Mean of values, resampled with replacement. The same seed draws the same places for every table.
+
+    With weights, which must be positive, it is the weighted mean: of ratios weighted by what
+    they are divided by, the ratio of the sums.
+    """
     found = np.asarray(values, dtype=np.float64)
+    heavy = np.ones_like(found) if weights is None else np.asarray(weights, dtype=np.float64)
     places = np.random.default_rng(seed).integers(len(found), size=(resamples, len(found)))
-    low, high = np.quantile(found[places].mean(axis=1), (0.025, 0.975))
-    return Interval(float(found.mean()), float(low), float(high), len(found))
+    low, high = np.quantile(np.average(found[places], axis=1, weights=heavy[places]), (0.025, 0.975))
+    return Interval(float(np.average(found, weights=heavy)), float(low), float(high), len(found))
 
 
 def normalise(text: str, cased: bool = False) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from hypernet.analysis.compression import CompressionError, compression, table
+from hypernet.analysis.compression import CompressionError, compression, draw, table
 from hypernet.cli import app
 from hypernet.evaluation.cells import Cell
 
@@ -59,7 +60,17 @@ def test_a_task_is_its_error_in_the_best_checkpoint_and_its_share_of_the_oracles
     a, b = compression([run], CELLS)
     assert (a.error, a.share, a.score, a.oracle_score) == (0.5, pytest.approx(0.75), 0.5, 1.0)
     assert (b.error, b.share) == (0.1, pytest.approx(1.0))
-    assert "| recon-S | 0.300 | 88 [75, 100] | 75.0 | 100.0 |" in table([a, b])
+    # three of four nats and two of two: five of six
+    assert "| recon-S | 0.300 | 83 [75, 100] | 75.0 | 100.0 |" in table([a, b])
+
+
+def test_a_task_whose_oracle_gains_nothing_is_named_and_not_counted(run: Path) -> None:
+    a, b = compression([run], CELLS)
+    shown = table([a, replace(b, oracle_gain=-1e-3)])
+    assert "| recon-S | 0.500 | 75 [75, 75] | 50.0 | 100.0 |" in shown
+    assert "the oracle gains nothing: b." in shown
+    with pytest.raises(CompressionError, match="no oracle is better"):
+        draw([replace(a, oracle_gain=0.0)])
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(run: Path, tmp_path: Path) -> None:

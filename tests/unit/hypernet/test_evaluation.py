@@ -91,6 +91,13 @@ def test_bootstrap_is_seeded_and_covers_the_mean() -> None:
     assert bootstrap([2.0] * 4).low == bootstrap([2.0] * 4).high == 2.0
 
 
+def test_ratios_weighted_by_their_divisors_are_the_ratio_of_the_sums() -> None:
+    above, below = [3.0, 2.0, 0.1], [4.0, 2.0, 0.001]  # the last one alone is a ratio of 100
+    found = bootstrap([a / b for a, b in zip(above, below, strict=True)], weights=below)
+    assert found.mean == pytest.approx(sum(above) / sum(below))
+    assert found.low < found.mean < found.high
+
+
 def test_nobody_is_their_own_stranger() -> None:
     assert derangement(0, seed=1) == []
     for n in (2, 5, 32):
