@@ -19,7 +19,7 @@ import httpx
 
 from hypernet.evaluation.cells import Cell, CellStore
 from hypernet.evaluation.conditions import Condition, Hyperdecoder, Way, Written
-from hypernet.evaluation.runner import PROTOCOL, token_limit
+from hypernet.evaluation.runner import PROTOCOL, as_read, token_limit
 from hypernet.evaluation.sheets import Sheet
 from hypernet.peft_io import read_provenance
 from hypernet.training.packing import ChatFormat
@@ -66,7 +66,8 @@ class RemoteRunner:
                     yield self._cell(condition, sheet)
 
     def _cell(self, condition: Condition, sheet: Sheet) -> Cell:
-        parts = ["server", PROTOCOL, self.checkpoint, sheet.digest, condition.identity(sheet)]
+        parts = ["server", PROTOCOL, self.checkpoint, sheet.digest, as_read(sheet, self.chat)]
+        parts.append(condition.identity(sheet))
         key = sha256(repr(parts).encode()).hexdigest()[:16]
         if found := self.store.load(sheet.task, condition.name, condition.system, key):
             return found

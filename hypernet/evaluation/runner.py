@@ -102,7 +102,8 @@ class Runner:
     def key(self, condition: Condition, sheet: Sheet) -> str:
         """Identity of a cell's content."""
         parts = [PROTOCOL, self.base.fingerprint, str(self.base.model.dtype), sheet.digest]
-        return sha256(repr([*parts, condition.identity(sheet)]).encode()).hexdigest()[:16]
+        parts += [as_read(sheet, self.base.chat), condition.identity(sheet)]
+        return sha256(repr(parts).encode()).hexdigest()[:16]
 
     def _make(self, jobs: list[_Job]) -> Iterator[Cell]:
         """The cells of jobs that may share batches."""
@@ -176,6 +177,15 @@ class Runner:
             )
             self.store.save(cell, job.key)
             yield cell
+
+
+def as_read(sheet: Sheet, chat: ChatFormat) -> list[int]:
+    """Tokens of a sheet's first question, after itself as a solved one: what tokenizer and chat template do.
+
+    The base model's fingerprint is that of its weights; a template can change without them.
+    """
+    first = sheet.items[0]
+    return chat.prompt(first.prompt, [(first.prompt, first.gold or first.prompt)], sheet.opening)
 
 
 def token_limit(sheet: Sheet, chat: ChatFormat) -> int:

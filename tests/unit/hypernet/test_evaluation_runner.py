@@ -189,6 +189,19 @@ def test_a_second_checkpoint_shares_the_cells_of_the_base_model(
         assert run.key(condition, SHEETS[0]) == keys[condition.name]
 
 
+def test_another_chat_template_makes_other_cells(base: FrozenBase, tmp_path: Path) -> None:
+    run = Runner(base, CellStore(tmp_path), 0)
+    before = run.key(Bare(), SHEETS[0])
+    tokenizer = base.chat._tokenizer
+    template = tokenizer.chat_template
+    try:
+        tokenizer.chat_template = template + "{{ 'a' }}"
+        assert run.key(Bare(), SHEETS[0]) != before
+    finally:
+        tokenizer.chat_template = template
+    assert run.key(Bare(), SHEETS[0]) == before
+
+
 def test_what_cannot_run_says_why(library: Library, tiny_generator: Generator, tmp_path: Path) -> None:
     spec = tiny_generator.spec
     assert "no LoRA" in Oracle(library.folder, spec).lacks(SHEETS[2])
