@@ -3,7 +3,8 @@
 Asked as the paper asks them, zero-shot through the chat template, with greedy answers: multiple choice
 answers with an option's label and nothing else, GSM8K reasons first and is read at its last number, code is
 run against its tests. The wording of the prompts is ours. One thing is stricter: an answer to a multiple
-choice must begin with a label as a word; "Ants" is not taken for option A.
+choice must begin with a label that stands by itself; neither "Ants" nor "A plant" is taken for option A, nor
+"There is no doubt" for a no.
 
 A folder holds, per benchmark, `NAME.jsonl` with `question`, `context`, `choices`, `answer_index`, `answer` and
 for code `test`, `entry_point` or `test_setup`; where there are training rows, `NAME.train.jsonl`, from which
@@ -96,25 +97,33 @@ def choice(labels: str, task: str) -> Style:
         metric="accuracy",
         ask=ask,
         solve=label,
-        grade=lambda q, answer: float(_first_word(answer).upper() == label(q)),
-        settled=lambda _, beginning: bool(re.search(r"\w\W", beginning)),
+        grade=lambda q, answer: float(_label(answer) == label(q)),
+        settled=lambda _, beginning: bool(_LABEL_SETTLED.search(beginning)),
         max_tokens=6,
         gold=True,
     )
 
 
-def _first_word(text: str) -> str:
-    found = re.search(r"\w+", text)
-    return found[0] if found else ""
+# The first word, if its line ends there or it is closed by a sign that one puts behind a label: "B", "(B) air",
+# "**B**: air"; not "B air", "1.5 litres", "A, B or C".
+_LABEL = re.compile(r"\W*(\w+)[^\S\n]*(?:\Z|\n|[:.;!)\]}>*`'\"](?!\w))")
+# The first word and what decides about it: a line's end, a sign and what follows it, or another word.
+_LABEL_SETTLED = re.compile(r"\w[^\S\n]*(?:\n|[^\w\s][\s\S])|\w[^\S\n]+\w")
 
 
-_TRUTH = re.compile(r"\b(true|yes|false|no)\b", re.IGNORECASE)
+def _label(text: str) -> str:
+    """The label that an answer begins with, in capitals; empty if it begins otherwise."""
+    found = _LABEL.match(text)
+    return found[1].upper() if found else ""
+
+
+_TRUTHS = {"true": "true", "yes": "true", "false": "false", "no": "false"}
 
 
 def _truth(text: str) -> str:
-    """The first word that says yes or no, as BoolQ's labels say it; empty if there is none."""
-    found = _TRUTH.search(text)
-    return {"true": "true", "yes": "true", "false": "false", "no": "false"}[found[1].lower()] if found else ""
+    """The first word, if it says yes or no, as BoolQ's labels say it; else empty."""
+    found = re.search(r"\w+", text)
+    return _TRUTHS.get(found[0].lower(), "") if found else ""
 
 
 def last_number(text: str) -> float | None:
@@ -159,7 +168,7 @@ STYLES = {
         ask=lambda q: f"{q.context}\n\nQuestion: {q.question}?\n\nReply with true or false and nothing else.",
         solve=lambda q: q.answer,
         grade=lambda q, answer: float(_truth(answer) == q.answer),
-        settled=lambda _, beginning: bool(_truth(beginning.rstrip())) and not beginning[-1].isalpha(),
+        settled=lambda _, beginning: bool(re.search(r"\w\W", beginning)),
         max_tokens=16,
         gold=True,
     ),

@@ -88,13 +88,17 @@ def test_all_ten_are_loaded_and_examples_are_never_asked(sheets: dict[str, Sheet
 @pytest.mark.parametrize(
     ("name", "right", "wrong"),
     [
-        ("arc_challenge", ["B", "b.", " B: air", "(B)"], ["A", "air", "Bats", "", "D"]),
-        ("arc_easy", ["A"], ["E", "An option"]),
-        ("hellaswag", ["3", "3: by"], ["30", "0", "by"]),
+        (
+            "arc_challenge",
+            ["B", "b.", " B: air", "(B) air", "**B**", "B \nair"],
+            ["A", "air", "Bats", "", "D", "B air"],
+        ),
+        ("arc_easy", ["A", "A. fire"], ["E", "An option", "A plant", "A, B or C", "A-frame", "A's"]),
+        ("hellaswag", ["3", "3: by"], ["30", "0", "by", "3 cups", "3.5 cups", "3/4"]),
         ("openbookqa", ["A"], ["Ants"]),
         ("piqa", ["0", "`0`"], ["1", "01"]),
         ("winogrande", ["2"], ["1", "0", "Bo"]),
-        ("boolq", ["true", "Yes, it is.", "Based on it, TRUE"], ["false", "no", "untrue", "", "maybe"]),
+        ("boolq", ["true", "Yes, it is.", "**TRUE**"], ["false", "no", "untrue", "", "maybe", "It is true"]),
         ("gsm8k", ["2 * 3 ... so 1205", "$1,205.00.", "#### 1,205"], ["1206", "none", "1205 or 7"]),
     ],
 )
@@ -108,6 +112,12 @@ def test_answers_are_read_as_labels_words_and_numbers(
         beginnings = [answer[:n] for n in range(len(answer) + 1)]
         for beginning in filter(one.settled, beginnings):
             assert one.grade(beginning) == one.grade(answer), (beginning, answer)
+
+
+def test_a_no_among_other_words_is_no_answer() -> None:
+    question = Question(question="is it", answer="false")
+    for answer, score in (("No.", 1), ("false", 1), ("There is no evidence", 0), ("Not false", 0)):
+        assert STYLES["boolq"].grade(question, answer) == score
 
 
 def test_options_stand_in_the_prompt_with_the_labels_that_there_are(sheets: dict[str, Sheet]) -> None:
