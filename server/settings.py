@@ -40,8 +40,8 @@ class Settings(BaseSettings):
     )
     encoder: str | None = Field(
         None,
-        description="What embeds descriptions: folder or hub id of a sentence encoder (after `remote-code:` if its "
-        "own code may run), `base-model`, or `last-token:NAME`. Default: the embedded all-MiniLM-L6-v2, or "
+        description="What embeds descriptions: folder or hub id of a sentence encoder (after `remote-code:` if "
+        "its own code may run), `base-model`, or `last-token:NAME`. Default: the embedded all-MiniLM-L6-v2, or "
         "`base-model` for a checkpoint trained so.",
     )
     model_name: str | None = Field(
