@@ -112,7 +112,7 @@ experiment_map() {
 }
 
 experiment_flops() {
-    "$T2L" flops
+    "$T2L" flops "$SHIPPED/smollm2-135m"
 }
 
 experiment_nuance() {
