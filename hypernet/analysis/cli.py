@@ -122,8 +122,8 @@ def nuance(
 def robustness(
     checkpoint: Checkpoint,
     tasks: Tasks,
-    out: Annotated[Path, typer.Option(help="Folder for robustness.md and robustness.json.")],
-    examples: Annotated[int, typer.Option(help="Instances per task.")] = 12,
+    out: Annotated[Path, typer.Option(help="Folder for robustness.md and, below it, the cells.")],
+    examples: Annotated[int, typer.Option(help="Questions per task.", min=1)] = 12,
     base_model: BaseModel = None,
     encoder: EncoderName = None,
     device: Device = "cpu",
@@ -131,27 +131,30 @@ def robustness(
 ) -> None:
     """Measure one checkpoint under descriptions of falling quality.
 
+    Interrupted? Run the same line again: finished cells are read from OUT.
+
     t2l analyse robustness checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz --out runs/robustness
     """
-    from dataclasses import asdict
-
     from rich.progress import track
 
-    from hypernet.analysis.robustness import CONDITIONS, cells, table
+    from hypernet.analysis.robustness import robustness_conditions
+    from hypernet.evaluation.cells import CellStore
+    from hypernet.evaluation.cli import system_name
+    from hypernet.evaluation.report import report
+    from hypernet.evaluation.runner import Runner
+    from hypernet.evaluation.sheets import sheet
     from hypernet.training.data import load_tasks
 
     with _explained():
         given = load_tasks(tasks)
         base, generator = _parts(checkpoint, encoder, device, base_model)
-        measured = cells(base, generator, given, examples=examples, seed=seed)
-        # Tasks without a definition have fewer conditions: the total is an upper bound.
-        found = list(track(measured, total=len(given) * len(CONDITIONS), description="robustness"))
-    shown = table(found, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "robustness.md").write_text(shown)
-    about = {"hypernetwork": generator.fingerprint, "seed": seed, "cells": [asdict(cell) for cell in found]}
-    (out / "robustness.json").write_text(json.dumps(about, indent=1) + "\n")
-    typer.echo(shown)
+        conditions = robustness_conditions(generator, system_name(checkpoint), given, seed)
+    runner = Runner(base, CellStore(out / f"{base.name}-n{examples}-seed{seed}"), seed)
+    # Tasks without a definition have fewer conditions: the total is an upper bound.
+    measured = runner.run(conditions, [sheet(task, examples, seed) for task in given])
+    found = list(track(measured, total=len(given) * len(conditions), description="robustness"))
+    (out / "robustness.md").write_text(report(found, seed))
+    typer.echo(report(found, seed))
 
 
 def flops(

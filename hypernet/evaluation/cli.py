@@ -99,7 +99,7 @@ def evaluate(
     except errors as error:
         raise typer.BadParameter(str(error)) from error
     strangers = {t: w for some in (asked, marks) for t, w in stranger_wordings(_held_out(some), seed).items()}
-    found += t2l_conditions(generator, name or _name(checkpoint), strangers, seed)
+    found += t2l_conditions(generator, name or system_name(checkpoint), strangers, seed)
     chosen = _choose(found, conditions)
     sheets = [s for s in (*asked, *marks) if s.task in named]
     for gone in (s.task for s in sheets if not s.items):
@@ -229,10 +229,10 @@ def _hyperdecoder(
     generator = Generator.load(folder, encoder, device, base_model)
     if generator.spec != tested.spec:
         raise InvalidLoraError(f"{folder} writes LoRAs of {generator.spec}, the checkpoint of {tested.spec}")
-    return Hyperdecoder(_name(folder), generator)
+    return Hyperdecoder(system_name(folder), generator)
 
 
-def _name(checkpoint: Path) -> str:
+def system_name(checkpoint: Path) -> str:
     """What to call a checkpoint: its folder, or the run whose best one it is."""
     path = checkpoint.resolve()
     return path.parent.name if path.name == "best" else path.name
@@ -249,12 +249,13 @@ NEEDS = {
 
 def _choose(found: list[Condition], wanted: str | None) -> list[Condition]:
     """Those that are wanted and can run, with a line about each that is wanted and cannot."""
-    from hypernet.evaluation.report import NAMES
+    from hypernet.evaluation.report import NAMES, REWRITTEN
 
-    names = _list(wanted) or tuple(NAMES)
+    known = [name for name in NAMES if name not in REWRITTEN]
+    names = _list(wanted) or known
     for name in names:
-        if name not in NAMES:
-            raise typer.BadParameter(f"--conditions: {name} is unknown, known are {', '.join(NAMES)}")
+        if name not in known:
+            raise typer.BadParameter(f"--conditions: {name} is unknown, known are {', '.join(known)}")
         if name not in {condition.name for condition in found}:
             typer.echo(f"left out: {name}, it needs {NEEDS[name]}", err=True)
     return [condition for condition in found if condition.name in names]

@@ -10,6 +10,15 @@ from hypernet.evaluation.cells import Cell
 from hypernet.evaluation.metrics import METRICS, bootstrap
 from hypernet.evaluation.sheets import TOLD_ONLY
 
+REWRITTEN = {
+    "other": "T2L, its other wordings",
+    "definition": "T2L, its definition alone",
+    "typos": "T2L, own description with typos",
+    "half": "T2L, first half of the own description",
+    "shuffled": "T2L, own description with its words shuffled",
+    "terse": "T2L, first three words of the own description",
+}
+"""Conditions of `analysis/robustness.py`."""
 NAMES = {
     "base": "base model",
     "prompted": "base + description in the prompt",
@@ -20,6 +29,7 @@ NAMES = {
     "hyperdecoder": "Hyperdecoder (the input as description)",
     "matched": "T2L, own description (evaluation wording)",
     "training": "T2L, own description (training wording)",
+    **REWRITTEN,
     "mismatched": "T2L, another task's description",
     "random": "T2L, random letters",
     "empty": "T2L, empty description",
@@ -27,7 +37,7 @@ NAMES = {
 }
 """Conditions in the order of the table."""
 OWN, TAUGHT = "matched", "training"
-WRITTEN = (OWN, TAUGHT, "mismatched", "random", "empty")
+WRITTEN = (OWN, TAUGHT, *REWRITTEN, "mismatched", "random", "empty")
 """Conditions of a checkpoint; they are compared within it."""
 TOLD_ONLY_TITLE = "exact match % where only the description tells"
 

@@ -48,8 +48,19 @@ def test_robustness_writes_its_table(files: dict[str, str]) -> None:
     words = ["--tasks", files["tasks"], "--out", files["out"], "--examples", "2"]
     result = call(files, "analyse", "robustness", files["checkpoint"], *words)
     assert result.exit_code == 0, result.output
-    assert "| random letters | 6 |" in (Path(files["out"]) / "robustness.md").read_text()
-    assert json.loads((Path(files["out"]) / "robustness.json").read_text())["cells"]
+    shown = (Path(files["out"]) / "robustness.md").read_text()
+    assert shown in result.output
+    assert shown.count("| T2L, its definition alone |") == 2  # its row, and its difference from the own
+    made = {path: path.stat().st_mtime_ns for path in Path(files["out"]).rglob("*.json")}
+    assert len(made) == 6 * 10 - 2
+    some = sorted(made)[:5]
+    for path in some:
+        path.unlink()
+    again = call(files, "analyse", "robustness", files["checkpoint"], *words)
+    assert shown in again.output
+    changed = {path for path in made if path.stat().st_mtime_ns != made[path]}
+    assert set(some) <= changed
+    assert len(changed) < 15  # those, and copies of cells that come to the same
 
 
 def test_nuance_prints_a_table(files: dict[str, str]) -> None:

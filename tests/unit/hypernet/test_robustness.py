@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from hypernet.analysis.nuance import answers
 from hypernet.analysis.nuance import table as nuance_table
-from hypernet.analysis.robustness import CONDITIONS, HELD_OUT, cells, half, shuffled, table, terse, with_typos
+from hypernet.analysis.robustness import half, robustness_conditions, shuffled, terse, with_typos
 from hypernet.base_model import lora_spec
+from hypernet.evaluation.report import REWRITTEN
+from hypernet.evaluation.sheets import sheet
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.training.data import Instance, Task
-from hypernet.training.packing import pack
 
 TEXT = st.text("abcde ,.", min_size=1, max_size=60)
 
@@ -50,39 +51,25 @@ def test_typos_do_happen() -> None:
     assert with_typos(text, random.Random(0)) != text
 
 
-def test_every_condition_is_measured_where_a_task_has_it(base: FrozenBase, tiny_generator: Generator) -> None:
-    found = list(cells(base, tiny_generator, tasks(), examples=3))
-    assert [c.condition for c in found if c.task == "fv_1"] == list(CONDITIONS)
-    assert not [c for c in found if c.task == "fv_0" and c.condition == "definition only"]
-    assert found == list(cells(base, tiny_generator, tasks(), examples=3))
-    shown = table(found)
-    assert "| definition only | 2 |" in shown
-    assert shown.count("\n") == len(CONDITIONS) + 2
+def test_worse_descriptions_are_conditions_beside_the_controls(tiny_generator: Generator) -> None:
+    given = tasks()
+    conditions = {c.name: c for c in robustness_conditions(tiny_generator, "t", given, seed=0)}
+    assert set(conditions) == {"matched", "empty", "mismatched", "random", *REWRITTEN}
+    asked = sheet(given[0], 3, seed=0)
+    lacking = {name for name, condition in conditions.items() if condition.lacks(asked)}
+    assert lacking == {"definition"}
+    identities = {name: str(condition.identity(asked)) for name, condition in conditions.items()}
+    assert len(set(identities.values())) == len(conditions)
+    assert "one way to say 0" in identities["other"]
+    assert "'how to'" in identities["half"]
+    assert "'how to do'" in identities["terse"]
+    again = {c.name: str(c.identity(asked)) for c in robustness_conditions(tiny_generator, "t", given, seed=0)}
+    assert again == identities
 
 
-def test_the_measure_is_that_of_the_adapter_alone(base: FrozenBase, tiny_generator: Generator) -> None:
-    """Three texts in one batch give the mean of three single ones."""
-    task = tasks()[0]
-    cell = next(
-        c for c in cells(base, tiny_generator, tasks(), examples=4) if c.condition == "others that it has"
-    )
-    row = [base.chat.example(i.input, i.output[0]) for i in task.instances]
-    packed = pack([row])
-    nlls = []
-    with torch.inference_mode():
-        for text in task.descriptions:
-            logits = base.logits(packed, tiny_generator.batch(tiny_generator.embed([text])))
-            nll = torch.nn.functional.cross_entropy(logits, packed.targets, reduction="none")
-            nlls.append(packed.mean_per_example(nll).mean().item())
-    assert cell.nll == pytest.approx(sum(nlls) / 3, rel=1e-5)
-    assert cell.descriptions == 3
-    assert len(set(nlls)) == 3  # the descriptions matter
-
-
-def test_one_task_has_no_stranger(base: FrozenBase, tiny_generator: Generator) -> None:
+def test_one_task_has_no_stranger(tiny_generator: Generator) -> None:
     with pytest.raises(ValueError, match="at least two"):
-        list(cells(base, tiny_generator, tasks()[:1]))
-    assert HELD_OUT in CONDITIONS
+        robustness_conditions(tiny_generator, "t", tasks()[:1], seed=0)
 
 
 def test_nuance_puts_answers_side_by_side(base: FrozenBase, tiny_generator: Generator) -> None:
