@@ -21,6 +21,8 @@ from hypernet.generator import Generator
 from hypernet.training.data import Task
 
 BATCH = 16
+COLUMNS = 1 << 16
+"""Numbers of each vector that are compared at a time, in fp32."""
 PREFIXES = {"fv": "function vectors", "ii": "instruction induction", "lol": "no category"}
 """Families of tasks that state no category, by the first part of their names."""
 # Okabe and Ito's palette, told apart by colour-blind readers, with a marker each for those who print in grey.
@@ -82,7 +84,7 @@ def embedding_map(
 
     Args:
         generator: the hypernetwork with its encoder.
-        tasks: at least four. Every description's adapter is held in memory at once, in fp32.
+        tasks: at least four. Every description's adapter is held in memory at once, two bytes a number.
         seed: of t-SNE and the permutations.
         permutations: relabellings of the tasks.
 
@@ -94,8 +96,7 @@ def embedding_map(
     wordings = [(i, text) for i, task in enumerate(tasks) for text in task.held_out_wordings]
     owners = torch.tensor([i for i, _ in wordings])  # [n]
     z = generator.embed([text for _, text in wordings])  # [n, e]
-    adapters = torch.stack([w.flatten() for part in _batches(z) for w in generator.write(part)])
-    descriptions, weights = similarity(z), similarity(adapters.cpu())  # [n, n]
+    descriptions, weights = similarity(z), similarity(_adapters(generator, z))  # [n, n]
     places = zip(layout(descriptions, seed), layout(weights, seed), strict=True)
     return EmbeddingMap(
         points=tuple(
@@ -110,8 +111,13 @@ def embedding_map(
     )
 
 
-def _batches(z: Tensor) -> list[Tensor]:
-    return [z[start : start + BATCH] for start in range(0, len(z), BATCH)]
+def _adapters(generator: Generator, z: Tensor) -> Tensor:
+    """Flat adapters on the CPU. [n, e] -> [n, p], fp16: finer than bf16, and their differences are small."""
+    written = torch.empty(len(z), generator.spec.num_parameters, dtype=torch.float16)
+    for start in range(0, len(z), BATCH):
+        part = generator.write(z[start : start + BATCH])
+        written[start : start + BATCH] = torch.stack([weights.flatten() for weights in part])
+    return written
 
 
 def family(task: Task) -> str:
@@ -121,9 +127,14 @@ def family(task: Task) -> str:
 
 
 def similarity(vectors: Tensor) -> Tensor:
-    """Cosines of rows around their mean. [n, p] -> [n, n]."""
-    unit = F.normalize(vectors.float() - vectors.float().mean(0), dim=-1)
-    return unit @ unit.T
+    """Cosines of rows around their mean, some columns at a time: p may be large. [n, p] -> [n, n]."""
+    products = torch.zeros(len(vectors), len(vectors), device=vectors.device)
+    for start in range(0, vectors.shape[1], COLUMNS):
+        part = vectors[:, start : start + COLUMNS].float()  # [n, columns]
+        centred = part - part.mean(0)
+        products += centred @ centred.T
+    lengths = products.diagonal().clamp(min=1e-24).sqrt()
+    return products / (lengths[:, None] * lengths)
 
 
 def between_tasks(similarities: Tensor, owners: Tensor) -> Tensor:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hypernet.analysis import embedding_map as embedding_map_module
 from hypernet.analysis.embedding_map import (
     Correlation,
     EmbeddingMap,
@@ -43,6 +44,25 @@ def test_similarities_are_averaged_over_a_tasks_descriptions() -> None:
 def test_a_shared_offset_does_not_make_things_alike() -> None:
     vectors, _ = clusters()
     torch.testing.assert_close(similarity(vectors), similarity(vectors + 100), atol=1e-3, rtol=1e-3)
+
+
+def test_column_by_column_and_in_half_precision_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, _ = clusters()
+    around = vectors - vectors.mean(0)
+    expected = torch.nn.functional.cosine_similarity(around[:, None], around, dim=-1)
+    torch.testing.assert_close(similarity(vectors), expected)
+    monkeypatch.setattr(embedding_map_module, "COLUMNS", 5)
+    torch.testing.assert_close(similarity(vectors), expected)
+    torch.testing.assert_close(similarity(vectors.half()), expected, atol=2e-3, rtol=0)
+
+
+def test_adapters_are_kept_in_two_bytes_a_number(tiny_generator: Generator) -> None:
+    z = tiny_generator.embed([f"do {i}" for i in range(19)])  # more than one batch
+    kept = embedding_map_module._adapters(tiny_generator, z)
+    assert (kept.dtype, kept.shape) == (torch.float16, (19, tiny_generator.spec.num_parameters))
+    torch.testing.assert_close(
+        kept[17].float(), tiny_generator.write(z[17:18])[0].flatten(), atol=1e-3, rtol=1e-2
+    )
 
 
 def test_correlation_agrees_with_scipy_and_knows_chance() -> None:
