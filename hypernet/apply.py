@@ -25,6 +25,9 @@ from hypernet.lora import InvalidLoraError
 LAYERS = "model.layers"
 """Where the supported families keep their decoder layers."""
 
+_PerLayer = dict[str, list[Any]]
+"""Module name -> per layer A^T [N, in, r] and B^T [N, r, out], or None."""
+
 
 class LoraInjector:
     """Forward hooks on the adapted linear layers of one model, idle until `use`.
@@ -44,13 +47,12 @@ class LoraInjector:
         linears = {m.name: [_linear(model, m, i) for i in range(spec.num_layers)] for m in spec.modules}
         if len(list(model.get_submodule(LAYERS).children())) != spec.num_layers:
             raise InvalidLoraError(f"num_layers is {spec.num_layers}, the model has another number")
-        self._dtype = {name: layers[0].weight.dtype for name, layers in linears.items()}
-        self._active: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self._handles = [
-            linear.register_forward_hook(self._hook(name, layer))
-            for name, layers in linears.items()
-            for layer, linear in enumerate(layers)
-        ]
+        self._linears = linears
+        self._handles = []
+        for linear in (linear for layers in linears.values() for linear in layers):
+            linear.lora = None
+            linear.lora_scaling = spec.scaling
+            self._handles.append(linear.register_forward_hook(_add_lora))
 
     @contextmanager
     def use(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Iterator[None]:
@@ -68,25 +70,36 @@ class LoraInjector:
         Raises:
             InvalidLoraError: naming the tensor that does not fit the spec.
         """
-        before, self._active = self._active, self._bind(a, b)
+        before = self._put(self._bind(a, b))
         try:
             yield
         finally:
-            self._active = before
+            self._put(before)
 
     def remove(self) -> None:
         """Take the hooks off the model."""
         for handle in self._handles:
             handle.remove()
+        for layers in self._linears.values():
+            for linear in layers:
+                del linear.lora, linear.lora_scaling
 
-    def _bind(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    def _put(self, adapters: _PerLayer) -> _PerLayer:
+        """Lay adapters beside the weights; returns what was there."""
+        before = {name: [linear.lora for linear in layers] for name, layers in self._linears.items()}
+        for name, layers in self._linears.items():
+            for linear, pair in zip(layers, adapters[name], strict=True):
+                linear.lora = pair
+        return before
+
+    def _bind(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> _PerLayer:
         """Per module and layer A^T [N, in, r] and B^T [N, r, out]: views, after one cast."""
         spec = self.spec
         names = {m.name for m in spec.modules}
         if set(a) != names or set(b) != names:
             raise InvalidLoraError(f"modules are {sorted({*a, *b})}, the LoRA spec needs {sorted(names)}")
         n = next(iter(a.values())).shape[0]
-        active = {}
+        bound: _PerLayer = {}
         for m in spec.modules:
             for kind, tensor, shape in (
                 ("A", a[m.name], (n, spec.num_layers, spec.rank, m.in_features)),
@@ -96,25 +109,28 @@ class LoraInjector:
                     raise InvalidLoraError(f"{m.name}.{kind} has shape {tuple(tensor.shape)}, needs {shape}")
             # unbind, not indexing: its backward is one stack where indexing pads every layer's gradient
             # to all layers and adds them up.
-            layers_a = a[m.name].to(self._dtype[m.name]).transpose(-1, -2).unbind(1)
-            layers_b = b[m.name].to(self._dtype[m.name]).transpose(-1, -2).unbind(1)
-            active[m.name] = list(zip(layers_a, layers_b, strict=True))
-        return active
+            dtype = self._linears[m.name][0].weight.dtype
+            layers_a = a[m.name].to(dtype).transpose(-1, -2).unbind(1)
+            layers_b = b[m.name].to(dtype).transpose(-1, -2).unbind(1)
+            bound[m.name] = list(zip(layers_a, layers_b, strict=True))
+        return bound
 
-    def _hook(self, name: str, layer: int) -> Any:
-        def add_lora(_: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
-            if not self._active:
-                return output
-            a, b = self._active[name][layer]
-            x = args[0]
-            n = a.shape[0]
-            if x.shape[0] % n:
-                raise InvalidLoraError(f"a batch of {x.shape[0]} rows cannot be shared out to {n} adapters")
-            h = torch.bmm(x.reshape(n, -1, x.shape[-1]), a)  # [kN, T, in] -> [N, kT, r]
-            y = output.reshape(n, -1, output.shape[-1])  # [kN, T, out] -> [N, kT, out]
-            return torch.baddbmm(y, h, b, alpha=self.spec.scaling).view_as(output)
 
-        return add_lora
+def _add_lora(linear: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
+    """Forward hook of an adapted layer.
+
+    One function for all layers, which finds its adapter beside the weights: a compiler that sees
+    the same code and the same shapes thirty times compiles it once.
+    """
+    if linear.lora is None:
+        return output
+    a, b = linear.lora
+    x, n = args[0], a.shape[0]
+    if x.shape[0] % n:
+        raise InvalidLoraError(f"a batch of {x.shape[0]} rows cannot be shared out to {n} adapters")
+    h = torch.bmm(x.reshape(n, -1, x.shape[-1]), a)  # [kN, T, in] -> [N, kT, r]
+    y = output.reshape(n, -1, output.shape[-1])  # [kN, T, out] -> [N, kT, out]
+    return torch.baddbmm(y, h, b, alpha=linear.lora_scaling).view_as(output)
 
 
 def _linear(model: nn.Module, m: ModuleShape, layer: int) -> nn.Linear:

@@ -99,7 +99,7 @@ def _score(base: FrozenBase, states: Tensor, targets: Tensor) -> tuple[Tensor, T
     """Negative log-likelihood of each target, and the model's own choice there. [S, hidden] -> [S], [S]."""
     nll, choices = [], []
     for piece, known in zip(torch.split(states, PROJECTED), torch.split(targets, PROJECTED), strict=True):
-        logits = base.project(piece)
+        logits = base.project(piece).float()
         nll.append(F.cross_entropy(logits, known, reduction="none"))
         choices.append(logits.argmax(-1))
     return torch.cat(nll), torch.cat(choices)

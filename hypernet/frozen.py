@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
 
-from hypernet.apply import LoraInjector
+from hypernet.apply import LAYERS, LoraInjector
 from hypernet.base_model import fingerprint
 from hypernet.config import LoraSpec
 from hypernet.decoding import answer
-from hypernet.hardware import fast_dtype
+from hypernet.hardware import can_compile, fast_dtype
 from hypernet.model import LoraBatch
 from hypernet.training.packing import ChatFormat, Example, Packed
 
@@ -43,8 +43,18 @@ class FrozenBase:
         self.model.to(device).eval().requires_grad_(False)
         self._injector = LoraInjector(self.model, spec)
 
+    def compile(self) -> None:
+        """Fuse what lies between the matrix products, layer by layer: half of a training step on a CPU.
+
+        All layers share one compilation, which the first steps pay for. Does nothing where there is no
+        compiler (see `hardware.can_compile`).
+        """
+        if can_compile(self.device):
+            for layer in self.model.get_submodule(LAYERS).children():
+                layer.compile()
+
     def logits(self, packed: Packed, adapters: LoraBatch | None) -> Tensor:
-        """Predictions of the response tokens. [S, vocabulary], fp32.
+        """Scores of the response tokens. [S, vocabulary], in the model's number format.
 
         Args:
             packed: N rows.
@@ -79,13 +89,13 @@ class FrozenBase:
         return hidden
 
     def project(self, hidden: Tensor) -> Tensor:
-        """States to scores of the next token. [..., hidden] -> [..., vocabulary], fp32.
+        """States to scores of the next token. [..., hidden] -> [..., vocabulary], in the model's number format.
 
         Gemma 2 bends large scores: cap * tanh(score / cap) (Gemma Team 2024, section 2).
         """
-        scores = F.linear(hidden, self.model.lm_head.weight).float()
+        scores = F.linear(hidden, self.model.lm_head.weight)
         cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return torch.tanh(scores / cap) * cap if cap else scores
+        return torch.tanh(scores.float() / cap) * cap if cap else scores
 
     def greedy(self, prompts: list[list[int]], adapter: LoraBatch | None, max_tokens: int) -> list[list[int]]:
         """Greedy answers to prompts, all under one adapter (a batch of one) or none; no end of turn."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,3 +25,8 @@ def fast_dtype(device: str) -> torch.dtype:
     """The number format in which this machine multiplies matrices fastest: bf16 where it can, else fp32."""
     slow = torch.device(device).type == "cpu" and not multiplies_bf16(torch.cpu.get_capabilities())
     return torch.float32 if slow else torch.bfloat16
+
+
+def can_compile(device: str) -> bool:
+    """Whether torch.compile has what it needs: on a CPU that is a C++ compiler."""
+    return torch.device(device).type != "cpu" or any(map(shutil.which, ("g++", "clang++")))

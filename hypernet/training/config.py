@@ -53,12 +53,20 @@ class FineTuning(Schedule):
     derived_share: float = Field(default=0.25, ge=0, le=1)
     """Share of the draws that goes to derived tasks (`families.py`), however many there are."""
 
+    compile: bool = False
+    """Compile the base model's layers and the loss; the first steps pay for it. CPUs need a C++ compiler."""
+
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     adapter_penalty: float = Field(default=1e-3, ge=0)
     """Factor on mean A^2 + mean B^2, summed over modules."""
 
     validation_share: float = Field(default=0.08, gt=0, lt=1)
     """Share of the training tasks, chosen by a hash of their names, held back to choose the checkpoint."""
+
+    @property
+    def row_multiple(self) -> int:
+        """What the length of a batch's rows is rounded up to: compiled code wants the same one every time."""
+        return self.row_tokens if self.compile else 32
 
     def lora_spec(self, base_model: Path) -> LoraSpec:
         """The shapes of its LoRAs for a base model's folder.
@@ -93,8 +101,6 @@ class SftConfig(FineTuning):
     """Noise on the input embeddings while training, see `neftune.py`; 0 is none."""
     accumulate: int = Field(default=1, gt=0)
     """Passes of the base model over which each process spreads its rows of a batch, to save memory."""
-    compile: bool = False
-    """Compile the base model's layers with torch.compile, for CUDA; the first steps pay for it."""
 
     contrast: float = Field(default=0.0, ge=0)
     """Weight of the contrastive loss: another task's adapter must do worse on an example, by the margin."""

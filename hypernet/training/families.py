@@ -8,8 +8,10 @@ description tells them apart. That is the pressure to read.
 Everything is built from the training instances of given tasks (word lists with
 labelled categories, single words, word pairs, number pairs in the manner of
 function-vectors, Todd et al. 2024, and instruction-induction, Honovich et al.
-2023). Tasks whose names are in `taken` are not built: pass the names of the
-evaluation tasks, so that none of them is ever trained on.
+2023). Given tasks that a family contains are built too, and others get more wordings
+(`wordings.py`): they bring two or three, a built task has dozens. Tasks whose names
+are in `taken` are not built: pass the names of the evaluation tasks, so that none of
+them is ever trained on.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from hypernet.training.data import Instance, Task
+from hypernet.training.wordings import REWORDED
 
 WORDINGS = 60
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
@@ -101,7 +104,7 @@ def derive(tasks: Sequence[Task], taken: Collection[str], *, instances: int = 20
 
     Args:
         tasks: training tasks; only what their `split_instances` gives to training is used.
-        taken: names (`Task.name`) that must not be built: tasks that exist, and evaluation tasks.
+        taken: names (`Task.name`) that must not be built: those of evaluation tasks.
         instances: how many to draw per task; duplicates are dropped.
         seed: of the draws; each task has a stream of its own.
     """
@@ -111,6 +114,7 @@ def derive(tasks: Sequence[Task], taken: Collection[str], *, instances: int = 20
     if words:
         made += [*_positions(words), *_orders(words), *_lists(words), *_letters(words)]
     made += [*_odd_one_out(_categories(material)), *_inverses(material), *_numbers(material)]
+    made += _reworded(material)
     return [_task(m, instances, seed) for m in made if m.name not in taken]
 
 
@@ -326,6 +330,13 @@ def _inverses(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[_Made]:
     for name, (inverse, patterns) in INVERSES.items():
         if pairs := material.get(name):
             yield _Made(inverse, patterns, lambda rng, pairs=pairs: rng.choice(pairs)[::-1])  # type: ignore[misc]
+
+
+def _reworded(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[_Made]:
+    """Given tasks as they are, asked for in more ways."""
+    for name, patterns in REWORDED.items():
+        if pairs := material.get(name):
+            yield _Made(name, patterns, lambda rng, pairs=pairs: rng.choice(pairs))  # type: ignore[misc]
 
 
 def _numbers(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[_Made]:

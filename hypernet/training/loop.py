@@ -165,7 +165,8 @@ class Trainer:
             return
         started = time.perf_counter()
         self.model.eval()
-        with torch.inference_mode():
+        # Its batches are of other shapes: compiling for them would take longer than they do.
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
             scores = self._validate()
         self._log(kind="validation", seconds_taken=time.perf_counter() - started, **scores)
         first = next(iter(scores.values()))

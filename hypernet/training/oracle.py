@@ -31,8 +31,9 @@ from hypernet.model import LoraBatch
 from hypernet.training.config import OracleConfig
 from hypernet.training.data import Task, TaskFileError, load_tasks, pick_names
 from hypernet.training.loop import StepResult, Trainer
+from hypernet.training.losses import example_nll, sft_loss
 from hypernet.training.packing import Example, fit_row, pack
-from hypernet.training.sft import TrainingTask, draw_row, example_nll, prepare, sft_loss, tokenised
+from hypernet.training.sft import TrainingTask, draw_row, prepare, tokenised
 from hypernet.training.static import StaticLora
 
 GROUPS = ".groups"
@@ -86,7 +87,7 @@ class OracleGroup:
             for task in self.tasks
         ]
         adapters: LoraBatch = self.model.lora()
-        packed = pack(rows)
+        packed = pack(rows, self.config.row_multiple)
         parts = [pack([row]).to(self.base.device) for row in rows]
         logits = self.base.logits(packed, adapters)  # [S, vocabulary], row after row
         losses, nlls = [], []
@@ -98,6 +99,7 @@ class OracleGroup:
                 adapters.take([i]),
                 label_smoothing=self.config.label_smoothing,
                 adapter_penalty=self.config.adapter_penalty,
+                fused=self.config.compile,
             )
             losses.append(loss)
             nlls.append(nll.mean())
@@ -187,6 +189,8 @@ def train_oracles(
     every = {task.task: task for path in tasks for task in load_tasks(path)}
     chosen = pick_names(list(every), only, count)
     base = FrozenBase(base_model, config.lora_spec(base_model), device)
+    if config.compile:
+        base.compile()
     identity = ModelIdentity(name=base.name, fingerprint=base.fingerprint)
     method = f"one LoRA per task by SFT, {config.start} start, seed {config.seed}"
     oracles = Library.open_or_new(library, identity, base.spec, method)

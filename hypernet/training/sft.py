@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from hypernet.checkpoint import (
     CheckpointConfig,
@@ -35,8 +34,9 @@ from hypernet.training.config import FineTuning, SftConfig, TrainingConfigError
 from hypernet.training.data import Instance, Task, TaskFileError, load_tasks, pick_names, validation_share
 from hypernet.training.distributed import Workers, workers
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
+from hypernet.training.losses import contrastive_loss, example_nll, sft_loss
 from hypernet.training.neftune import noise, noisy
-from hypernet.training.packing import ChatFormat, Example, Packed, fit_row, pack
+from hypernet.training.packing import ChatFormat, Example, fit_row, pack
 from hypernet.training.shares import in_shares
 
 VALIDATION_EXAMPLES = 8
@@ -150,33 +150,6 @@ def draw_weights(tasks: list[TrainingTask], preference: float, derived_share: fl
     ]
 
 
-def sft_loss(
-    logits: Tensor, packed: Packed, adapters: LoraBatch, *, label_smoothing: float, adapter_penalty: float
-) -> tuple[Tensor, Tensor]:
-    """The training loss, and the plain negative log-likelihood of each example, with its graph.
-
-    Cross-entropy is averaged over each example's response tokens, then over
-    examples; the penalty is `adapter_penalty` * sum over modules of mean A^2 + mean B^2.
-    """
-    smooth = F.cross_entropy(logits, packed.targets, label_smoothing=label_smoothing, reduction="none")  # [S]
-    penalty = sum(t.square().mean() for t in (*adapters.a.values(), *adapters.b.values()))
-    loss = packed.mean_per_example(smooth).mean() + adapter_penalty * penalty
-    return loss, example_nll(logits, packed)
-
-
-def example_nll(logits: Tensor, packed: Packed) -> Tensor:
-    """Mean negative log-likelihood per response token of each example, in nats. [K]."""
-    return packed.mean_per_example(F.cross_entropy(logits, packed.targets, reduction="none"))
-
-
-def contrastive_loss(own: Tensor, other: Tensor, margin: float) -> Tensor:
-    """Zero once another task's adapter is worse by the margin. Two [K] -> scalar.
-
-    `own` is taken as given: the loss may make the wrong adapter worse, never the right one.
-    """
-    return F.relu(margin + own.detach() - other).mean()
-
-
 class SftRun:
     """One SFT run: what it trains on, and the step and validation that the loop calls."""
 
@@ -212,7 +185,7 @@ class SftRun:
         if config.offset:
             self.model.offset.fill(load_adapter_like(Path(config.offset), base.spec))
         if config.compile:
-            base.model.model.compile()
+            base.compile()
         self._started_from: dict[str, Any] | None = None
         training, validation = validation_share(tasks, config.validation_share)
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
@@ -259,7 +232,7 @@ class SftRun:
     ) -> StepResult:
         """What the chosen rows add to the batch's loss and metrics, which are means over its examples."""
         config, base = self.config, self.base
-        packed = pack([rows[i] for i in chosen])
+        packed = pack([rows[i] for i in chosen], config.row_multiple)
         share = len(packed.example_rows) / sum(map(len, rows))
         added = None
         if config.neftune_alpha:
@@ -275,6 +248,7 @@ class SftRun:
             own,
             label_smoothing=config.label_smoothing,
             adapter_penalty=config.adapter_penalty * len(chosen) / len(rows) / share,  # a mean over rows
+            fused=config.compile,
         )
         loss = loss * share
         metrics = {"nll": nll.mean().item() * share, "examples": len(packed.example_rows)}

@@ -19,16 +19,9 @@ from hypernet.peft_io import save_adapter
 from hypernet.training.config import FineTuning
 from hypernet.training.data import Task, load_tasks, validation_share
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
+from hypernet.training.losses import example_nll, sft_loss
 from hypernet.training.packing import pack
-from hypernet.training.sft import (
-    VALIDATION_EXAMPLES,
-    check_enough,
-    draw_row,
-    draw_weights,
-    example_nll,
-    prepare_all,
-    sft_loss,
-)
+from hypernet.training.sft import VALIDATION_EXAMPLES, check_enough, draw_row, draw_weights, prepare_all
 
 
 class StaticLora(nn.Module):
@@ -70,6 +63,8 @@ class MultitaskRun:
     def __init__(self, config: FineTuning, tasks: list[Task], base: FrozenBase) -> None:
         self.config, self.base = config, base
         self.model = StaticLora(base.spec, [config.seed]).to(base.device)
+        if config.compile:
+            base.compile()
         training, validation = validation_share(tasks, config.validation_share)
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
         self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
@@ -80,7 +75,7 @@ class MultitaskRun:
         config = self.config
         rng = random.Random(f"{config.seed}:{number}")
         tasks = rng.choices(self.tasks, self._weights, k=config.rows)
-        packed = pack([draw_row(task, rng, config) for task in tasks]).to(self.base.device)
+        packed = pack([draw_row(task, rng, config) for task in tasks], config.row_multiple).to(self.base.device)
         adapters = self.model()
         loss, nll = sft_loss(
             self.base.logits(packed, adapters),
@@ -88,6 +83,7 @@ class MultitaskRun:
             adapters,
             label_smoothing=config.label_smoothing,
             adapter_penalty=config.adapter_penalty,
+            fused=config.compile,
         )
         metrics = {"nll": nll.mean().item(), "examples": len(packed.example_rows)}
         return StepResult(loss, packed.num_tokens, metrics)

@@ -35,7 +35,7 @@ def derive(
 
     try:
         given = load_tasks(tasks)
-        taken = {task.name for task in (*given, *load_tasks(exclude))}
+        taken = {task.name for task in load_tasks(exclude)}
     except TaskFileError as error:
         raise typer.BadParameter(str(error)) from error
     made = build(given, taken, instances=instances, seed=seed)

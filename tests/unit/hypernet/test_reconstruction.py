@@ -24,9 +24,9 @@ from hypernet.training.config import ReconstructionConfig
 from hypernet.training.data import TaskFileError
 from hypernet.training.distance import delta_w_distance, relative_error
 from hypernet.training.loop import RunState, read_log
+from hypernet.training.losses import sft_loss
 from hypernet.training.packing import pack
 from hypernet.training.reconstruction import ReconstructionRun, train_reconstruction
-from hypernet.training.sft import sft_loss
 
 TASKS = ["antonym", "plural", "capital", "rhyme"]
 VARIANTS = ["L", "M", "S"]

@@ -1,0 +1,68 @@
+"""The losses of supervised fine-tuning, on scores of response tokens.
+
+A vocabulary is wide: for 49,152 tokens the scores of one short batch are 60 MB in fp32. So the
+loss that is trained on and the one that is reported come from the same log-sum-exp, and a
+compiler can make one pass of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hypernet.model import LoraBatch
+from hypernet.training.packing import Packed
+
+
+def token_losses(scores: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Cross-entropy with label smoothing (Szegedy et al. 2016, section 7), and without it. Both [S], fp32.
+
+    Args:
+        scores: [S, vocabulary].
+        targets: [S].
+        smoothing: share of the target's probability that is spread over the vocabulary.
+    """
+    scores = scores.float()
+    total = scores.logsumexp(-1)  # [S]
+    nll = total - scores.gather(-1, targets[:, None])[:, 0]
+    spread = total - scores.mean(-1)
+    return (1 - smoothing) * nll + smoothing * spread, nll
+
+
+fused_token_losses = torch.compile(token_losses, dynamic=True)
+"""The same in one pass; compiled when it is first called."""
+
+
+def sft_loss(
+    scores: Tensor,
+    packed: Packed,
+    adapters: LoraBatch,
+    *,
+    label_smoothing: float,
+    adapter_penalty: float,
+    fused: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The training loss, and the plain negative log-likelihood of each example.
+
+    Cross-entropy is averaged over each example's response tokens, then over
+    examples; the penalty is `adapter_penalty` * sum over modules of mean A^2 + mean B^2.
+    """
+    losses = fused_token_losses if fused else token_losses
+    smooth, nll = losses(scores, packed.targets, label_smoothing)
+    penalty = sum(t.square().mean() for t in (*adapters.a.values(), *adapters.b.values()))
+    loss = packed.mean_per_example(smooth).mean() + adapter_penalty * penalty
+    return loss, packed.mean_per_example(nll)
+
+
+def example_nll(scores: Tensor, packed: Packed) -> Tensor:
+    """Mean negative log-likelihood per response token of each example, in nats. [K]."""
+    return packed.mean_per_example(F.cross_entropy(scores.float(), packed.targets, reduction="none"))
+
+
+def contrastive_loss(own: Tensor, other: Tensor, margin: float) -> Tensor:
+    """Zero once another task's adapter is worse by the margin. Two [K] -> scalar.
+
+    `own` is taken as given: the loss may make the wrong adapter worse, never the right one.
+    """
+    return F.relu(margin + own.detach() - other).mean()
