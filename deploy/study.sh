@@ -3,10 +3,22 @@
 #
 #   deploy/study.sh DATA [EXPERIMENT ...]
 #
-# DATA holds tasks.train.jsonl.gz, tasks.unseen.jsonl.gz and benchmarks/. Experiments:
-# train main benchmarks compression reconstruction tasks robustness map flops nuance; none
-# named means all of them. Everything lands in runs/study and is taken up where it stopped: run the same line again.
-# Sizes are for two CPU cores; raise them by environment variables where there is more.
+# DATA holds tasks.train.jsonl.gz, tasks.unseen.jsonl.gz and benchmarks/. Experiments, in this order when
+# none is named (each trains what it needs and nobody has trained yet):
+#
+#   train            L, M and S, and the baselines that are trained: what the other experiments read
+#   main             unseen tasks: every baseline, L, M and S, and their controls
+#   oracles          training tasks' held-out instances: L against a LoRA trained on the task itself
+#   benchmarks       the ten benchmarks
+#   compression      a library of LoRAs in one network of each size
+#   reconstruction   unseen tasks: reconstruction against supervised fine-tuning
+#   tasks            16, 64, 128 or all training tasks, at equal budget
+#   encoder          sentence encoder against the base model's own last-token state
+#   source           all descriptions against definitions alone
+#   robustness map flops nuance
+#
+# Everything lands in runs/study and is taken up where it stopped: run the same line again. A run of one
+# thread makes the best of a core, so two experiments side by side are faster than one after the other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 T2L=${T2L:-.venv/bin/t2l}
@@ -16,12 +28,14 @@ shift
 TRAIN=$DATA/tasks.train.jsonl.gz
 UNSEEN=$DATA/tasks.unseen.jsonl.gz
 DERIVED=$OUT/derived.jsonl.gz
-SHIPPED=checkpoints
-# Short tasks in which the input alone does not say what to do.
-LIBRARY_TASKS=fv_antonym,fv_capitalize,fv_country_capital,fv_english_spanish,fv_singular_plural,fv_animal_v_object_3,fv_choose_first_of_5,fv_color_v_animal_3,fv_lowercase_last_letter
+CONFIGS=hypernet/configs
+SHIPPED=checkpoints/smollm2-135m
+# Short tasks in which the input alone does not say what to do: the library that is compressed.
+COMPRESSED=fv_antonym,fv_capitalize,fv_country_capital,fv_english_spanish,fv_singular_plural,fv_animal_v_object_3,fv_choose_first_of_5,fv_color_v_animal_3,fv_lowercase_last_letter
+# Those and all others like them, and as many short tasks again of the other kind.
+LIBRARY='fv_*,ii_*,lol_1413,lol_833,lol_695,lol_186,lol_645,lol_1614,lol_347,lol_639,lol_1713,lol_132,lol_1293,lol_1744,lol_321,lol_305,lol_670,lol_005,lol_875,lol_009,lol_041,lol_382,lol_898,lol_308,lol_050,lol_1339,lol_897,lol_1317,lol_1483,lol_1508,lol_1482,lol_004,lol_227,lol_736,lol_042,lol_444,lol_1447,lol_043,lol_922'
 
-: "${SFT_STEPS:=150}" "${SMALL_STEPS:=60}" "${ORACLE_STEPS:=60}" "${RECON_STEPS:=400}" "${DISTILL_STEPS:=300}"
-: "${EXAMPLES:=10}" "${BENCHMARK_EXAMPLES:=8}"
+: "${RECON_STEPS:=600}" "${DISTILL_STEPS:=1200}" "${EXAMPLES:=20}" "${BENCHMARK_EXAMPLES:=20}" "${THREADS:=1}"
 
 # A finished run has a mark; an unfinished one goes on.
 train() {
@@ -30,8 +44,14 @@ train() {
     [ -e "$folder/done" ] && return
     local resume=()
     [ -e "$folder/state.pt" ] && resume=(--resume)
-    "$T2L" train "$method" --out "$folder" "${resume[@]}" "$@"
+    "$T2L" train "$method" --out "$folder" --threads "$THREADS" "${resume[@]}" "$@"
     touch "$folder/done"
+}
+
+evaluate() {
+    local checkpoint=$1 name=$2 out=$3
+    shift 3
+    "$T2L" eval "$checkpoint" --name "$name" --out "$OUT/$out" --examples "$EXAMPLES" "$@"
 }
 
 derived() {
@@ -39,34 +59,61 @@ derived() {
 }
 
 library() {
-    "$T2L" train oracles --tasks "$TRAIN" --only "$LIBRARY_TASKS" --out "$OUT/library" --steps "$ORACLE_STEPS"
+    "$T2L" train oracles --tasks "$TRAIN" --only "$LIBRARY" --config $CONFIGS/oracle.yaml --out "$OUT/library" --threads "$THREADS"
 }
 
-# L, then M and S from what L writes; one LoRA for all tasks; one per task.
-experiment_train() {
+experiment_L() {
     derived
-    local data=(--tasks "$TRAIN" --tasks "$DERIVED")
-    train sft "$OUT/L" "${data[@]}" --config hypernet/configs/l-sft.yaml --steps "$SFT_STEPS"
+    train sft "$OUT/L" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/l-sft.yaml
+}
+
+# The small variants learn from what L writes.
+experiment_small_variants() {
     for variant in M S; do
-        train distill "$OUT/$variant" --teacher "$OUT/L/best" "${data[@]}" --variant $variant --steps "$DISTILL_STEPS"
+        train distill "$OUT/$variant" --teacher "$OUT/L/best" --tasks "$TRAIN" --tasks "$DERIVED" \
+            --variant $variant --steps "$DISTILL_STEPS"
     done
-    train multitask "$OUT/multitask" "${data[@]}" --config hypernet/configs/multitask.yaml --steps "$SMALL_STEPS"
-    train sft "$OUT/hyperdecoder" "${data[@]}" --config hypernet/configs/hyperdecoder.yaml --steps "$SMALL_STEPS"
+}
+
+experiment_baselines() {
+    derived
     library
+    train multitask "$OUT/multitask" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/multitask.yaml
+    train sft "$OUT/hyperdecoder" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/hyperdecoder.yaml
+}
+
+experiment_train() {
+    experiment_L
+    experiment_small_variants
+    experiment_baselines
 }
 
 experiment_main() {
     for variant in "" -m -s; do
-        "$T2L" eval "$SHIPPED/smollm2-135m$variant" --tasks "$UNSEEN" --examples "$EXAMPLES" --out "$OUT/main" \
+        evaluate "$SHIPPED$variant" "$(basename "$SHIPPED$variant")" main --tasks "$UNSEEN" --trained "$TRAIN" \
             --multitask "$OUT/multitask/best" --library "$OUT/library" --hyperdecoder "$OUT/hyperdecoder/best"
     done
     "$T2L" report "$OUT/main" --out "$OUT/main/report"
 }
 
+experiment_oracles() {
+    library
+    evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --instances held-out \
+        --oracles "$OUT/library" --multitask "$OUT/multitask/best" --conditions base,prompted,multitask,oracle,training,mismatched
+    "$T2L" report "$OUT/oracles" --out "$OUT/oracles/report"
+}
+
 experiment_benchmarks() {
-    "$T2L" eval "$SHIPPED/smollm2-135m" --benchmarks "$DATA/benchmarks" --examples "$BENCHMARK_EXAMPLES" \
+    "$T2L" eval "$SHIPPED" --benchmarks "$DATA/benchmarks" --examples "$BENCHMARK_EXAMPLES" \
         --out "$OUT/benchmarks" --multitask "$OUT/multitask/best"
     "$T2L" report "$OUT/benchmarks" --out "$OUT/benchmarks/report"
+}
+
+reconstruct() {
+    local name=$1 variant=$2 target=$3
+    shift 3
+    train reconstruction "$OUT/$name" --library "$OUT/library" --tasks "$TRAIN" --variant "$variant" --target "$target" \
+        --steps "$RECON_STEPS" "$@"
 }
 
 # How much of nine oracles survives in one network of each size, on instances that nobody trained on.
@@ -74,21 +121,32 @@ experiment_compression() {
     library
     for target in factors delta_w; do
         for variant in L M S; do
-            local run=$OUT/recon-$variant-$target
-            train reconstruction "$run" --library "$OUT/library" --tasks "$TRAIN" --variant $variant --target $target --steps "$RECON_STEPS"
-            "$T2L" eval "$run/best" --name "recon-$variant-$target" --tasks "$TRAIN" --only "$LIBRARY_TASKS" \
-                --instances held-out --examples "$EXAMPLES" --out "$OUT/compression" --oracles "$OUT/library" \
-                --conditions base,oracle,training
+            local run=recon-$variant-$target
+            reconstruct "$run" $variant $target --only "$COMPRESSED"
+            evaluate "$OUT/$run/best" "$run" compression --tasks "$TRAIN" --only "$COMPRESSED" --instances held-out \
+                --oracles "$OUT/library" --conditions base,oracle,training
         done
     done
-    "$T2L" analyse compression "$OUT"/recon-* --cells "$OUT/compression" --out "$OUT/compression/report"
+    "$T2L" analyse compression "$OUT"/recon-[LMS]-* --cells "$OUT/compression" --out "$OUT/compression/report"
 }
 
-# Unseen tasks: what reconstruction of a library gives against supervised fine-tuning.
+# Unseen tasks: what reconstruction of the whole library gives against supervised fine-tuning on its tasks.
 experiment_reconstruction() {
-    "$T2L" eval "$OUT/recon-L-factors/best" --name recon-L --tasks "$UNSEEN" --examples "$EXAMPLES" \
-        --out "$OUT/main" --conditions matched,mismatched
-    "$T2L" report "$OUT/main" --out "$OUT/main/report"
+    library
+    derived
+    reconstruct recon-all L factors
+    train sft "$OUT/sft-library" --tasks "$TRAIN" --only "$LIBRARY" --config $CONFIGS/small.yaml
+    for run in recon-all sft-library; do
+        evaluate "$OUT/$run/best" $run reconstruction --tasks "$UNSEEN" --trained "$TRAIN" --conditions base,matched,mismatched,random
+    done
+    "$T2L" report "$OUT/reconstruction" --out "$OUT/reconstruction/report"
+}
+
+compare() {
+    local experiment=$1 run=$2
+    shift 2
+    evaluate "$OUT/$run/best" "$run" "$experiment" --tasks "$UNSEEN" --trained "$TRAIN" --conditions matched,mismatched,random "$@"
+    "$T2L" report "$OUT/$experiment" --out "$OUT/$experiment/report"
 }
 
 # The same number of steps on ever more tasks.
@@ -96,36 +154,46 @@ experiment_tasks() {
     for count in 16 64 128 all; do
         local choice=()
         [ $count = all ] || choice=(--count $count)
-        train sft "$OUT/tasks-$count" --tasks "$TRAIN" "${choice[@]}" --config hypernet/configs/l-sft.yaml --steps "$SMALL_STEPS"
-        "$T2L" eval "$OUT/tasks-$count/best" --name "$count tasks" --tasks "$UNSEEN" --examples "$EXAMPLES" \
-            --out "$OUT/tasks" --conditions matched,mismatched
+        train sft "$OUT/tasks-$count" --tasks "$TRAIN" "${choice[@]}" --config $CONFIGS/small.yaml
     done
-    "$T2L" report "$OUT/tasks" --out "$OUT/tasks/report"
+    for count in 16 64 128 all; do compare tasks tasks-$count; done
+}
+
+experiment_encoder() {
+    train sft "$OUT/tasks-all" --tasks "$TRAIN" --config $CONFIGS/small.yaml
+    train sft "$OUT/encoder-base-model" --tasks "$TRAIN" --config $CONFIGS/small.yaml --encoder base-model
+    compare encoder tasks-all
+    compare encoder encoder-base-model --encoder base-model
+}
+
+experiment_source() {
+    train sft "$OUT/tasks-all" --tasks "$TRAIN" --config $CONFIGS/small.yaml
+    train sft "$OUT/source-definitions" --tasks "$TRAIN" --config $CONFIGS/definitions.yaml
+    for run in tasks-all source-definitions; do compare source $run; done
 }
 
 experiment_robustness() {
-    "$T2L" analyse robustness "$SHIPPED/smollm2-135m" --tasks "$UNSEEN" --examples "$EXAMPLES" --out "$OUT/robustness"
+    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --examples "$EXAMPLES" --out "$OUT/robustness"
 }
 
 experiment_map() {
-    "$T2L" analyse map "$SHIPPED/smollm2-135m" --tasks "$TRAIN" --out "$OUT/map"
+    "$T2L" analyse map "$SHIPPED" --tasks "$TRAIN" --out "$OUT/map"
 }
 
 experiment_flops() {
-    "$T2L" flops "$SHIPPED/smollm2-135m"
+    "$T2L" flops "$SHIPPED"
 }
 
 experiment_nuance() {
-    "$T2L" analyse nuance "$SHIPPED/smollm2-135m" --prompt "hot" \
+    "$T2L" analyse nuance "$SHIPPED" --prompt "hot" \
         --description "Give a word with the opposite meaning." --description "Give a word with the same meaning." \
         --description "Translate the English word into Spanish." --description "Translate the English word into French." \
         --description "Write the word in capital letters." --description "Write the first letter of the word."
 }
 
 mkdir -p "$OUT"
-for name in "${@:-train main benchmarks compression reconstruction tasks robustness map flops nuance}"; do
-    for experiment in $name; do
-        echo "== $experiment"
-        "experiment_$experiment"
-    done
+[ $# -gt 0 ] || set -- train main oracles benchmarks compression reconstruction tasks encoder source robustness map flops nuance
+for name in "$@"; do
+    echo "== $name"
+    "experiment_$name"
 done

@@ -37,22 +37,27 @@ class LoraInjector:
         spec: which layers, their shapes, and the scale.
 
     Raises:
-        InvalidLoraError: the model lacks a layer of the spec, or has another shape there.
+        InvalidLoraError: the model lacks a layer of the spec, has another shape there, or has an
+            injector already.
 
     One injector serves one thread at a time: what is in use is the model's state.
     """
 
     def __init__(self, model: nn.Module, spec: LoraSpec) -> None:
         self.spec = spec
-        linears = {m.name: [_linear(model, m, i) for i in range(spec.num_layers)] for m in spec.modules}
+        linears: dict[str, list[Any]] = {
+            m.name: [_linear(model, m, i) for i in range(spec.num_layers)] for m in spec.modules
+        }
         if len(list(model.get_submodule(LAYERS).children())) != spec.num_layers:
             raise InvalidLoraError(f"num_layers is {spec.num_layers}, the model has another number")
+        if any(hasattr(linear, "lora") for layers in linears.values() for linear in layers):
+            raise InvalidLoraError("the model has an injector already: remove that first")
         self._linears = linears
         self._handles = []
-        for linear in (linear for layers in linears.values() for linear in layers):
-            linear.lora = None
-            linear.lora_scaling = spec.scaling
-            self._handles.append(linear.register_forward_hook(_add_lora))
+        for layers in linears.values():
+            for linear in layers:
+                linear.lora, linear.lora_scaling = None, spec.scaling
+                self._handles.append(linear.register_forward_hook(_add_lora))
 
     @contextmanager
     def use(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Iterator[None]:

@@ -73,6 +73,7 @@ def _usage_errors(threads: int | None) -> Iterator[None]:
 def sft(
     tasks: Tasks,
     out: Annotated[Path, typer.Option(help="Folder of the run; the best checkpoint lands in OUT/best.")],
+    only: Only = None,
     count: Count = None,
     config: Config = None,
     variant: Annotated[str | None, typer.Option(help="Overrides the file: L, L-rank, M or S.")] = None,
@@ -115,6 +116,7 @@ def sft(
             encoder=encoder,
             device=device,
             start=start,
+            only=only,
             count=count,
             resume=resume,
         )

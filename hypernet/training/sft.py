@@ -70,6 +70,7 @@ class Embeddings:
 class TrainingTask:
     """A task with its examples tokenised and its wordings spread out."""
 
+    name: str
     wordings: list[str]
     examples: list[Example]
     held_out: list[str]
@@ -86,7 +87,7 @@ def prepare(task: Task, chat: ChatFormat, max_tokens: int) -> TrainingTask | Non
     examples = tokenised(task.split_instances()[0], chat, max_tokens)
     if len(examples) < 5:
         return None
-    return TrainingTask(training_wordings(task), examples, task.held_out_wordings, task.derived)
+    return TrainingTask(task.task, training_wordings(task), examples, task.held_out_wordings, task.derived)
 
 
 def prepare_all(tasks: list[Task], chat: ChatFormat, max_tokens: int) -> list[TrainingTask]:
@@ -189,6 +190,10 @@ class SftRun:
         self._started_from: dict[str, Any] | None = None
         training, validation = validation_share(tasks, config.validation_share)
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
+        if config.wordings == "definition":
+            said = {task.task: task.definition or task.wordings[0] for task in training}
+            for ready in self.tasks:
+                ready.wordings = [said[ready.name]]
         self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
         self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
 
@@ -327,6 +332,7 @@ def train_sft(
     encoder: str | None = None,
     device: str = "cpu",
     start: Path | None = None,
+    only: str | None = None,
     count: int | None = None,
     resume: bool = False,
 ) -> RunState:
@@ -340,7 +346,7 @@ def train_sft(
         encoder: as `Encoder.load` takes it; None is the embedded one.
         device: a torch device. Under torchrun each process takes its share of the rows, on its own GPU.
         start: a checkpoint of the same shape to start from, instead of Bias-HyperInit.
-        count: train on so many of the tasks only, see `data.pick_names`; validation stays the same.
+        only, count: train on some of the tasks, see `data.pick_names`; validation stays the same.
         resume: go on from `out/state.pt`.
 
     Raises:
@@ -352,10 +358,11 @@ def train_sft(
     """
     check_folder(out, resume)
     every = [task for path in tasks for task in load_tasks(path)]
-    if count:
+    if only or count:
+        named = set(pick_names([task.task for task in every], only))
         training, validation = validation_share(every, config.validation_share)
-        names = set(pick_names([task.task for task in training], count=count))
-        every = [task for task in training if task.task in names] + validation
+        chosen = set(pick_names([task.task for task in training if task.task in named], count=count))
+        every = [task for task in training if task.task in chosen] + validation
     with workers(device) as team:
         base = FrozenBase(base_model, config.lora_spec(base_model), team.device)
         run = SftRun(config, every, base, Encoder.load(encoder, team.device, str(base_model)), team)

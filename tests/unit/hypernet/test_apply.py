@@ -153,8 +153,12 @@ def test_gradients_reach_both_factors(model: nn.Module) -> None:
 def test_bfloat16_base_with_float32_adapters(model: nn.Module) -> None:
     spec = spec_of(model)
     a, b = adapters(spec, len(IDS))
-    with LoraInjector(model, spec).use(a, b):
+    injector = LoraInjector(model, spec)
+    with injector.use(a, b):
         precise = logits(model)
+    with pytest.raises(InvalidLoraError, match="already"):
+        LoraInjector(model, spec)
+    injector.remove()
     a["q_proj"].requires_grad_()
     half = model.bfloat16()
     with LoraInjector(half, spec).use(a, b):

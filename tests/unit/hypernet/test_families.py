@@ -99,9 +99,18 @@ def test_taken_names_are_not_built() -> None:
 
 def test_held_out_instances_are_not_used() -> None:
     task = pair_task("country-capital", [(f"land{i}", f"city{i}") for i in range(10)])
-    (inverse,) = derive([task], taken=())
+    inverse, reworded = derive([task], taken=())
     held_out = {i.input for i in task.split_instances()[1]}
     assert held_out and not held_out & {i.output[0] for i in inverse.instances}
+    assert not held_out & {i.input for i in reworded.instances}
+
+
+def test_a_given_task_gets_more_wordings_and_keeps_its_answers() -> None:
+    task = pair_task("antonym", [("hot", "cold"), ("up", "down"), ("wet", "dry"), ("in", "out")])
+    (reworded,) = derive([task], taken=())
+    assert len(reworded.descriptions) > 10
+    assert {i.pair for i in reworded.instances} == {i.pair for i in task.instances}
+    assert not derive([task], taken={"antonym"})
 
 
 def test_the_same_seed_gives_the_same_tasks_and_another_seed_others() -> None:
@@ -123,7 +132,7 @@ def test_the_command_writes_a_task_file_without_the_evaluation_tasks(tmp_path: P
     assert CliRunner().invoke(app, arguments).exit_code == 0
     made = load_tasks(out)
     assert all(task.derived for task in made)
-    assert not {"animal_v_object_5", "animal_v_object_3"} & {task.name for task in made}
+    assert {"animal_v_object_5", "animal_v_object_3"} & {task.name for task in made} == {"animal_v_object_3"}
 
 
 def test_the_command_says_when_there_is_nothing_to_build_from(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from hypernet.base_model import lora_spec
 from hypernet.checkpoint import CheckpointError, load_checkpoint, load_config
@@ -14,7 +15,8 @@ from hypernet.frozen import FrozenBase
 from hypernet.training.config import SftConfig
 from hypernet.training.data import Instance, Task, TaskFileError
 from hypernet.training.loop import RunState, Trainer
-from hypernet.training.sft import SftRun, contrastive_loss, draw_weights, prepare, train_sft
+from hypernet.training.losses import contrastive_loss, token_losses
+from hypernet.training.sft import SftRun, draw_weights, prepare, train_sft
 from hypernet.training.static import train_multitask
 
 WORDS = ("cup", "dog", "sun", "tree", "fish", "bell", "coin", "lamp", "moon", "seed")
@@ -51,6 +53,22 @@ def test_derived_tasks_get_their_share_of_the_draws(frozen: FrozenBase) -> None:
     weights = draw_weights(ready, 0.5, 0.25)
     assert weights[0] == pytest.approx(0.75) and sum(weights) == pytest.approx(1.0)
     assert draw_weights(ready[1:], 0.0, 0.25) == [1.0] * 9  # nothing else to share with
+
+
+def test_both_losses_are_the_cross_entropies_that_torch_computes() -> None:
+    scores, targets = 3 * torch.randn(7, 50), torch.randint(50, (7,))
+    smooth, plain = token_losses(scores, targets, 0.1)
+    assert torch.allclose(plain, F.cross_entropy(scores, targets, reduction="none"), atol=1e-5)
+    expected = F.cross_entropy(scores, targets, label_smoothing=0.1, reduction="none")
+    assert torch.allclose(smooth, expected, atol=1e-5)
+
+
+def test_a_run_can_be_told_which_wordings_it_sees(frozen: FrozenBase, tiny_encoder: Path) -> None:
+    assert len(run(frozen, tiny_encoder).tasks[0].wordings) > 1
+    few = run(frozen, tiny_encoder, wordings="definition")
+    assert [t.wordings for t in few.tasks] == [
+        [f"Say {'red' if t.name == 'one' else 'blue'}."] for t in few.tasks
+    ]
 
 
 def test_the_contrast_moves_the_wrong_adapter_only() -> None:

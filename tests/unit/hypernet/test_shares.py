@@ -6,13 +6,15 @@ import pytest
 import torch
 from test_sft import run, task
 from torch import Tensor, nn
-from transformers import LlamaModel
+from torch._dynamo.testing import CompileCounter
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from hypernet.base_model import lora_spec
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.lora import InvalidLoraError, LoraWeights
 from hypernet.peft_io import save_adapter
+from hypernet.training import losses as losses_module
 from hypernet.training.config import SftConfig, TrainingConfigError
 from hypernet.training.distributed import Workers, workers
 from hypernet.training.neftune import noise, noisy
@@ -135,8 +137,11 @@ def test_an_offset_of_another_shape_is_refused(frozen: FrozenBase, tiny_encoder:
 def test_a_compiled_base_model_gives_the_same_loss(
     tiny_base: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Traced with the hooks in place. The code generator behind is torch's, and takes a minute on a CPU."""
-    monkeypatch.setattr(LlamaModel, "compile", lambda self: nn.Module.compile(self, backend="eager"))
+    """Traced with the hooks in place, once for all layers. The code generator behind is torch's, and slow."""
+    counter = CompileCounter()
+    monkeypatch.setattr(LlamaDecoderLayer, "compile", lambda self: nn.Module.compile(self, backend=counter))
+    fused = torch.compile(losses_module.token_losses, dynamic=True, backend="eager")
+    monkeypatch.setattr(losses_module, "fused_token_losses", fused)
     losses = []
     for compiled in (False, True):
         base = FrozenBase(tiny_base, lora_spec(tiny_base, rank=2, alpha=4), "cpu", torch.float32)
@@ -146,3 +151,4 @@ def test_a_compiled_base_model_gives_the_same_loss(
         made = SftRun(config, [task("one", "red"), task("two", "blue")], base, Encoder.load(str(tiny_encoder)))
         losses += [one_step(made, 0)[0], one_step(made, 1)[0]]
     assert losses[:2] == pytest.approx(losses[2:], rel=1e-4)
+    assert counter.frame_count <= 2  # the first layer's input needs no gradient: another graph
