@@ -90,7 +90,7 @@ experiment_train() {
 
 experiment_main() {
     for variant in "" -m -s; do
-        evaluate "$SHIPPED$variant" "$(basename "$SHIPPED$variant")" main --tasks "$UNSEEN" --trained "$TRAIN" \
+        evaluate "$SHIPPED$variant" "$(basename "$SHIPPED$variant")" main --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" \
             --multitask "$OUT/multitask/best" --library "$OUT/library" --hyperdecoder "$OUT/hyperdecoder/best"
     done
     "$T2L" report "$OUT/main" --out "$OUT/main/report"
