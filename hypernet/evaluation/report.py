@@ -41,6 +41,15 @@ WRITTEN = (OWN, TAUGHT, *REWRITTEN, "mismatched", "random", "empty")
 """Conditions of a checkpoint; they are compared within it."""
 TOLD_ONLY_TITLE = "exact match % where only the description tells"
 
+NOTES = {
+    True: (
+        "Tasks",
+        "; NLL in nats per token of the gold answer, lower is better; score is exact match or ROUGE-L, by task",
+    ),
+    False: ("Benchmarks", ""),
+}
+"""Heading and note of a table, by whether it is of tasks."""
+
 Row = dict[str, Cell]
 """One row of a table: task -> cell."""
 Rows = dict[tuple[str, str], Row]
@@ -72,10 +81,9 @@ def report(cells: Sequence[Cell], seed: int = 0) -> str:
     """The tables of a folder: one of the tasks, one of the benchmarks."""
     sections = []
     for group in groups(cells):
+        title, note = NOTES[group[0].metric in METRICS]
         about = f"{group[0].base}, seed {group[0].seed}, {_range([c.n for c in group])} questions a task"
-        note = "mean [95% bootstrap interval]; NLL in nats per token of the gold answer, lower is better"
-        title = "Tasks" if group[0].metric in METRICS else "Benchmarks"
-        sections.append(f"## {title}\n\n{about}; {note}.\n\n{tables(group, seed)}")
+        sections.append(f"## {title}\n\n{about}; mean [95% bootstrap interval]{note}.\n\n{tables(group, seed)}")
     return "\n".join(sections)
 
 
@@ -146,10 +154,12 @@ def paired(mine: Row, theirs: Row, column: Column) -> dict[str, float]:
 
 
 def columns_of(cells: Sequence[Cell]) -> list[Column]:
-    """Four columns for tasks; for benchmarks one each, over its questions, and the mean over benchmarks."""
+    """For tasks likelihood, each task's own metric, and that by kinds of task; for benchmarks one column
+    each, over its questions, and the mean over benchmarks."""
     if cells[0].metric in METRICS:
         return [
             Column("token NLL", lambda c: {} if c.nll is None else {c.task: c.nll}, 2),
+            Column("score %", _score),
             Column("exact match %", lambda c: _score(c) if c.metric == "exact_match" else {}),
             Column("ROUGE-L %", lambda c: _score(c) if c.metric == "rougeL" else {}),
             Column(TOLD_ONLY_TITLE, lambda c: _score(c) if c.task.startswith(TOLD_ONLY) else {}),
