@@ -44,10 +44,8 @@ def test_the_tables_hold_the_numbers_that_one_gets_by_hand() -> None:
     assert "exact match % (2 tasks)" in lines["condition"]
     assert "(1 tasks)" not in lines["**T2L, own description (evaluation wording)**"]
     own = lines["**T2L, own description (evaluation wording)**"]
-    assert (
-        "| 2.33 [2.00, 3.00] | 66.7 [50.0, 100.0] | 75.0 [50.0, 100.0] | 50.0 [50.0, 50.0] | 100.0 [100.0, 100.0] |"
-        in own
-    )
+    assert "| 2.33 [2.00, 3.00] | 66.7 [50.0, 100.0] | 75.0 [50.0, 100.0] | 50.0 [50.0, 50.0] |" in own
+    assert own.endswith("| 100.0 [100.0, 100.0] |")
     # another row has fewer tasks, and says so
     assert (
         "3.00 [3.00, 3.00] (2 tasks) | 50.0 [50.0, 50.0] (2 tasks) | 50.0 [50.0, 50.0] |  |"
@@ -58,7 +56,10 @@ def test_the_tables_hold_the_numbers_that_one_gets_by_hand() -> None:
         f"| {NAMES['base']} | -2.00 [-2.00, -2.00] | 41.7 [0.0, 100.0] | 62.5 [25.0, 100.0] | 0.0 [0.0, 0.0] |"
         in differences
     )
-    assert f"| {NAMES['mismatched']} | -1.00 [-1.00, -1.00] (2 tasks) | 25.0 [0.0, 50.0] |  |" in differences
+    assert (
+        f"| {NAMES['mismatched']} | -1.00 [-1.00, -1.00] (2 tasks) | 25.0 [0.0, 50.0] (2 tasks) |"
+        in differences
+    )
 
 
 def test_intervals_are_the_bootstraps() -> None:
