@@ -9,8 +9,10 @@ slot. The products are also cheaper: for T tokens and S slots of rank r,
     h = 0 where a token's slot is another     [T, S r]
     y += h B'         [T, S r] x [S r, out]
 
-reads every adapter once per step, not once per token. Rounding is the stock
-operator's: float32 inside a product, the model's dtype between the two.
+reads every adapter once per step, not once per token. Where few rows have an adapter
+and there is a compiler, `compiled.py` takes each row's own slot instead, without a
+library's preparations. Rounding is the stock operator's in both: float32 inside a
+product, the model's dtype between the two.
 """
 
 from __future__ import annotations
@@ -24,22 +26,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from server.engine import compiled
+
+FEW = 256
+"""Rows up to which the compiled kernel's one thread beats a matrix library on all of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Which rows of a step belong to which slot."""
 
+    indices: Tensor
+    """The slot of each token, -1 for none. [tokens]"""
+    tokens: Tensor
+    """The tokens that have an adapter, slot by slot. [n]"""
+    their_slots: Tensor
+    """The slot of each of them. [n]"""
     slots: slice
     """The range of slots in use."""
-    foreign: Tensor
-    """True where a token is not of a slot. [tokens, slots in the range]"""
     masks: dict[int, Tensor] = field(default_factory=dict)
-    """By rank, `foreign` once for every column of h: the same for all layers of a step."""
+    """Of every rank, the same for all layers of a step."""
 
     def mask(self, rank: int) -> Tensor:
-        """True where h must be 0. [tokens, slots in the range * rank]"""
+        """True where h must be 0: the token is not of the slot. [tokens, slots in the range * rank]"""
         if rank not in self.masks:
-            self.masks[rank] = self.foreign.repeat_interleave(rank, dim=1)
+            slots = torch.arange(self.slots.start, self.slots.stop, device=self.indices.device)
+            self.masks[rank] = (self.indices.unsqueeze(1) != slots).repeat_interleave(rank, dim=1)
         return self.masks[rank]
 
 
@@ -47,16 +59,16 @@ def rows_of(indices: Tensor) -> Rows | None:
     """Work out once per step what every layer needs.
 
     Args:
-        indices: slot of each token, -1 for none. [tokens]
+        indices: slot of each token, -1 for none. [tokens], int64
 
     Returns:
         None when no token has an adapter.
     """
-    if indices.numel() == 0 or (last := int(indices.max())) < 0:
+    slots, tokens = indices.sort(stable=True)
+    bare = int((indices < 0).sum())
+    if bare == len(slots):
         return None
-    first = int(indices[indices >= 0].min())
-    slots = torch.arange(first, last + 1, device=indices.device)
-    return Rows(slice(first, last + 1), indices.unsqueeze(1) != slots)
+    return Rows(indices, tokens[bare:], slots[bare:], slice(int(slots[bare]), int(slots[-1]) + 1))
 
 
 def add_lora(
@@ -75,7 +87,11 @@ def add_lora(
         scale: a factor on B A x.
         rows: which row belongs to which slot.
     """
-    for part in parts_of(a, b, rows.slots):
+    parts = parts_of(a, b)
+    library = compiled.library() if rows.tokens.shape[0] <= FEW else None
+    if library and library.add_lora(y, x, parts.table, rows.tokens, rows.their_slots, scale):
+        return
+    for part in parts.of(rows.slots):
         h = functional.linear(x, part.down)  # [tokens, slots rank]
         h.masked_fill_(rows.mask(part.rank), 0)
         # Where a row has no adapter h is 0, and adding 0 changes no bit of y.
@@ -94,36 +110,52 @@ class Part:
     up: Tensor
     """B of these slots, transposed. [slots rank, out]"""
 
+    def of(self, slots: slice) -> Part:
+        """The same for some of its slots."""
+        rows = slice(slots.start * self.rank, slots.stop * self.rank)
+        return Part(self.start, self.out, self.rank, self.down[rows], self.up[rows])
 
-@dataclass(frozen=True, slots=True)
+
 class Parts:
     """The slices of a layer that hold something; `k_proj` often never does, and costs nothing then."""
 
-    slots: slice
-    used: list[Part]
-    empty: list[tuple[Tensor, int]]
-    """B of the slices left out, and how often each had been written to when it was looked at."""
+    def __init__(self, used: list[Part], empty: list[Tensor]) -> None:
+        self.used = used
+        self.table = compiled.Table([(part.start, part.down, part.up, part.rank) for part in used])
+        self._empty = [(b, b._version) for b in empty]
+        self._last: tuple[slice, list[Part]] | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether B of the slices left out is as it was when it was looked at."""
+        return all(b._version == seen for b, seen in self._empty)
+
+    def of(self, slots: slice) -> list[Part]:
+        """For a range of slots, remembered from the step before, as most are alike."""
+        if self._last is None or self._last[0] != slots:
+            self._last = slots, [part.of(slots) for part in self.used]
+        return self._last[1]
 
 
-def parts_of(a: tuple[Tensor, ...], b: tuple[Tensor, ...], slots: slice) -> list[Part]:
-    """The views that a step needs of a layer, remembered from the step before, as most are alike."""
+def parts_of(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Parts:
+    """The views that a step needs of a layer, made once."""
     known: Parts | None = getattr(a[0], "t2l_parts", None)
-    if known and known.slots == slots and all(empty._version == seen for empty, seen in known.empty):
-        return known.used
-    found, start, views = Parts(slots, [], []), 0, True
+    if known is not None and known.holds:
+        return known
+    used, empty, start, views = list[Part](), list[Tensor](), 0, True
     for a_slice, b_slice in zip(a, b, strict=True):
         out, rank = b_slice.shape[2:]
         if b_slice.any():
-            a_chosen, b_chosen = a_slice[slots], b_slice[slots].transpose(2, 3)
-            down, up = a_chosen.flatten(0, 2), b_chosen.flatten(0, 2)
-            views = views and down.data_ptr() == a_chosen.data_ptr() and up.data_ptr() == b_chosen.data_ptr()
-            found.used.append(Part(start, out, rank, down, up))
+            down, up = a_slice.flatten(0, 2), b_slice.transpose(2, 3).flatten(0, 2)
+            views = views and down.data_ptr() == a_slice.data_ptr() and up.data_ptr() == b_slice.data_ptr()
+            used.append(Part(start, out, rank, down, up))
         else:
-            found.empty.append((b_slice, b_slice._version))
+            empty.append(b_slice)
         start += out
+    found = Parts(used, empty)
     if views:  # a copy, where B is not `packed`, would grow stale
         a[0].t2l_parts = found  # type: ignore[attr-defined]
-    return found.used
+    return found
 
 
 def packed(b: Tensor) -> Tensor:
@@ -176,5 +208,6 @@ def _with_packed_b(stock: Callable[..., None]) -> Callable[..., None]:
     def create_lora_weights(self: Any, *args: Any, **kwargs: Any) -> None:
         stock(self, *args, **kwargs)
         self.lora_b_stacked = tuple(packed(b) for b in self.lora_b_stacked)
+        compiled.library()  # now, not in a step
 
     return create_lora_weights

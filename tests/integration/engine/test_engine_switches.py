@@ -13,7 +13,12 @@ from server.engine.vllm import VllmEngine
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
-SWITCHES = ({}, {"T2L_STACKED_SLOTS": "0"}, {"T2L_CPU_LORA_KERNEL": "0"})
+SWITCHES = (
+    {},
+    {"T2L_STACKED_SLOTS": "0"},
+    {"T2L_CPU_LORA_KERNEL": "products"},
+    {"T2L_CPU_LORA_KERNEL": "0"},
+)
 
 
 async def test_mixed_streams_say_the_same_with_each_switch_off(
@@ -45,5 +50,5 @@ async def test_mixed_streams_say_the_same_with_each_switch_off(
             said.append(together)
         finally:
             await engine.stop()
-    assert said[0] == said[1] == said[2]
+    assert said[0] == said[1] == said[2] == said[3]
     assert len(set(said[0])) > 1

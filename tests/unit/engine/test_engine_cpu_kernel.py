@@ -1,8 +1,13 @@
-"""The CPU kernel against vLLM's own operator where that is right, and against no change where it is not."""
+"""The CPU kernel against vLLM's own operator where that is right, and against no change where it is not.
+
+Every property is asked of both of its ways: matrix products, and the compiled source.
+"""
 
 from __future__ import annotations
 
 import inspect
+import shutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from server.engine import cpu_kernel
+from server.engine import compiled, cpu_kernel
 
 pytest.importorskip("vllm")
 
@@ -38,18 +43,35 @@ def stock(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor, prefill: bool) 
     return y
 
 
-def ours(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> Tensor:
-    y = y.clone()
-    if rows := cpu_kernel.rows_of(indices):
-        cpu_kernel.add_lora(y, x, a, b, 1.0, rows)
-    return y
+Kernel = Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]
+
+
+@pytest.fixture(params=["products", "compiled"], scope="module")
+def ours(request: pytest.FixtureRequest) -> Kernel:
+    """One of the two ways, made to be taken."""
+    if request.param == "compiled" and compiled.library() is None:
+        pytest.skip("no C++ compiler")
+
+    def add(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> Tensor:
+        y = y.clone()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cpu_kernel, "FEW", 0 if request.param == "products" else 1000)
+            if rows := cpu_kernel.rows_of(indices):
+                cpu_kernel.add_lora(y, x, a, b, 1.0, rows)
+        return y
+
+    return add
 
 
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...], int]:
     """A packed linear layer with random slots: y, x, A, B and how many slots."""
-    slots, rank, size = draw(st.integers(1, 9)), draw(st.sampled_from([1, 4, 8, 64])), draw(st.integers(1, 33))
-    outs = draw(st.lists(st.integers(1, 24), min_size=1, max_size=3))
+    slots, rank, size = (
+        draw(st.integers(1, 9)),
+        draw(st.sampled_from([1, 4, 6, 8, 64])),
+        draw(st.integers(1, 70)),
+    )
+    outs = draw(st.lists(st.integers(1, 70), min_size=1, max_size=3))
     empty = draw(st.sets(st.sampled_from(range(len(outs)))))
     tokens, dtype = draw(st.integers(1, 40)), draw(st.sampled_from([torch.bfloat16, torch.float32]))
     g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
@@ -77,7 +99,7 @@ def magnitude(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> Tensor:
 @settings(max_examples=100, deadline=None)
 @given(layer=layers(), data=st.data(), prefill=st.booleans(), pack=st.booleans())
 def test_where_every_row_has_an_adapter_it_is_the_stock_operator(
-    layer: Any, data: st.DataObject, prefill: bool, pack: bool
+    ours: Kernel, layer: Any, data: st.DataObject, prefill: bool, pack: bool
 ) -> None:
     y, x, a, b, slots = layer
     indices = torch.tensor(data.draw(st.lists(st.integers(0, slots - 1), min_size=len(x), max_size=len(x))))
@@ -88,7 +110,9 @@ def test_where_every_row_has_an_adapter_it_is_the_stock_operator(
 
 @settings(max_examples=100, deadline=None)
 @given(layer=layers(), data=st.data())
-def test_rows_without_an_adapter_are_left_alone_bit_for_bit(layer: Any, data: st.DataObject) -> None:
+def test_rows_without_an_adapter_are_left_alone_bit_for_bit(
+    ours: Kernel, layer: Any, data: st.DataObject
+) -> None:
     y, x, a, b, slots = layer
     indices = torch.tensor(data.draw(st.lists(st.integers(-1, slots - 1), min_size=len(x), max_size=len(x))))
     mine = ours(y, x, a, b, indices)
@@ -101,7 +125,7 @@ def test_rows_without_an_adapter_are_left_alone_bit_for_bit(layer: Any, data: st
 
 @settings(max_examples=50, deadline=None)
 @given(layer=layers(), data=st.data())
-def test_a_row_does_not_see_what_other_slots_hold(layer: Any, data: st.DataObject) -> None:
+def test_a_row_does_not_see_what_other_slots_hold(ours: Kernel, layer: Any, data: st.DataObject) -> None:
     """Not even infinities: masking is not multiplying by zero."""
     y, x, a, b, slots = layer
     mine = data.draw(st.integers(-1, slots - 1))
@@ -118,7 +142,7 @@ def test_a_row_does_not_see_what_other_slots_hold(layer: Any, data: st.DataObjec
     assert torch.equal(ours(y, x, a, b, indices)[:-1], expected)
 
 
-def test_stock_answers_a_base_row_with_the_last_slots_adapter() -> None:
+def test_stock_answers_a_base_row_with_the_last_slots_adapter(ours: Kernel) -> None:
     """The fault that is mended here; when vLLM mends it, this kernel may go."""
     y, x = torch.zeros(2, 3), torch.ones(2, 4)
     a, b = (torch.ones(2, 1, 1, 4),), (torch.ones(2, 1, 3, 1),)
@@ -136,18 +160,16 @@ def test_only_the_range_of_slots_in_use_is_computed() -> None:
     rows = cpu_kernel.rows_of(torch.tensor([5, -1, 3]))
     assert rows is not None
     assert rows.slots == slice(3, 6)
-    assert rows.foreign.tolist() == [[True, True, False], [True] * 3, [False, True, True]]
+    assert rows.mask(1).tolist() == [[True, True, False], [True] * 3, [False, True, True]]
     assert rows.mask(2)[0].tolist() == [True] * 4 + [False] * 2
-
-
-EVERY = slice(0, 2)
+    assert (rows.tokens.tolist(), rows.their_slots.tolist()) == ([2, 0], [3, 5])
 
 
 def test_packing_keeps_values_and_lets_slots_be_written_in_place() -> None:
     b = torch.randn(3, 1, 5, 2)
     packed = cpu_kernel.packed(b)
     assert torch.equal(packed, b)
-    (part,) = cpu_kernel.parts_of((torch.zeros(3, 1, 2, 4),), (packed,), slice(1, 3))
+    (part,) = cpu_kernel.parts_of((torch.zeros(3, 1, 2, 4),), (packed,)).of(slice(1, 3))
     packed[1, 0, :5, :2].copy_(torch.ones(5, 2))
     assert part.up.shape == (4, 5)
     assert part.up[:2].eq(1).all()
@@ -156,23 +178,66 @@ def test_packing_keeps_values_and_lets_slots_be_written_in_place() -> None:
 def test_a_matrix_that_had_to_be_copied_never_grows_stale() -> None:
     a, b = (torch.zeros(2, 1, 2, 4),), (torch.zeros(2, 1, 3, 2),)
     b[0][0] = 1
-    assert not cpu_kernel.parts_of(a, b, EVERY)[0].up[2:].any()
+    assert not cpu_kernel.parts_of(a, b).used[0].up[2:].any()
     b[0][1] = 1
-    assert cpu_kernel.parts_of(a, b, EVERY)[0].up[2:].eq(1).all()
+    assert cpu_kernel.parts_of(a, b).used[0].up[2:].eq(1).all()
 
 
 def test_views_are_made_once_and_anew_for_other_slots() -> None:
     a, b = (torch.zeros(2, 1, 2, 4),), (cpu_kernel.packed(torch.ones(2, 1, 3, 2)),)
-    first = cpu_kernel.parts_of(a, b, EVERY)
-    assert cpu_kernel.parts_of(a, b, EVERY) is first
-    assert cpu_kernel.parts_of(a, b, slice(1, 2))[0].down.shape == (2, 4)
+    first = cpu_kernel.parts_of(a, b)
+    assert cpu_kernel.parts_of(a, b) is first
+    assert first.of(slice(0, 2)) is first.of(slice(0, 2))
+    assert first.of(slice(1, 2))[0].down.shape == (2, 4)
 
 
 def test_a_slice_counts_as_used_from_its_first_adapter_on() -> None:
     a = (torch.ones(2, 1, 1, 4), torch.ones(2, 1, 1, 4))
     b = (cpu_kernel.packed(torch.ones(2, 1, 3, 1)), cpu_kernel.packed(torch.zeros(2, 1, 3, 1)))
-    assert [part.start for part in cpu_kernel.parts_of(a, b, EVERY)] == [0]
+    assert [part.start for part in cpu_kernel.parts_of(a, b).used] == [0]
     b[1][1] = 1
-    assert [part.start for part in cpu_kernel.parts_of(a, b, EVERY)] == [0, 3]
+    assert [part.start for part in cpu_kernel.parts_of(a, b).used] == [0, 3]
     b[1][1] = 0
-    assert [part.start for part in cpu_kernel.parts_of(a, b, EVERY)] == [0, 3]
+    assert [part.start for part in cpu_kernel.parts_of(a, b).used] == [0, 3]
+
+
+def test_numbers_round_as_torch_rounds_them() -> None:
+    """Every bf16 there is goes through B = 1 with A x = 0: halfway cases, infinities and NaNs among them."""
+    if (library := compiled.library()) is None:
+        pytest.skip("no C++ compiler")
+    y = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16).view(1, -1)
+    x = torch.tensor([[1.0, 2.0**-9]], dtype=torch.bfloat16)
+    a = torch.tensor([[1.0, 1.0]], dtype=torch.bfloat16)  # h = 1 + half a unit in its last place
+    b = torch.ones(1, y.shape[1], dtype=torch.bfloat16)
+    expected = (y.float() + 1.0).bfloat16()
+    table = compiled.Table([(0, a, b, 1)])
+    row = torch.zeros(1, dtype=torch.long)
+    assert library.add_lora(y, x, table, row, row, 1.0)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_the_source_cannot_take_is_left_to_products() -> None:
+    if (library := compiled.library()) is None:
+        pytest.skip("no C++ compiler")
+    row, half = torch.zeros(1, dtype=torch.long), torch.ones(1, 4, dtype=torch.float16)
+    single, wide = torch.ones(1, 4), torch.ones(600, 4)
+    for a, b, x in (
+        (half, half, half),  # a dtype that it does not know
+        (single, single, half),  # two dtypes
+        (wide, wide, single),  # a rank that it has no room for
+        (single, single, torch.ones(1, 8)[:, ::2]),  # a row with gaps
+    ):
+        y = torch.zeros(1, 4, dtype=x.dtype)
+        assert not library.add_lora(y, x, compiled.Table([(0, a, b, len(a))]), row, row, 1.0)
+        assert not y.any()
+
+
+def test_without_a_compiler_or_if_it_fails_there_are_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = compiled.library.__wrapped__
+    monkeypatch.setenv("T2L_CPU_LORA_KERNEL", "products")
+    assert find() is None
+    monkeypatch.delenv("T2L_CPU_LORA_KERNEL")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert find() is None
+    monkeypatch.setattr(shutil, "which", lambda _: "/bin/false")
+    assert find() is None

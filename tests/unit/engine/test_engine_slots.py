@@ -114,12 +114,12 @@ def test_the_kernel_sees_an_adapter_that_came_by_a_stack() -> None:
     stacks = slots.stack_layers(modules)
     module = modules["model.layers.1.self_attn.qkv_proj"]
     stacked = module.lora_a_stacked, module.lora_b_stacked
-    assert cpu_kernel.parts_of(*stacked, slice(0, 2)) == []
+    assert cpu_kernel.parts_of(*stacked).used == []
     w = weights(0, spec())
     places = slots.places(w.spec, name, PACKED, stacks)
     assert places is not None
     slots.Ready(w, places).fill(stacks, 1)
-    q, v = cpu_kernel.parts_of(*stacked, slice(0, 2))
+    q, v = cpu_kernel.parts_of(*stacked).used
     assert (q.start, v.start) == (0, Q + K)
     assert torch.equal(q.down[RANK:], w.a["q_proj"][1])
     assert torch.equal(v.up[RANK:], w.b["v_proj"][1].T)
