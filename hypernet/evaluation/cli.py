@@ -154,15 +154,23 @@ def tables(
 
 
 def _asked(tasks: Path, trained: list[Path], n: int, seed: int, instances: Instances) -> list[Sheet]:
-    """Sheets of a task file, without what training has seen in other tasks."""
+    """Sheets of a task file, without what training has seen in other tasks: answers, and descriptions."""
     from hypernet.evaluation.sheets import sheet
-    from hypernet.training.data import load_tasks, taught
+    from hypernet.training.data import load_tasks, taught, without_wordings
 
     given = load_tasks(tasks)
-    known = taught(task for path in trained for task in load_tasks(path))
+    theirs = [task for path in trained for task in load_tasks(path)]
+    known = taught(theirs)
     if instances == "held-out":
         known |= taught(given)
-    return [sheet(task, n, seed, instances, known) for task in given]
+    sheets = []
+    for task in given:
+        new = task if instances == "held-out" else without_wordings(task, theirs)
+        if new is None:
+            typer.echo(f"left out: {task.task}, all its descriptions are some training task's", err=True)
+        else:
+            sheets.append(sheet(new, n, seed, instances, known))
+    return sheets
 
 
 def _runner(

@@ -4,8 +4,9 @@
     prompted    the description stands in the prompt
     icl         three solved examples stand before the question
     matched     an adapter from the task's held-out descriptions
-    training    ... from descriptions that training may have seen; those above, of a task without others
-    mismatched  ... from another task's held-out descriptions
+    training    ... from its descriptions that are not held out, which training has seen if it saw the
+                task; those above, of a task without others
+    mismatched  ... from the held-out descriptions of several other tasks, one of each
     random      ... from random letters
     empty       ... from the empty description
 
@@ -195,44 +196,40 @@ def t2l_conditions(
     return [Written(name, system, generator, rule) for name, rule in rules.items()]
 
 
+STRANGERS = 8
+"""How many other tasks a task is mismatched with: with a single one, luck would decide how hard that is."""
+
+
 def stranger_wordings(wordings: Mapping[str, Sequence[str]], seed: int) -> dict[str, Sequence[str]]:
-    """Task -> another task's descriptions. A task that is alone has no other, and is left out.
+    """Task -> other tasks' descriptions, one of each. A task that is alone has no other, and is left out.
 
     Args:
         wordings: of all tasks of a file: who is whose stranger must not depend on which
             of them are evaluated today.
         seed: of the pairing.
     """
-    return {name: wordings[other] for name, other in strangers(list(wordings), seed).items()}
+    others = strangers([name for name, said in wordings.items() if said], seed)
+    return {name: [wordings[other][0] for other in its] for name, its in others.items()}
 
 
-def strangers(names: Sequence[str], seed: int) -> dict[str, str]:
-    """Task -> the task that is its mismatch. One that is alone is left out.
+def strangers(names: Sequence[str], seed: int) -> dict[str, list[str]]:
+    """Task -> the tasks that are its mismatches, `STRANGERS` of them if there are so many.
 
-    Tasks that only a description can tell are paired among themselves: the description of
-    an essay question would fail there by the form of its answers, without any reading.
+    Those that follow it in one random cycle: file order would pair near-twins, and a twin's
+    description is no mismatch. Tasks that only a description can tell have a cycle of their own:
+    the description of an essay question would fail there by the form of its answers, without
+    any reading.
     """
     told = [name for name in names if name.startswith(TOLD_ONLY)]
     rest = [name for name in names if name not in told]
     kinds = (told, rest) if min(len(told), len(rest)) > 1 else (names,)
-    return {
-        kind[i]: kind[other]
-        for kind in kinds
-        for i, other in enumerate(derangement(len(kind), seed))
-        if i != other
-    }
-
-
-def derangement(n: int, seed: int) -> list[int]:
-    """A seeded permutation in which nobody is their own stranger (if there are two or more).
-
-    One random cycle through all tasks: file order would pair near-twins, and a
-    twin's description is no mismatch.
-    """
-    order = list(range(n))
-    random.Random(seed).shuffle(order)
-    following = dict(zip(order, [*order[1:], *order[:1]], strict=True))
-    return [following[i] for i in range(n)]
+    found = {}
+    for kind in kinds:
+        cycle = random.Random(seed).sample(kind, len(kind))
+        for i, name in enumerate(cycle):
+            if others := [*cycle[i + 1 :], *cycle[:i]][:STRANGERS]:
+                found[name] = others
+    return found
 
 
 def random_strings(like: Iterable[str], seed: str) -> list[str]:

@@ -28,7 +28,7 @@ NAMES = {
     "arrow": "Arrow routing over the task LoRAs",
     "hyperdecoder": "Hyperdecoder (the input as description)",
     "matched": "T2L, own description (evaluation wording)",
-    "training": "T2L, own description (training wording)",
+    "training": "T2L, own description (wordings that are not held out)",
     **REWRITTEN,
     "mismatched": "T2L, another task's description",
     "random": "T2L, random letters",
@@ -118,7 +118,7 @@ def tables(cells: Sequence[Cell], seed: int = 0) -> str:
         for other in others(rows, system):
             differences = [paired(rows[OWN, system], rows[other], c) for c in columns]
             shown = [_show(d, c, n, seed) for d, c, n in zip(differences, columns, usual, strict=True)]
-            lines.append(_line([row_name(*other), *shown]))
+            lines.append(_line([row_name(*other, several=other[0] == OWN), *shown]))
     return "\n".join(lines) + "\n"
 
 
@@ -142,9 +142,10 @@ def _same(row: Row, other: Row | None) -> bool:
 
 
 def others(rows: Rows, system: str) -> list[tuple[str, str]]:
-    """What a checkpoint's own description is compared with: every baseline, and its own controls."""
-    rest = [key for key in rows if key[0] != OWN]
-    return [(condition, its) for condition, its in rest if condition not in WRITTEN or its == system]
+    """What a checkpoint's own description is compared with: every baseline, its own controls, and what
+    other checkpoints make of the own description."""
+    rest = [key for key in rows if key != (OWN, system)]
+    return [(c, its) for c, its in rest if c not in WRITTEN or its == system or c == OWN]
 
 
 def paired(mine: Row, theirs: Row, column: Column) -> dict[str, float]:

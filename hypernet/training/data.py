@@ -100,16 +100,31 @@ def taught(tasks: Iterable[Task]) -> set[tuple[str, str]]:
     return {instance.pair for task in tasks for instance in task.split_instances()[0]}
 
 
+def without_wordings(task: Task, trained: Iterable[Task]) -> Task | None:
+    """The task without descriptions that are some training task's, word for word; None if it has no others."""
+    read = {text for other in trained for text in (*other.wordings, other.definition)}
+    kept = {
+        field: [text for text in getattr(task, field) if text not in read]
+        for field in ("descriptions", "eval_descriptions")
+    }
+    definition = "" if task.definition in read else task.definition
+    left = task.model_copy(update={**kept, "definition": definition})
+    return left if any(left.wordings) else None
+
+
 def validation_share(tasks: list[Task], share: float) -> tuple[list[Task], list[Task]]:
     """Split tasks into (train, validation) by a hash of their names: the same on every machine and run.
 
-    Derived tasks always train: a sibling in training would make their validation too easy.
+    Derived tasks never validate: a sibling in training would make that too easy. Nor do they train
+    if they are a validation task built anew.
     """
 
     def validates(task: Task) -> bool:
         return not task.derived and _position(task.task) < share
 
-    return [t for t in tasks if not validates(t)], [t for t in tasks if validates(t)]
+    validation = [task for task in tasks if validates(task)]
+    taken = {task.name for task in validation}
+    return [t for t in tasks if not validates(t) and not (t.derived and t.name in taken)], validation
 
 
 def pick_names(names: list[str], only: str | None = None, count: int | None = None) -> list[str]:

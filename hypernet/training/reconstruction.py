@@ -29,6 +29,9 @@ from hypernet.training.distance import delta_w_distance, relative_error
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.sft import Embeddings, training_wordings
 
+VALIDATION_WORDINGS = 3
+"""As many of a task as `t2l eval` scores under `training`."""
+
 
 class ReconstructionRun:
     """One run: the library's LoRAs, their descriptions, and the step and validation that the loop calls.
@@ -107,16 +110,17 @@ class ReconstructionRun:
         return (a.abs().flatten(1).mean(dim=1) + b.abs().flatten(1).mean(dim=1)) / 2
 
     def validate(self) -> dict[str, float]:
-        """Loss and relative error over the library, each task by its first description; then each error.
+        """Loss and relative error over the library, each task by its first descriptions; then each error.
 
         The library is all there is to learn, so this says how well it is kept, not how
         well unseen tasks are guessed: `t2l eval` does that.
         """
         losses, errors = [], []
         for i in range(len(self.library)):
-            adapters = self.model(self.embed([self._wordings[i][0]]).to(self.device))
-            losses.append(self.losses(adapters, [i]).item())
-            errors.append(relative_error(adapters, self._targets.take([i])).item())
+            some = self._wordings[i][:VALIDATION_WORDINGS]
+            adapters, index = self.model(self.embed(some).to(self.device)), [i] * len(some)
+            losses.append(self.losses(adapters, index).mean().item())
+            errors.append(relative_error(adapters, self._targets.take(index)).mean().item())
         by_task = {f"error/{name}": error for name, error in zip(self.library, errors, strict=True)}
         return {"loss": sum(losses) / len(losses), "relative_error": sum(errors) / len(errors)} | by_task
 

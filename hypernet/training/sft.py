@@ -10,7 +10,7 @@ needs must pass through the adapter.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,11 @@ class SftRun:
         self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
         self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
 
+    def narrow(self, names: Collection[str]) -> None:
+        """Train on these tasks only; validation stays as it is."""
+        self.tasks = [task for task in self.tasks if task.name in names]
+        self._weights = draw_weights(self.tasks, self.config.short_task_preference, self.config.derived_share)
+
     def start_from(self, folder: Path) -> None:
         """Take over the weights of a checkpoint.
 
@@ -204,7 +209,8 @@ class SftRun:
             CheckpointError: it is no checkpoint, or has another architecture.
         """
         trained, config = load_checkpoint(folder)
-        if config.hypernet != self.model.config:
+        without_dropout = {"dropout": self.model.config.dropout}  # it has no weights
+        if config.hypernet.model_copy(update=without_dropout) != self.model.config:
             raise CheckpointError(f"{folder} has another architecture than this run: {config.hypernet}")
         self.model.load_state_dict(trained.state_dict())
         self._started_from = config.training
@@ -346,7 +352,7 @@ def train_sft(
         encoder: as `Encoder.load` takes it; None is the embedded one.
         device: a torch device. Under torchrun each process takes its share of the rows, on its own GPU.
         start: a checkpoint of the same shape to start from, instead of Bias-HyperInit.
-        only, count: train on some of the tasks, see `data.pick_names`; validation stays the same.
+        only, count: train on some of the tasks that have enough short examples, see `data.pick_names`.
         resume: go on from `out/state.pt`.
 
     Raises:
@@ -358,14 +364,11 @@ def train_sft(
     """
     check_folder(out, resume)
     every = [task for path in tasks for task in load_tasks(path)]
-    if only or count:
-        named = set(pick_names([task.task for task in every], only))
-        training, validation = validation_share(every, config.validation_share)
-        chosen = set(pick_names([task.task for task in training if task.task in named], count=count))
-        every = [task for task in training if task.task in chosen] + validation
+    named = set(pick_names([task.task for task in every], only))
     with workers(device) as team:
         base = FrozenBase(base_model, config.lora_spec(base_model), team.device)
         run = SftRun(config, every, base, Encoder.load(encoder, team.device, str(base_model)), team)
+        run.narrow(pick_names([task.name for task in run.tasks if task.name in named], count=count))
         check_enough(run.tasks, run.validation, config)
         if start:
             run.start_from(start)

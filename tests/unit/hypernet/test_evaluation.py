@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from hypernet.evaluation.cells import Cell, CellStore, cells_by_folder, read_cells
-from hypernet.evaluation.conditions import derangement, random_strings, strangers
+from hypernet.evaluation.conditions import STRANGERS, random_strings, stranger_wordings, strangers
 from hypernet.evaluation.metrics import bootstrap, exact_match, exact_match_is_lost, rouge_l
 from hypernet.evaluation.sheets import case_matters, sheet
 from hypernet.training.data import Instance, Task, taught
@@ -98,22 +99,27 @@ def test_ratios_weighted_by_their_divisors_are_the_ratio_of_the_sums() -> None:
     assert found.low < found.mean < found.high
 
 
-def test_nobody_is_their_own_stranger() -> None:
-    assert derangement(0, seed=1) == []
+def test_nobody_is_their_own_stranger_and_everybody_is_as_often_one() -> None:
     for n in (2, 5, 32):
-        strangers = derangement(n, seed=1)
-        assert sorted(strangers) == list(range(n))
-        assert all(i != s for i, s in enumerate(strangers))
+        names = [f"lol_{i}" for i in range(n)]
+        found = strangers(names, seed=1)
+        assert set(found) == set(names)
+        assert all(len(set(its)) == min(STRANGERS, n - 1) and name not in its for name, its in found.items())
+        assert len(set(Counter(other for its in found.values() for other in its).values())) == 1
+
+
+def test_each_stranger_lends_one_wording() -> None:
+    found = stranger_wordings({"fv_a": ["a", "a again"], "fv_b": ["b"], "fv_c": []}, seed=0)
+    assert found == {"fv_a": ["b"], "fv_b": ["a"]}
 
 
 def test_tasks_that_only_a_description_tells_are_strangers_to_one_another() -> None:
     told, rest = [f"fv_{i}" for i in range(4)], [f"lol_{i}" for i in range(5)]
     for seed in range(20):
         pairs = strangers([*rest, *told], seed)
-        assert {pairs[name] for name in told} == set(told)
-        assert {pairs[name] for name in rest} == set(rest)
-        assert all(name != other for name, other in pairs.items())
-    assert strangers(["fv_0", "lol_0"], 0) == {"fv_0": "lol_0", "lol_0": "fv_0"}  # better than none
+        assert all(set(pairs[name]) == set(told) - {name} for name in told)
+        assert all(set(pairs[name]) == set(rest) - {name} for name in rest)
+    assert strangers(["fv_0", "lol_0"], 0) == {"fv_0": ["lol_0"], "lol_0": ["fv_0"]}  # better than none
     assert strangers(["fv_0"], 0) == {}
 
 
