@@ -99,7 +99,7 @@ experiment_main() {
 experiment_oracles() {
     library
     evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --instances held-out \
-        --oracles "$OUT/library" --multitask "$OUT/multitask/best" --conditions base,prompted,multitask,oracle,training,mismatched
+        --oracles "$OUT/library" --multitask "$OUT/multitask/best" --conditions base,prompted,multitask,oracle,matched,mismatched
     "$T2L" report "$OUT/oracles" --out "$OUT/oracles/report"
 }
 
@@ -173,7 +173,8 @@ experiment_source() {
 }
 
 experiment_robustness() {
-    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --examples "$EXAMPLES" --out "$OUT/robustness"
+    derived
+    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --examples "$EXAMPLES" --out "$OUT/robustness"
 }
 
 experiment_map() {

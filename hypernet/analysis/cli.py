@@ -123,6 +123,9 @@ def robustness(
     checkpoint: Checkpoint,
     tasks: Tasks,
     out: Annotated[Path, typer.Option(help="Folder for robustness.md and, below it, the cells.")],
+    trained: Annotated[
+        list[Path] | None, typer.Option(help="As `t2l eval` takes it: what it holds is not asked. May repeat.")
+    ] = None,
     examples: Annotated[int, typer.Option(help="Questions per task.", min=1)] = 12,
     base_model: BaseModel = None,
     encoder: EncoderName = None,
@@ -139,19 +142,20 @@ def robustness(
 
     from hypernet.analysis.robustness import robustness_conditions
     from hypernet.evaluation.cells import CellStore
-    from hypernet.evaluation.cli import system_name
+    from hypernet.evaluation.cli import asked_of, system_name
     from hypernet.evaluation.report import report
     from hypernet.evaluation.runner import Runner
-    from hypernet.evaluation.sheets import sheet
     from hypernet.training.data import load_tasks
 
     with _explained():
-        given = load_tasks(tasks)
+        sheets = [sheet for sheet in asked_of(tasks, trained or [], examples, seed) if sheet.items]
+        asked = {sheet.task for sheet in sheets}
+        given = [task for task in load_tasks(tasks) if task.task in asked]
         base, generator = _parts(checkpoint, encoder, device, base_model)
         conditions = robustness_conditions(generator, system_name(checkpoint), given, seed)
     runner = Runner(base, CellStore(out / f"{base.name}-n{examples}-seed{seed}"), seed)
     # Tasks without a definition have fewer conditions: the total is an upper bound.
-    measured = runner.run(conditions, [sheet(task, examples, seed) for task in given])
+    measured = runner.run(conditions, sheets)
     found = list(track(measured, total=len(given) * len(conditions), description="robustness"))
     (out / "robustness.md").write_text(report(found, seed))
     typer.echo(report(found, seed))

@@ -87,7 +87,7 @@ def evaluate(
             param_hint="--oracles",
         )
     try:
-        asked = _asked(tasks, trained or [], examples, seed, instances) if tasks else []
+        asked = asked_of(tasks, trained or [], examples, seed, instances) if tasks else []
         marks = load_benchmarks(benchmarks, examples, seed) if benchmarks else []
         named = set(pick_names([s.task for s in (*asked, *marks)], only))
         generator = Generator.load(checkpoint, encoder, device, base_model)
@@ -126,6 +126,7 @@ def evaluate(
 def tables(
     folder: Annotated[Path, typer.Argument(help="Cells are read from here and below.")],
     out: Annotated[Path | None, typer.Option(help="Write OUT/tables.md and figures there, too.")] = None,
+    only: Annotated[str | None, typer.Option(help="Names of tasks, as `t2l eval` takes them.")] = None,
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
 ) -> None:
     """Print the tables of cells that `t2l eval` wrote, and draw their figures.
@@ -138,10 +139,17 @@ def tables(
     from hypernet.evaluation.cells import cells_by_folder
     from hypernet.evaluation.figures import write_figures
     from hypernet.evaluation.report import group_name, groups, report
+    from hypernet.training.data import TaskFileError, pick_names
 
-    found = [(part.name, cells) for part, cells in cells_by_folder(folder).items()]
-    if not found:
+    every = cells_by_folder(folder)
+    if not every:
         raise typer.BadParameter(f"{folder} holds no cell: `t2l eval` writes them")
+    try:
+        names = set(pick_names(sorted({cell.task for cells in every.values() for cell in cells}), only))
+    except TaskFileError as error:
+        raise typer.BadParameter(str(error), param_hint="--only") from error
+    found = [(part.name, [cell for cell in cells if cell.task in names]) for part, cells in every.items()]
+    found = [(settings, cells) for settings, cells in found if cells]
     text = "\n".join(f"# {settings}\n\n{report(cells, seed)}" for settings, cells in found)
     typer.echo(text)
     if out:
@@ -153,7 +161,7 @@ def tables(
                     typer.echo(path, err=True)
 
 
-def _asked(tasks: Path, trained: list[Path], n: int, seed: int, instances: Instances) -> list[Sheet]:
+def asked_of(tasks: Path, trained: list[Path], n: int, seed: int, instances: Instances = "all") -> list[Sheet]:
     """Sheets of a task file, without what training has seen in other tasks: answers, and descriptions."""
     from hypernet.evaluation.sheets import sheet
     from hypernet.training.data import load_tasks, taught, without_wordings

@@ -62,7 +62,7 @@ def differences(cells: Sequence[Cell], system: str, seed: int = 0) -> Figure:
         panel.tick_params(labelsize=7)
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
-    panels[0].set_yticks(range(len(rest)), [row_name(*other) for other in rest])
+    panels[0].set_yticks(range(len(rest)), [row_name(*other, several=other[0] == OWN) for other in rest])
     panels[0].invert_yaxis()
     return figure
 

@@ -36,9 +36,10 @@ NAMES = {
     "oracle": "a LoRA trained on the task itself (oracle)",
 }
 """Conditions in the order of the table."""
-OWN, TAUGHT = "matched", "training"
+OWN, TAUGHT, ORACLE = "matched", "training", "oracle"
 WRITTEN = (OWN, TAUGHT, *REWRITTEN, "mismatched", "random", "empty")
 """Conditions of a checkpoint; they are compared within it."""
+LIKELIHOOD = "token NLL"
 TOLD_ONLY_TITLE = "exact match % where only the description tells"
 
 NOTES = {
@@ -119,6 +120,9 @@ def tables(cells: Sequence[Cell], seed: int = 0) -> str:
             differences = [paired(rows[OWN, system], rows[other], c) for c in columns]
             shown = [_show(d, c, n, seed) for d, c, n in zip(differences, columns, usual, strict=True)]
             lines.append(_line([row_name(*other, several=other[0] == OWN), *shown]))
+        for other in (key for key in rows if key[0] == ORACLE):
+            shares = [_share(rows[OWN, system], rows[other], c, seed) for c in columns]
+            lines.append(_line([f"share of what {row_name(*other)} reaches, %", *shares]))
     return "\n".join(lines) + "\n"
 
 
@@ -154,12 +158,23 @@ def paired(mine: Row, theirs: Row, column: Column) -> dict[str, float]:
     return {name: left[name] - right[name] for name in left if name in right}
 
 
+def _share(mine: Row, oracles: Row, column: Column, seed: int) -> str:
+    """Sum of mine over the sum of the oracles', of tasks where an oracle scores at all. Not of likelihoods."""
+    own, theirs = column.values(mine), column.values(oracles)
+    both = [name for name in own if theirs.get(name, 0) > 0]
+    if not both or column.title == LIKELIHOOD:
+        return ""
+    weights = [theirs[name] for name in both]
+    found = bootstrap([100 * own[name] / theirs[name] for name in both], seed, weights=weights)
+    return f"{found.mean:.0f} [{found.low:.0f}, {found.high:.0f}]"
+
+
 def columns_of(cells: Sequence[Cell]) -> list[Column]:
     """For tasks likelihood, each task's own metric, and that by kinds of task; for benchmarks one column
     each, over its questions, and the mean over benchmarks."""
     if cells[0].metric in METRICS:
         return [
-            Column("token NLL", lambda c: {} if c.nll is None else {c.task: c.nll}, 2),
+            Column(LIKELIHOOD, lambda c: {} if c.nll is None else {c.task: c.nll}, 2),
             Column("score %", _score),
             Column("exact match %", lambda c: _score(c) if c.metric == "exact_match" else {}),
             Column("ROUGE-L %", lambda c: _score(c) if c.metric == "rougeL" else {}),

@@ -123,7 +123,7 @@ def validation_share(tasks: list[Task], share: float) -> tuple[list[Task], list[
         return not task.derived and _position(task.task) < share
 
     validation = [task for task in tasks if validates(task)]
-    taken = {task.name for task in validation}
+    taken = {task.name for task in validation if task.name}
     return [t for t in tasks if not validates(t) and not (t.derived and t.name in taken)], validation
 
 

@@ -11,7 +11,7 @@ from hypernet.evaluation.cells import Cell, CellStore, cells_by_folder, read_cel
 from hypernet.evaluation.conditions import STRANGERS, random_strings, stranger_wordings, strangers
 from hypernet.evaluation.metrics import bootstrap, exact_match, exact_match_is_lost, rouge_l
 from hypernet.evaluation.sheets import case_matters, sheet
-from hypernet.training.data import Instance, Task, taught
+from hypernet.training.data import Instance, Task, taught, without_wordings
 
 
 def task(n: int = 40, name: str = "t") -> Task:
@@ -121,6 +121,18 @@ def test_tasks_that_only_a_description_tells_are_strangers_to_one_another() -> N
         assert all(set(pairs[name]) == set(rest) - {name} for name in rest)
     assert strangers(["fv_0", "lol_0"], 0) == {"fv_0": ["lol_0"], "lol_0": ["fv_0"]}  # better than none
     assert strangers(["fv_0"], 0) == {}
+
+
+def test_wordings_that_training_has_read_are_not_asked_with() -> None:
+    def made(**said: object) -> Task:
+        return Task(task="t", instances=[Instance(input="a", output=["b"])], **said)
+
+    trained = [made(descriptions=["old"], definition="older")]
+    assert without_wordings(made(descriptions=["old", "new"]), trained).held_out_wordings == ["new"]
+    assert without_wordings(made(descriptions=["new"], eval_descriptions=["older", "x"]), trained).wordings == [
+        "new"
+    ]
+    assert without_wordings(made(definition="older"), trained) is None
 
 
 def test_random_strings_are_as_long_as_the_real_ones() -> None:

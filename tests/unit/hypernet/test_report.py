@@ -62,6 +62,16 @@ def test_the_tables_hold_the_numbers_that_one_gets_by_hand() -> None:
     )
 
 
+def test_the_share_of_the_oracles_is_the_ratio_of_the_sums() -> None:
+    oracles = [
+        cell(task=task, condition="oracle", system="library", score=score, nll=0.0)
+        for task, score in {"fv_a": 1.0, "lol_b": 0.75, "lol_c": 0.0}.items()
+    ]
+    (line,) = [line for line in tables([*cells(), *oracles]).splitlines() if line.startswith("| share of")]
+    assert line.split(" | ")[1] == ""  # no share of a likelihood
+    assert line.split(" | ")[2].startswith("86 [")  # (1 + 0.5) / (1 + 0.75): an oracle at 0 is no measure
+
+
 def test_intervals_are_the_bootstraps() -> None:
     values = [100.0, 50.0, 25.0, 0.0]
     some = [cell(task=f"x{i}", score=v / 100) for i, v in enumerate(values)]
@@ -77,6 +87,7 @@ def test_several_checkpoints_are_told_apart_and_compared_within_themselves() -> 
     last = text.split("of t2l-m minus")[1]
     assert last.count(NAMES["mismatched"]) == 1
     assert f"| {NAMES['base']} | -3.33 " in last
+    assert f"| {NAMES['matched']} (t2l-l) | -1.33 " in last  # one checkpoint against the other
 
 
 def test_training_wordings_have_a_row_where_they_are_others_than_the_evaluations() -> None:

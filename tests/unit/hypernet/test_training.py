@@ -81,6 +81,11 @@ def test_the_validation_share_is_stable_and_disjoint(tmp_path: Path) -> None:
     assert {t.task for t in train} == {t.task for t in again}
     assert len(train) + len(validation) == 200
     assert 20 < len(validation) < 60
+    named = [task.model_copy(update={"name": task.task}) for task in tasks]
+    built = [task.model_copy(update={"task": f"derived_{task.task}", "derived": True}) for task in named]
+    with_built, same = validation_share([*named, *built], 0.2)
+    assert {t.task for t in same} == {t.task for t in validation}
+    assert len(with_built) == 2 * len(train)  # what validates does not train, under no name
 
 
 def test_one_input_in_five_is_held_out_with_all_its_answers() -> None:
