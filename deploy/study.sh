@@ -4,9 +4,11 @@
 #   deploy/study.sh DATA [EXPERIMENT ...]
 #
 # DATA holds tasks.train.jsonl.gz, tasks.unseen.jsonl.gz and benchmarks/. Experiments, in this order when
-# none is named (each trains what it needs and nobody has trained yet):
+# none is named (each trains the baselines that it needs and nobody has trained yet, and reads the
+# hypernetworks from checkpoints/):
 #
-#   train            L, M and S, and the baselines that are trained: what the other experiments read
+#   train            L; from what it writes M and S, which then go on through the base model
+#   ship             put those three into checkpoints/
 #   main             unseen tasks: every baseline, L, M and S, and their controls
 #   oracles          training tasks' held-out instances: L against a LoRA trained on the task itself
 #   benchmarks       the ten benchmarks
@@ -67,28 +69,38 @@ experiment_L() {
     train sft "$OUT/L" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/l-sft.yaml
 }
 
-# The small variants learn from what L writes.
+# The small variants learn from what L writes, then from the base model.
 experiment_small_variants() {
     for variant in M S; do
-        train distill "$OUT/$variant" --teacher "$OUT/L/best" --tasks "$TRAIN" --tasks "$DERIVED" \
+        local config=$CONFIGS/${variant,}-sft.yaml
+        train distill "$OUT/$variant-distilled" --teacher "$OUT/L/best" --tasks "$TRAIN" --tasks "$DERIVED" \
             --variant $variant --steps "$DISTILL_STEPS"
+        train sft "$OUT/$variant" --start "$OUT/$variant-distilled/best" --tasks "$TRAIN" --tasks "$DERIVED" --config "$config"
     done
 }
 
-experiment_baselines() {
+experiment_train() {
+    experiment_L
+    experiment_small_variants
+}
+
+experiment_ship() {
+    for variant in L M S; do
+        local suffix=-${variant,}
+        [ $variant = L ] && suffix=
+        cp "$OUT/$variant"/best/{config.json,hypernet.safetensors} "$SHIPPED$suffix/"
+    done
+}
+
+baselines() {
     derived
     library
     train multitask "$OUT/multitask" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/multitask.yaml
     train sft "$OUT/hyperdecoder" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/hyperdecoder.yaml
 }
 
-experiment_train() {
-    experiment_L
-    experiment_small_variants
-    experiment_baselines
-}
-
 experiment_main() {
+    baselines
     for variant in "" -m -s; do
         evaluate "$SHIPPED$variant" "$(basename "$SHIPPED$variant")" main --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" \
             --multitask "$OUT/multitask/best" --library "$OUT/library" --hyperdecoder "$OUT/hyperdecoder/best"
@@ -97,15 +109,16 @@ experiment_main() {
 }
 
 experiment_oracles() {
-    library
+    baselines
     evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --instances held-out \
         --oracles "$OUT/library" --multitask "$OUT/multitask/best" --conditions base,prompted,multitask,oracle,matched,mismatched
     "$T2L" report "$OUT/oracles" --out "$OUT/oracles/report"
 }
 
 experiment_benchmarks() {
-    "$T2L" eval "$SHIPPED" --benchmarks "$DATA/benchmarks" --examples "$BENCHMARK_EXAMPLES" \
-        --out "$OUT/benchmarks" --multitask "$OUT/multitask/best"
+    baselines
+    "$T2L" eval "$SHIPPED" --benchmarks "$DATA/benchmarks" --examples "$BENCHMARK_EXAMPLES" --out "$OUT/benchmarks" \
+        --multitask "$OUT/multitask/best" --conditions base,prompted,icl,multitask,matched,mismatched,random
     "$T2L" report "$OUT/benchmarks" --out "$OUT/benchmarks/report"
 }
 
@@ -130,7 +143,8 @@ experiment_compression() {
     "$T2L" analyse compression "$OUT"/recon-[LMS]-* --cells "$OUT/compression" --out "$OUT/compression/report"
 }
 
-# Unseen tasks: what reconstruction of the whole library gives against supervised fine-tuning on its tasks.
+# Unseen tasks: what reconstruction of the whole library gives against supervised fine-tuning on those of its
+# tasks that do not validate (79 of 96).
 experiment_reconstruction() {
     library
     derived
@@ -178,7 +192,8 @@ experiment_robustness() {
 }
 
 experiment_map() {
-    "$T2L" analyse map "$SHIPPED" --tasks "$TRAIN" --out "$OUT/map"
+    "$T2L" analyse map "$SHIPPED" --tasks "$TRAIN" --out "$OUT/map/training"
+    "$T2L" analyse map "$SHIPPED" --tasks "$UNSEEN" --out "$OUT/map/unseen"
 }
 
 experiment_flops() {
@@ -193,7 +208,7 @@ experiment_nuance() {
 }
 
 mkdir -p "$OUT"
-[ $# -gt 0 ] || set -- train main oracles benchmarks compression reconstruction tasks encoder source robustness map flops nuance
+[ $# -gt 0 ] || set -- main oracles benchmarks compression reconstruction tasks encoder source robustness map flops nuance
 for name in "$@"; do
     echo "== $name"
     "experiment_$name"
