@@ -3,9 +3,9 @@
 #
 #   deploy/study.sh DATA [EXPERIMENT ...]
 #
-# DATA holds tasks.train.jsonl.gz, tasks.unseen.jsonl.gz and benchmarks/. Experiments, in this order when
-# none is named (each trains the baselines that it needs and nobody has trained yet, and reads the
-# hypernetworks from checkpoints/):
+# DATA holds tasks.train.jsonl.gz, tasks.unseen.jsonl.gz and benchmarks/. Experiments; none named means all
+# but the first two. Each trains the baselines that it needs and nobody has trained yet, and reads the
+# hypernetworks from checkpoints/:
 #
 #   train            L; from what it writes M and S, which then go on through the base model
 #   ship             put those three into checkpoints/
