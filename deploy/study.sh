@@ -37,7 +37,7 @@ COMPRESSED=fv_antonym,fv_capitalize,fv_country_capital,fv_english_spanish,fv_sin
 # Those and others like them, and some short tasks of the other kind: 84 in all.
 LIBRARY='fv_adjective*,fv_alphabetically*,fv_animal*,fv_antonym,fv_cap*,fv_choose*,fv_color*,fv_concept*,fv_conll*,fv_country*,fv_english*,fv_fruit*,fv_l*,fv_n*,fv_o*,fv_p*,fv_s*,fv_v*,fv_w*,ii_*,lol_1413,lol_833,lol_645,lol_1614,lol_639,lol_1713,lol_132,lol_1293,lol_1744,lol_321,lol_670,lol_875,lol_009,lol_041,lol_898,lol_050,lol_1339,lol_897,lol_1317,lol_1483,lol_1508,lol_1482,lol_227,lol_042,lol_444,lol_1447,lol_922'
 
-: "${RECON_STEPS:=600}" "${DISTILL_STEPS:=1200}" "${EXAMPLES:=20}" "${BENCHMARK_EXAMPLES:=20}" "${THREADS:=1}"
+: "${RECON_STEPS:=400}" "${DISTILL_STEPS:=1000}" "${EXAMPLES:=20}" "${FEW_EXAMPLES:=8}" "${BENCHMARK_EXAMPLES:=10}" "${THREADS:=1}"
 
 # A finished run has a mark; an unfinished one goes on.
 train() {
@@ -50,6 +50,7 @@ train() {
     touch "$folder/done"
 }
 
+# Later options win: some experiments ask less.
 evaluate() {
     local checkpoint=$1 name=$2 out=$3
     shift 3
@@ -110,7 +111,7 @@ experiment_main() {
 
 experiment_oracles() {
     baselines
-    evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --instances held-out \
+    evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --instances held-out --examples 10 \
         --oracles "$OUT/library" --multitask "$OUT/multitask/best" --conditions base,prompted,multitask,oracle,matched,mismatched
     "$T2L" report "$OUT/oracles" --out "$OUT/oracles/report"
 }
@@ -151,7 +152,7 @@ experiment_reconstruction() {
     reconstruct recon-all L factors
     train sft "$OUT/sft-library" --tasks "$TRAIN" --only "$LIBRARY" --config $CONFIGS/small.yaml
     for run in recon-all sft-library; do
-        evaluate "$OUT/$run/best" $run reconstruction --tasks "$UNSEEN" --trained "$TRAIN" --conditions base,matched,mismatched,random
+        evaluate "$OUT/$run/best" $run reconstruction --tasks "$UNSEEN" --trained "$TRAIN" --examples "$FEW_EXAMPLES" --conditions base,matched,mismatched
     done
     "$T2L" report "$OUT/reconstruction" --out "$OUT/reconstruction/report"
 }
@@ -159,7 +160,7 @@ experiment_reconstruction() {
 compare() {
     local experiment=$1 run=$2
     shift 2
-    evaluate "$OUT/$run/best" "$run" "$experiment" --tasks "$UNSEEN" --trained "$TRAIN" --conditions matched,mismatched,random "$@"
+    evaluate "$OUT/$run/best" "$run" "$experiment" --tasks "$UNSEEN" --trained "$TRAIN" --examples "$FEW_EXAMPLES" --conditions matched,mismatched "$@"
     "$T2L" report "$OUT/$experiment" --out "$OUT/$experiment/report"
 }
 
@@ -188,7 +189,7 @@ experiment_source() {
 
 experiment_robustness() {
     derived
-    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --examples "$EXAMPLES" --out "$OUT/robustness"
+    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --examples "$FEW_EXAMPLES" --out "$OUT/robustness"
 }
 
 experiment_map() {
