@@ -11,7 +11,7 @@ from hypernet import checkpoint
 from hypernet.config import LoraSpec
 from hypernet.encoder import Encoder, choose
 from hypernet.lora import LoraWeights
-from hypernet.model import LoraBatch
+from hypernet.model import LoraBatch, Ready
 
 
 class MismatchError(ValueError):
@@ -42,10 +42,12 @@ class Generator:
         encoder_fingerprint: identity of the encoder that embeds descriptions.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, device: str = "cpu") -> None:
-        self._model, config = checkpoint.load_checkpoint(folder)
+    def __init__(
+        self, folder: Path, encoder: Encoder, device: str = "cpu", heads: torch.dtype = torch.float32
+    ) -> None:
+        model, config = checkpoint.load_checkpoint(folder)
         check_encoder(folder, config, encoder)
-        self._model.to(device)
+        self._model = Ready(model.to(device), heads)
         self._device = device
         self._encoder = encoder
         self.spec: LoraSpec = config.hypernet.lora
@@ -56,7 +58,12 @@ class Generator:
 
     @classmethod
     def load(
-        cls, folder: Path, encoder: str | None = None, device: str = "cpu", base_model: str | None = None
+        cls,
+        folder: Path,
+        encoder: str | None = None,
+        device: str = "cpu",
+        base_model: str | None = None,
+        heads: torch.dtype = torch.float32,
     ) -> Generator:
         """Load a checkpoint folder and its encoder.
 
@@ -66,6 +73,8 @@ class Generator:
                 with it, else the embedded all-MiniLM-L6-v2.
             device: where the hypernetwork and the encoder run.
             base_model: what the encoder `base-model` stands for; None is the embedded one.
+            heads: dtype of the widest products; see `Ready`. A server, whose engine rounds adapters to bf16,
+                loses nothing with the machine's fastest.
 
         Raises:
             CheckpointError: the folder is not a whole checkpoint.
@@ -73,7 +82,7 @@ class Generator:
             ModelNotFoundError: the encoder's name leads nowhere, or it is not used as it was named.
         """
         name = choose(encoder, checkpoint.load_config(folder).encoder.name)
-        return cls(folder, Encoder.load(name, device, base_model), device)
+        return cls(folder, Encoder.load(name, device, base_model), device, heads)
 
     def check_base(self, name: str, fingerprint: str) -> None:
         """Refuse a base model that adapters were not written for.
@@ -99,8 +108,6 @@ class Generator:
         """[n, e] -> n adapters, in fp32."""
         return self.batch(embeddings).split(self.spec)
 
-    @torch.inference_mode()
     def batch(self, embeddings: Tensor) -> LoraBatch:
         """[n, e] -> n adapters in one value, in fp32, as `FrozenBase` takes them."""
-        adapters: LoraBatch = self._model(embeddings.to(self._device))
-        return adapters
+        return self._model(embeddings.to(self._device))

@@ -10,10 +10,12 @@ e embedding, d latent, h head input.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
 from hypernet.lora import LoraWeights
@@ -160,12 +162,15 @@ class Hypernet(nn.Module):
         Returns:
             A [N, L, r, in] and B [N, L, out, r] per module.
         """
-        h1 = self._trunk(embeddings)  # [N, M, L, d]
+        return self._adapters(self._trunk(embeddings), lambda m, x: self._head(m)(x))
+
+    def _adapters(self, h1: Tensor, head: Callable[[ModuleShape, Tensor], Tensor]) -> LoraBatch:
+        """h1 [N, M, L, d] -> N adapters, through block 2, block 3 and the heads."""
         a: dict[str, Tensor] = {}
         b: dict[str, Tensor] = {}
         for i, m in enumerate(self.config.lora.modules):
             x = self._parts(h1[:, i], m.name)  # [N, L, (A|B), (r), d]
-            y = self._head(m)(self.block3(x))  # [N, L, (A|B), (r), out]
+            y = head(m, self.block3(x))  # [N, L, (A|B), (r), out]
             a[m.name], b[m.name] = self._finish(m, *self._cut(m, y))
         return LoraBatch(a, b)
 
@@ -175,11 +180,17 @@ class Hypernet(nn.Module):
         n, m, layers = embeddings.shape[0], len(spec.modules), spec.num_layers
         device = embeddings.device
         task = self.task(embeddings)[:, None, None].expand(n, m, layers, -1)  # [N, M, L, d/2]
-        depth = self.depth(torch.arange(layers, device=device)).expand(n, m, layers, -1)  # [N, M, L, d/4]
-        kind = self.kind(torch.arange(m, device=device))[None, :, None].expand(n, m, layers, -1)  # same
-        x = self.mixer(torch.cat([task, depth, kind], dim=-1))  # [N, M, L, d]
+        place = self._place(device).expand(n, m, layers, -1)  # [N, M, L, d/2]
+        x = self.mixer(torch.cat([task, place], dim=-1))  # [N, M, L, d]
         h1: Tensor = x + self.block1(x)
         return h1
+
+    def _place(self, device: torch.device) -> Tensor:
+        """What says which layer and module is meant, the same for all descriptions. [M, L, d/2]"""
+        m, layers = len(self.config.lora.modules), self.config.lora.num_layers
+        depth = self.depth(torch.arange(layers, device=device)).expand(m, layers, -1)  # [M, L, d/4]
+        kind = self.kind(torch.arange(m, device=device))[:, None].expand(m, layers, -1)  # same
+        return torch.cat([depth, kind], dim=-1)
 
     def _parts(self, h1: Tensor, module: str) -> Tensor:
         """Say which part of the LoRA is wanted: [N, L, d] -> [N, L, (A|B for M, S), (r for S, L-rank), d]."""
@@ -224,6 +235,46 @@ class Hypernet(nn.Module):
             case "delta_w":
                 shrink = self.config.delta_w_scaling**-0.5  # each factor takes half, so B A shrinks once
                 return a * shrink, b * shrink
+
+
+class Ready:
+    """A trained network for writing only: what no description changes is worked out once.
+
+    Depth and type have columns of their own in the mixer's first linear layer, so their share of
+    it is a constant per module and layer, and a description's share is one row for all of them.
+
+    Args:
+        model: on its device; its weights must not change afterwards.
+        heads: dtype in which the heads' products are computed. With bf16 sums are still float32, the
+            bias is added in float32, and an adapter is as far from the float32 one as rounding it to
+            bf16 takes it anyway.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: Hypernet, heads: torch.dtype = torch.float32) -> None:
+        self._model = model.eval()
+        _, first, *rest = model.mixer
+        assert isinstance(first, nn.Linear)
+        task, place = first.weight.chunk(2, dim=1)
+        self._task = task  # [4d, d/2]
+        self._constant = F.linear(model._place(first.weight.device), place, first.bias)  # [M, L, 4d]
+        self._rest = nn.Sequential(*rest)
+        self._weights = {m.name: model._head(m).weight.to(heads) for m in model.config.lora.modules}
+
+    @torch.inference_mode()
+    def __call__(self, embeddings: Tensor) -> LoraBatch:
+        """As `Hypernet.forward`."""
+        model = self._model
+        task = F.linear(model.task(embeddings), self._task)[:, None, None]  # [N, 1, 1, 4d]
+        x = self._rest(task + self._constant)  # [N, M, L, d]
+        return model._adapters(x + model.block1(x), self._head)
+
+    def _head(self, m: ModuleShape, x: Tensor) -> Tensor:
+        weight, bias = self._weights[m.name], self._model._head(m).bias
+        if weight.dtype == x.dtype:
+            return F.linear(x, weight, bias)
+        y = F.linear(x.to(weight.dtype), weight).to(x.dtype)
+        return y if bias is None else y.add_(bias)
 
 
 def _two_linears(size: int, out: int, dropout: float) -> tuple[nn.Module, ...]:

@@ -101,6 +101,7 @@ async def load_models(settings: Settings) -> Models:
     from hypernet.base_model import fingerprint
     from hypernet.embedded import BASE_MODEL_NAME
     from hypernet.generator import Generator
+    from hypernet.hardware import fast_dtype
     from hypernet.models import base_model_folder
     from server.engine.config import EngineConfig
     from server.engine.vllm import VllmEngine
@@ -113,6 +114,7 @@ async def load_models(settings: Settings) -> Models:
         settings.encoder,
         settings.hypernetwork_device,
         settings.base_model,
+        fast_dtype(settings.hypernetwork_device),
     )
     base = await asyncio.to_thread(base_model_folder, settings.base_model)
     name = settings.model_name or (settings.base_model and Path(settings.base_model).name) or BASE_MODEL_NAME

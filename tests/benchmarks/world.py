@@ -20,6 +20,7 @@ from typing import Self
 import httpx
 
 from hypernet.generator import Generator
+from hypernet.hardware import fast_dtype
 from hypernet.lora import LoraWeights
 from hypernet.models import DEFAULT_CHECKPOINT, base_model_folder
 from hypernet.peft_io import save_adapter
@@ -69,8 +70,8 @@ class World:
 
     @cached_property
     def generator(self) -> Generator:
-        """The hypernetwork and its encoder, in this process."""
-        return Generator.load(self.checkpoint)
+        """The hypernetwork and its encoder, in this process, as the server has them."""
+        return Generator.load(self.checkpoint, heads=fast_dtype("cpu"))
 
     @cached_property
     def adapters(self) -> list[LoraWeights]:

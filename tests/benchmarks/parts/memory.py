@@ -10,6 +10,7 @@ from measure import Row
 from world import World, descriptions
 
 from hypernet.generator import Generator
+from hypernet.hardware import fast_dtype
 from server.adapters.adapter import Adapter
 from server.adapters.memory import MemoryStore
 from server.adapters.writer import timed_batch
@@ -31,7 +32,11 @@ def grow(checkpoint: Path, number: int) -> tuple[float, float]:
     import psutil
 
     torch.set_num_threads(1)  # as the server has it
-    write, store, me = timed_batch(Generator.load(checkpoint)), MemoryStore(2**40), psutil.Process()
+    write, store, me = (
+        timed_batch(Generator.load(checkpoint, heads=fast_dtype("cpu"))),
+        MemoryStore(2**40),
+        psutil.Process(),
+    )
     names = descriptions(COUNT + 64, f"memory {number}")
 
     def keep(chosen: list[str]) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
-from hypernet.model import Hypernet, rotate
+from hypernet.model import Hypernet, Ready, rotate
 
 SPEC = LoraSpec(
     rank=4,
@@ -49,6 +49,44 @@ def test_batched_equals_one_at_a_time(variant: str, position: str) -> None:
         for m in SPEC.modules:
             torch.testing.assert_close(together.a[m.name][i], alone.a[m.name][0], rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(together.b[m.name][i], alone.b[m.name][0], rtol=1e-5, atol=1e-6)
+
+
+OUTPUTS = [("L", "rotary", {"output": o}) for o in ("offset", "z_score", "delta_w")]
+
+
+@pytest.mark.parametrize(
+    ("variant", "position", "changes"),
+    [*((v, p, {}) for v, p in VARIANTS), *OUTPUTS, ("M", "rotary", {"head_bias": False})],
+)
+def test_what_is_worked_out_once_changes_nothing(
+    variant: str, position: str, changes: dict[str, object]
+) -> None:
+    model = disturb(make(variant, position, **changes)).eval()
+    z = torch.randn(5, 16)
+    expected, got = model(z), Ready(model)(z)
+    for m in SPEC.modules:
+        torch.testing.assert_close(got.a[m.name], expected.a[m.name], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(got.b[m.name], expected.b[m.name], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("variant", "position"), VARIANTS)
+def test_heads_in_bf16_are_as_near_as_rounding_and_the_same_in_a_batch(
+    variant: str, position: str, bias: bool
+) -> None:
+    model = disturb(make(variant, position, head_bias=bias)).eval()
+    ready, z = Ready(model, torch.bfloat16), torch.randn(6, 16)
+    exact, together = model(z), ready(z)
+    ulp = torch.finfo(torch.bfloat16).eps
+    for i in range(6):
+        alone = ready(z[i : i + 1])
+        for mine, lone, true in ((t, o, e) for t, o, e in zip(together, alone, exact, strict=True)):
+            for name, got in mine.items():
+                assert got.dtype == torch.float32
+                size = true[name].abs().max()
+                # A product is off by a unit in its last place where its sum, in another order, falls there.
+                assert (got[i] - lone[name][0]).abs().max() <= ulp * size
+                assert (got - true[name]).pow(2).mean().sqrt() <= 0.5 * ulp * size
 
 
 @pytest.mark.parametrize(("variant", "position"), VARIANTS)
