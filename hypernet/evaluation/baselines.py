@@ -33,13 +33,14 @@ class Multitask(Condition):
     Args:
         folder: a PEFT folder.
         spec: the shape it must have.
+        name: what tables call it; None is the folder's name.
 
     Raises:
         AdapterFileError: the folder is malformed or of another shape.
     """
 
-    def __init__(self, folder: Path, spec: LoraSpec) -> None:
-        super().__init__("multitask", folder.name)
+    def __init__(self, folder: Path, spec: LoraSpec, name: str | None = None) -> None:
+        super().__init__("multitask", name or folder.name)
         self._adapter, self._digest = load_adapter_like(folder, spec), digest([folder])
 
     def identity(self, sheet: Sheet) -> Any:

@@ -218,7 +218,7 @@ def _baselines(
 
     found: list[Condition] = [Bare(), Prompted(), InContext()]
     if multitask:
-        found.append(Multitask(multitask, generator.spec))
+        found.append(Multitask(multitask, generator.spec, system_name(multitask)))
         its_base = read_provenance(multitask).get("t2l.base_model", generator.base_fingerprint)
         if its_base != generator.base_fingerprint:
             raise InvalidLoraError(
