@@ -1,4 +1,4 @@
-"""Runs at the start of vLLM's processes (`vllm.general_plugins`): adapters from memory, and LoRA on CPU mended.
+"""Runs at the start of vLLM's processes (`vllm.general_plugins`): adapters from memory, faults on CPU mended.
 
 vLLM calls `register` in the front end, the engine core and every worker, maybe
 more than once.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 
-from server.engine import cpu_kernel, loader, slots
+from server.engine import cpu_kernel, loader, seeds, slots
 
 MENDED = "0.32."
 """The releases whose CPU operator was read and found wrong; others keep their own."""
@@ -20,7 +20,7 @@ _done = False
 
 
 def register() -> None:
-    """Install the in-memory loader and, on CPU, the corrected kernel. Calling it again changes nothing."""
+    """Install the in-memory loader and, on CPU, what is mended there. Calling it again changes nothing."""
     global _done  # noqa: PLW0603 - a process has one vLLM to patch
     if _done:
         return
@@ -31,6 +31,8 @@ def register() -> None:
     WorkerLoRAManager._load_adapter = loader.with_memory(WorkerLoRAManager._load_adapter)
     if wants_kernel():
         cpu_kernel.install()
+    if wants_seeds():
+        seeds.install()
     if wants_stacks():
         slots.install()
 
@@ -40,6 +42,14 @@ def wants_stacks() -> bool:
     import vllm
 
     return vllm.__version__.startswith(MENDED) and os.environ.get("T2L_STACKED_SLOTS", "1") != "0"
+
+
+def wants_seeds() -> bool:
+    """Whether this process samples on a CPU with a release that a seeded prompt in pieces can kill."""
+    import vllm
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu()) and vllm.__version__.startswith(MENDED)
 
 
 def wants_kernel() -> bool:
