@@ -1,7 +1,7 @@
 """`make bench`: ratios of two things measured side by side in one run, on the embedded default.
 
 Absolute numbers depend on the machine and on whatever else it does; ratios of
-neighbouring rounds are what to compare. About ten minutes on two idle cores.
+neighbouring rounds are what to compare. Under fifteen minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import report
 from measure import Row
-from parts import arrivals, decode, first, generation, memory, mix, tiers, training
+from parts import arrivals, decode, first, generation, growth, memory, mix, tiers, training
 from world import World
 
 PARTS = {
@@ -27,18 +27,20 @@ PARTS = {
     "arrivals": arrivals.run,
     "training": training.run,
 }
+WITHOUT_ROWS = {"mix": mix.run, "growth": growth.run}
+"""Parts whose numbers are no ratios."""
 
 
 def main() -> None:
     """Run what was asked for, print the table, write runs/bench.json and the block in docs/performance.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=[*PARTS, "mix"], help="a part; may repeat")
+    parser.add_argument("--only", action="append", choices=[*PARTS, *WITHOUT_ROWS], help="a part; may repeat")
     parser.add_argument("--quick", action="store_true", help="two rounds of less, for a look")
     options = parser.parse_args()
     sleep_while_waiting()
     whole = not options.only and not options.quick
     about = report.machine()
-    chosen = options.only or [*PARTS, "mix"]
+    chosen = options.only or [*PARTS, *WITHOUT_ROWS]
     rows, notes = asyncio.run(measure(chosen, quick=options.quick))
     report.write(rows, notes, about, page=whole)
     print(report.describe(about), "", report.table(rows), sep="\n")
@@ -56,12 +58,12 @@ async def measure(chosen: list[str], *, quick: bool) -> tuple[list[Row], dict[st
     rows: list[Row] = []
     notes: dict[str, Any] = {}
     async with World(rounds=2 if quick else 3, quick=quick) as world:
-        for name in [*PARTS, "mix"]:
+        for name in [*PARTS, *WITHOUT_ROWS]:
             if name not in chosen:
                 continue
             started = time.monotonic()
-            if name == "mix":
-                notes["mix"] = await mix.run(world)
+            if name in WITHOUT_ROWS:
+                notes[name] = await WITHOUT_ROWS[name](world)
             else:
                 found = await PARTS[name](world)
                 print(report.table(found) + "\n", flush=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from figures import links
 from measure import Row
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +56,8 @@ def write(rows: list[Row], notes: dict[str, Any], about: dict[str, Any], *, page
         after = rest.partition(END)[2]
         if not after:
             raise SystemExit(f"{PAGE} has no {BEGIN} ... {END} block to write to")
-        PAGE.write_text(f"{before}{BEGIN}\n{describe(about)}\n\n{table(rows)}\n{END}{after}")
+        block = "\n\n".join([describe(about), table(rows), links()])
+        PAGE.write_text(f"{before}{BEGIN}\n{block}\n{END}{after}")
 
 
 def describe(about: dict[str, Any]) -> str:
