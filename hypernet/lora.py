@@ -90,7 +90,8 @@ class LoraWeights:
                     raise InvalidLoraError(f"{m.name}.{kind} has shape {tuple(tensor.shape)}, needs {shape}")
                 if not tensor.is_floating_point():
                     raise InvalidLoraError(f"{m.name}.{kind} has dtype {tensor.dtype}, needs floating point")
-                if not bool((tensor.abs() <= max_abs).all()):  # False for NaN as well
+                low, high = torch.aminmax(tensor.detach())
+                if not (-max_abs <= low.item() and high.item() <= max_abs):  # False for NaN as well
                     raise InvalidLoraError(f"{m.name}.{kind} has values that are not finite or above {max_abs}")
 
     def delta(self, module: str) -> Tensor:

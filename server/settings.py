@@ -68,8 +68,10 @@ class Settings(BaseSettings):
     )
     cpu_threads: int | None = Field(None, ge=1, description="Threads of a CPU engine. Default: one per core.")
 
-    cpu_lora_kernel: Literal["0", "1"] = Field(
-        "1", description="1 runs adapters on a CPU with our kernel; vLLM's own answers mixed batches wrongly."
+    cpu_lora_kernel: Literal["0", "products", "1"] = Field(
+        "1",
+        description="1 runs adapters on a CPU with our kernel, compiled at the start where there is a compiler; "
+        "`products` never compiles; 0 is vLLM's own, which answers mixed batches wrongly.",
     )
     stacked_slots: Literal["0", "1"] = Field(
         "1", description="1 loads an adapter with two copies a module, 0 with vLLM's own for every layer."
