@@ -13,10 +13,10 @@
 #   oracles          training tasks' held-out instances: L against a LoRA trained on the task itself
 #   benchmarks       the ten benchmarks
 #   compression      a library of LoRAs in one network of each size
-#   reconstruction   unseen tasks: reconstruction against supervised fine-tuning
-#   tasks            16, 64, 128 or all training tasks, at equal budget
-#   encoder          sentence encoder against the base model's own last-token state
-#   source           all descriptions against definitions alone
+#   tasks            unseen tasks: 16, 64, 128 or all training tasks, at equal budget; and beside them
+#   reconstruction     a network that learnt the library's weights instead of the tasks
+#   encoder            the base model's own last-token state instead of a sentence encoder
+#   source             definitions alone instead of all descriptions
 #   robustness map flops nuance
 #
 # Everything lands in runs/study and is taken up where it stopped: run the same line again. A run of one
@@ -37,7 +37,7 @@ COMPRESSED=fv_antonym,fv_capitalize,fv_country_capital,fv_english_spanish,fv_sin
 # Those and others like them, and some short tasks of the other kind: 84 in all.
 LIBRARY='fv_adjective*,fv_alphabetically*,fv_animal*,fv_antonym,fv_cap*,fv_choose*,fv_color*,fv_concept*,fv_conll*,fv_country*,fv_english*,fv_fruit*,fv_l*,fv_n*,fv_o*,fv_p*,fv_s*,fv_v*,fv_w*,ii_*,lol_1413,lol_833,lol_645,lol_1614,lol_639,lol_1713,lol_132,lol_1293,lol_1744,lol_321,lol_670,lol_875,lol_009,lol_041,lol_898,lol_050,lol_1339,lol_897,lol_1317,lol_1483,lol_1508,lol_1482,lol_227,lol_042,lol_444,lol_1447,lol_922'
 
-: "${RECON_STEPS:=400}" "${DISTILL_STEPS:=1000}" "${EXAMPLES:=20}" "${FEW_EXAMPLES:=8}" "${BENCHMARK_EXAMPLES:=10}" "${THREADS:=1}"
+: "${RECON_STEPS:=400}" "${DISTILL_STEPS:=1000}" "${EXAMPLES:=20}" "${FEW_EXAMPLES:=8}" "${BENCHMARK_EXAMPLES:=6}" "${THREADS:=1}"
 
 # A finished run has a mark; an unfinished one goes on.
 train() {
@@ -119,7 +119,7 @@ experiment_oracles() {
 experiment_benchmarks() {
     baselines
     "$T2L" eval "$SHIPPED" --benchmarks "$DATA/benchmarks" --examples "$BENCHMARK_EXAMPLES" --out "$OUT/benchmarks" \
-        --multitask "$OUT/multitask/best" --conditions base,prompted,icl,multitask,matched,mismatched,random
+        --multitask "$OUT/multitask/best" --conditions base,prompted,multitask,matched,mismatched
     "$T2L" report "$OUT/benchmarks" --out "$OUT/benchmarks/report"
 }
 
@@ -144,24 +144,13 @@ experiment_compression() {
     "$T2L" analyse compression "$OUT"/recon-[LMS]-* --cells "$OUT/compression" --out "$OUT/compression/report"
 }
 
-# Unseen tasks: what reconstruction of the whole library gives against supervised fine-tuning on those of its
-# tasks that do not validate (71 of 84).
-experiment_reconstruction() {
-    library
-    derived
-    reconstruct recon-all L factors
-    train sft "$OUT/sft-library" --tasks "$TRAIN" --only "$LIBRARY" --config $CONFIGS/small.yaml
-    for run in recon-all sft-library; do
-        evaluate "$OUT/$run/best" $run reconstruction --tasks "$UNSEEN" --trained "$TRAIN" --examples "$FEW_EXAMPLES" --conditions base,matched,mismatched
-    done
-    "$T2L" report "$OUT/reconstruction" --out "$OUT/reconstruction/report"
-}
-
+# Small runs meet in one folder, so that each is compared with every other on the same questions.
 compare() {
-    local experiment=$1 run=$2
-    shift 2
-    evaluate "$OUT/$run/best" "$run" "$experiment" --tasks "$UNSEEN" --trained "$TRAIN" --examples "$FEW_EXAMPLES" --conditions matched,mismatched "$@"
-    "$T2L" report "$OUT/$experiment" --out "$OUT/$experiment/report"
+    local run=$1
+    shift
+    evaluate "$OUT/$run/best" "$run" comparisons --tasks "$UNSEEN" --trained "$TRAIN" --examples "$FEW_EXAMPLES" \
+        --conditions matched,mismatched "$@"
+    "$T2L" report "$OUT/comparisons" --out "$OUT/comparisons/report"
 }
 
 # The same number of steps on ever more tasks.
@@ -171,20 +160,24 @@ experiment_tasks() {
         [ $count = all ] || choice=(--count $count)
         train sft "$OUT/tasks-$count" --tasks "$TRAIN" "${choice[@]}" --config $CONFIGS/small.yaml
     done
-    for count in 16 64 128 all; do compare tasks tasks-$count; done
+    for count in 16 64 128 all; do compare tasks-$count; done
+}
+
+# What reconstruction of the whole library gives on unseen tasks, beside supervised fine-tuning.
+experiment_reconstruction() {
+    library
+    reconstruct recon-all L factors
+    compare recon-all
 }
 
 experiment_encoder() {
-    train sft "$OUT/tasks-all" --tasks "$TRAIN" --config $CONFIGS/small.yaml
     train sft "$OUT/encoder-base-model" --tasks "$TRAIN" --config $CONFIGS/small.yaml --encoder base-model
-    compare encoder tasks-all
-    compare encoder encoder-base-model --encoder base-model
+    compare encoder-base-model --encoder base-model
 }
 
 experiment_source() {
-    train sft "$OUT/tasks-all" --tasks "$TRAIN" --config $CONFIGS/small.yaml
     train sft "$OUT/source-definitions" --tasks "$TRAIN" --config $CONFIGS/definitions.yaml
-    for run in tasks-all source-definitions; do compare source $run; done
+    compare source-definitions
 }
 
 experiment_robustness() {
@@ -209,7 +202,7 @@ experiment_nuance() {
 }
 
 mkdir -p "$OUT"
-[ $# -gt 0 ] || set -- main oracles benchmarks compression reconstruction tasks encoder source robustness map flops nuance
+[ $# -gt 0 ] || set -- main oracles benchmarks compression tasks reconstruction encoder source robustness map flops nuance
 for name in "$@"; do
     echo "== $name"
     "experiment_$name"
