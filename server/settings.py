@@ -70,7 +70,7 @@ class Settings(BaseSettings):
 
     cpu_lora_kernel: Literal["0", "products", "1"] = Field(
         "1",
-        description="1 runs adapters on a CPU with our kernel, compiled at the start where there is a compiler; "
+        description="1 runs adapters on a CPU with our kernel, compiled at start where there is a compiler; "
         "`products` never compiles; 0 is vLLM's own, which answers mixed batches wrongly.",
     )
     stacked_slots: Literal["0", "1"] = Field(
