@@ -82,12 +82,15 @@ def test_an_exported_adapter_in_peft_gives_the_served_tokens(url: str, tmp_path:
         assert answer == completion, f"{word}: PEFT says {answer!r}, the server {completion!r}"
 
 
-def test_the_model_card_and_the_checkpoint_agree() -> None:
-    folder = ROOT / "checkpoints" / "smollm2-135m"
-    config = json.loads((folder / "config.json").read_text())
-    card = (folder / "README.md").read_text()
-    assert f"{config['training']['steps']:,} steps" in card
-    assert sum(f.stat().st_size for f in folder.iterdir()) < 20_000_000
+def test_model_cards_and_checkpoints_agree_and_are_small() -> None:
+    folders = sorted((ROOT / "checkpoints").iterdir())
+    for folder in folders:
+        training = json.loads((folder / "config.json").read_text())["training"]
+        card = (folder / "README.md").read_text()
+        assert f"{training['steps']:,} steps" in card
+        assert f"{training['validation_nll']:.3f}" in card
+    assert [folder.name for folder in folders] == [f"smollm2-135m{variant}" for variant in ("", "-m", "-s")]
+    assert sum(f.stat().st_size for folder in folders for f in folder.iterdir()) < 40_000_000
 
 
 def test_the_load_generator_measures_a_real_server(url: str, tmp_path: Path) -> None:
