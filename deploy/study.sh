@@ -182,7 +182,7 @@ experiment_source() {
 
 experiment_robustness() {
     derived
-    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --examples "$FEW_EXAMPLES" --out "$OUT/robustness"
+    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --examples 4 --out "$OUT/robustness"
 }
 
 experiment_map() {
