@@ -89,7 +89,7 @@ experiment_ship() {
     for variant in L M S; do
         local suffix=-${variant,}
         [ $variant = L ] && suffix=
-        cp "$OUT/$variant"/best/{config.json,hypernet.safetensors} "$SHIPPED$suffix/"
+        install -D -m 644 -t "$SHIPPED$suffix" "$OUT/$variant"/best/{config.json,hypernet.safetensors}
     done
 }
 
