@@ -50,7 +50,12 @@ class Encoder(ABC):
         """Embed descriptions, in fp32 on the CPU. [n, e], each row of norm sqrt(e)."""
 
     @staticmethod
-    def load(name: str | None = None, device: str = "cpu", base_model: str | None = None) -> Encoder:
+    def load(
+        name: str | None = None,
+        device: str = "cpu",
+        base_model: str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Encoder:
         """Load an encoder.
 
         Args:
@@ -59,6 +64,8 @@ class Encoder(ABC):
                 state of the base model, `last-token:NAME` that of any other causal language model.
             device: a torch device.
             base_model: what `base-model` stands for; None is the embedded base model.
+            dtype: what a sentence encoder computes in. bf16 turns an embedding by 1%, and with it an adapter
+                by 0.5%, twice what rounding the adapter to bf16 does; another task's description by 80%.
 
         Raises:
             EncoderError: the model needs code of its own and was not named with `remote-code:`.
@@ -69,7 +76,7 @@ class Encoder(ABC):
             return LastTokenEncoder(folder, str(name), device)
         trusted = name is not None and name.startswith(REMOTE_CODE)
         plain = (name or ENCODER_NAME).removeprefix(REMOTE_CODE)
-        return SentenceEncoder(folder, plain, device, run_its_code=trusted)
+        return SentenceEncoder(folder, plain, device, dtype, run_its_code=trusted)
 
 
 def locate(name: str | None, base_model: str | None = None) -> tuple[Path, bool]:
@@ -100,6 +107,7 @@ class SentenceEncoder(Encoder):
         folder: in sentence-transformers' layout.
         name: what to call it.
         device: a torch device.
+        dtype: what it computes in.
         run_its_code: let transformers run Python that comes with the model. Whoever wrote
             that code then runs as the user, so it is never on by itself.
 
@@ -109,7 +117,15 @@ class SentenceEncoder(Encoder):
 
     BATCH = 64
 
-    def __init__(self, folder: Path, name: str, device: str = "cpu", *, run_its_code: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        run_its_code: bool = False,
+    ) -> None:
         from sentence_transformers import SentenceTransformer  # slow to import: only those who encode pay
         from transformers.utils.logging import disable_progress_bar
 
@@ -125,7 +141,7 @@ class SentenceEncoder(Encoder):
         self._model = SentenceTransformer(
             str(folder), device=device, trust_remote_code=run_its_code, local_files_only=not run_its_code
         )
-        self._model.eval()
+        self._model.eval().to(dtype)
         self._device = device
         # What `encode` does besides must not be needed.
         self._plain = self._model.default_prompt_name is None and self._model.truncate_dim is None

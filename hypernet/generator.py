@@ -43,11 +43,11 @@ class Generator:
     """
 
     def __init__(
-        self, folder: Path, encoder: Encoder, device: str = "cpu", heads: torch.dtype = torch.float32
+        self, folder: Path, encoder: Encoder, device: str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
         model, config = checkpoint.load_checkpoint(folder)
         check_encoder(folder, config, encoder)
-        self._model = Ready(model.to(device), heads)
+        self._model = Ready(model.to(device), dtype)
         self._device = device
         self._encoder = encoder
         self.spec: LoraSpec = config.hypernet.lora
@@ -63,7 +63,7 @@ class Generator:
         encoder: str | None = None,
         device: str = "cpu",
         base_model: str | None = None,
-        heads: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32,
     ) -> Generator:
         """Load a checkpoint folder and its encoder.
 
@@ -73,8 +73,8 @@ class Generator:
                 with it, else the embedded all-MiniLM-L6-v2.
             device: where the hypernetwork and the encoder run.
             base_model: what the encoder `base-model` stands for; None is the embedded one.
-            heads: dtype of the widest products; see `Ready`. A server, whose engine rounds adapters to bf16,
-                loses nothing with the machine's fastest.
+            dtype: of the widest products, the sentence encoder's and the heads' (see `Ready`). For a server,
+                whose engine rounds adapters to bf16 anyway, the machine's fastest is precise enough.
 
         Raises:
             CheckpointError: the folder is not a whole checkpoint.
@@ -82,7 +82,7 @@ class Generator:
             ModelNotFoundError: the encoder's name leads nowhere, or it is not used as it was named.
         """
         name = choose(encoder, checkpoint.load_config(folder).encoder.name)
-        return cls(folder, Encoder.load(name, device, base_model), device, heads)
+        return cls(folder, Encoder.load(name, device, base_model, dtype), device, dtype)
 
     def check_base(self, name: str, fingerprint: str) -> None:
         """Refuse a base model that adapters were not written for.

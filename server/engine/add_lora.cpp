@@ -157,11 +157,12 @@ void rows(T *const *y, const T *const *x, int64_t slot, int64_t in, const Part *
     }
 }
 
+// Rows that neighbour one another, of one slot or of several.
 template <class T>
-void add(T *y, int64_t y_row, const T *x, int64_t x_row, const int64_t *tokens, const int64_t *slots, int64_t count,
-         int64_t in, const Part *parts, int64_t n_parts, float scale) {
+void some(T *y, int64_t y_row, const T *x, int64_t x_row, const int64_t *tokens, const int64_t *slots, int64_t count,
+          int64_t in, const Part *parts, int64_t n_parts, float scale) {
     for (int64_t t = 0, n; t < count; t += n) {
-        for (n = 1; n < TOGETHER && t + n < count && slots[t + n] == slots[t];) n++;
+        for (n = 1; t + n < count && slots[t + n] == slots[t];) n++;
         if (n == 3) n = 2;
         T *ys[TOGETHER];
         const T *xs[TOGETHER];
@@ -174,6 +175,17 @@ void add(T *y, int64_t y_row, const T *x, int64_t x_row, const int64_t *tokens, 
             case 2: rows<T, 2>(ys, xs, slots[t], in, parts, n_parts, scale); break;
             default: rows<T, 1>(ys, xs, slots[t], in, parts, n_parts, scale);
         }
+    }
+}
+
+// Every thread of the engine takes its share of the rows, as one core alone cannot read from memory fast enough.
+template <class T>
+void add(T *y, int64_t y_row, const T *x, int64_t x_row, const int64_t *tokens, const int64_t *slots, int64_t count,
+         int64_t in, const Part *parts, int64_t n_parts, float scale) {
+#pragma omp parallel for schedule(static) if (count > TOGETHER)
+    for (int64_t t = 0; t < count; t += TOGETHER) {
+        const int64_t n = count - t < TOGETHER ? count - t : TOGETHER;
+        some(y, y_row, x, x_row, tokens + t, slots + t, n, in, parts, n_parts, scale);
     }
 }
 

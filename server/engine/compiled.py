@@ -25,6 +25,8 @@ from torch import Tensor
 SOURCE = Path(__file__).with_name("add_lora.cpp")
 COMPILERS = ("g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+THREADS = ("-fopenmp",), ()
+"""With the threads that torch has (its libgomp is the one that is loaded), or where that fails with one."""
 SECONDS = 60
 
 MAX_RANK = 512
@@ -117,11 +119,14 @@ def library() -> Library | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "add_lora.so"
-        try:
-            command = [compiler, *FLAGS, "-o", str(target), str(SOURCE)]
-            subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
-            return Library(target)  # stays mapped without its file
-        except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", None) or b""
-            log.warning("%s did not compile %s: %s %s", compiler, SOURCE.name, error, said.decode()[-500:])
-            return None
+        failure = ""
+        for threads in THREADS:
+            try:
+                command = [compiler, *FLAGS, *threads, "-o", str(target), str(SOURCE)]
+                subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+                return Library(target)  # stays mapped without its file
+            except (OSError, subprocess.SubprocessError) as error:
+                said = getattr(error, "stderr", None) or b""
+                failure = f"{error} {said.decode()[-500:]}"
+        log.warning("%s did not compile %s: %s", compiler, SOURCE.name, failure)
+        return None

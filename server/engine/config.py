@@ -14,6 +14,9 @@ MIB = 2**20
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The slot ranks that vLLM accepts."""
 
+SPINS = "50000"
+"""How often a waiting thread of a CPU engine looks before it sleeps: some milliseconds (GNU OpenMP)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
@@ -98,8 +101,10 @@ class EngineConfig:
                 "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
                 "OMP_NUM_THREADS": str(self.cpu_threads or cores),
-                # Threads that wait must sleep: where they spin and somebody else wants a core too (the
-                # server itself does), a step was seen to take twenty times as long.
+                # Threads that wait must soon sleep: where they spin and somebody else wants a core too (the
+                # server itself does), a step was seen to take twenty times as long. But the next product
+                # is tens of microseconds away, and waking a sleeper takes longer than that.
                 "OMP_WAIT_POLICY": "PASSIVE",
+                "GOMP_SPINCOUNT": SPINS,
             }
         return variables

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 
-from server.engine import cpu_kernel, loader, seeds, slots
+from server.engine import cpu_kernel, cpu_ops, loader, seeds, slots
 
 MENDED = "0.32."
 """The releases whose CPU operator was read and found wrong; others keep their own."""
@@ -31,6 +31,8 @@ def register() -> None:
     WorkerLoRAManager._load_adapter = loader.with_memory(WorkerLoRAManager._load_adapter)
     if wants_kernel():
         cpu_kernel.install()
+    if wants_ops():
+        cpu_ops.install()
     if wants_seeds():
         seeds.install()
     if wants_stacks():
@@ -50,6 +52,15 @@ def wants_seeds() -> bool:
     from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu()) and vllm.__version__.startswith(MENDED)
+
+
+def wants_ops() -> bool:
+    """Whether this process may call kernels that vLLM ships but does not call on a CPU."""
+    import vllm
+    from vllm.platforms import current_platform
+
+    known = bool(current_platform.is_cpu()) and vllm.__version__.startswith(MENDED)
+    return known and os.environ.get("T2L_CPU_OPS", "1") != "0"
 
 
 def wants_kernel() -> bool:

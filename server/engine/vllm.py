@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 
 from hypernet.lora import LoraWeights
-from server.engine import wire
+from server.engine import cpu_ops, plugin, wire
 from server.engine.config import EngineConfig
 from server.engine.interface import Delta, Lease, Sampling
 from server.engine.loader import SCHEME
@@ -94,7 +94,8 @@ class VllmEngine:
 
         cpu = None if torch.cuda.is_available() else torch.cpu.get_capabilities()
         dtype = self.config.resolved_dtype(cpu)
-        arguments = AsyncEngineArgs(**self.config.engine_arguments() | {"dtype": dtype})
+        ops = cpu_ops.ARGUMENTS if plugin.wants_ops() else {}
+        arguments = AsyncEngineArgs(**self.config.engine_arguments() | {"dtype": dtype} | ops)
         return AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
 
     async def _watch(self) -> None:

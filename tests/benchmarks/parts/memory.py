@@ -33,11 +33,11 @@ def grow(checkpoint: Path, number: int) -> tuple[float, float]:
 
     torch.set_num_threads(1)  # as the server has it
     write, store, me = (
-        timed_batch(Generator.load(checkpoint, heads=fast_dtype("cpu"))),
+        timed_batch(Generator.load(checkpoint, dtype=fast_dtype("cpu"))),
         MemoryStore(2**40),
         psutil.Process(),
     )
-    names = descriptions(COUNT + 64, f"memory {number}")
+    names = descriptions(2 * COUNT, f"memory {number}")
 
     def keep(chosen: list[str]) -> None:
         for start in range(0, len(chosen), 16):
@@ -45,7 +45,7 @@ def grow(checkpoint: Path, number: int) -> tuple[float, float]:
             for name, written in zip(part, write(part), strict=True):
                 store.put(Adapter.seal(name, name, 0, written.weights))
 
-    keep(names[:64])  # the allocator's own working space
+    keep(names[:COUNT])  # until the allocator has all the working space that it will ever want
     before, held = me.memory_info().rss, store.nbytes
-    keep(names[64:])
+    keep(names[COUNT:])
     return (me.memory_info().rss - before) / COUNT, (store.nbytes - held) / COUNT

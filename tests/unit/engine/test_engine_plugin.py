@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from server.engine import cpu_kernel, plugin, seeds, slots
+from server.engine import cpu_kernel, cpu_ops, plugin, seeds, slots
 
 vllm = pytest.importorskip("vllm")
 
@@ -21,10 +21,12 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(plugin, "_done", False)
     monkeypatch.setattr(WorkerLoRAManager, "_load_adapter", WorkerLoRAManager._load_adapter)
     monkeypatch.setattr(cpu_kernel, "install", lambda: calls.append("kernel"))
+    monkeypatch.setattr(cpu_ops, "install", lambda: calls.append("ops"))
     monkeypatch.setattr(seeds, "install", lambda: calls.append("seeds"))
     monkeypatch.setattr(slots, "install", lambda: calls.append("slots"))
     monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: True)
     monkeypatch.delenv("T2L_CPU_LORA_KERNEL", raising=False)
+    monkeypatch.delenv("T2L_CPU_OPS", raising=False)
     monkeypatch.delenv("T2L_STACKED_SLOTS", raising=False)
     return calls
 
@@ -41,7 +43,7 @@ def test_registering_twice_patches_once(installs: list[str]) -> None:
     patched = WorkerLoRAManager._load_adapter
     plugin.register()
     assert WorkerLoRAManager._load_adapter is patched
-    assert installs == ["kernel", "seeds", "slots"]
+    assert installs == ["kernel", "ops", "seeds", "slots"]
 
 
 def test_an_unknown_release_keeps_its_operator_and_says_so(
@@ -57,7 +59,7 @@ def test_an_unknown_release_keeps_its_operator_and_says_so(
 def test_the_kernel_can_be_switched_off(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("T2L_CPU_LORA_KERNEL", "0")
     plugin.register()
-    assert installs == ["seeds", "slots"]
+    assert installs == ["ops", "seeds", "slots"]
 
 
 def test_a_gpu_keeps_vllms_operator(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,4 +73,10 @@ def test_a_gpu_keeps_vllms_operator(installs: list[str], monkeypatch: pytest.Mon
 def test_stacked_slots_can_be_switched_off(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("T2L_STACKED_SLOTS", "0")
     plugin.register()
-    assert installs == ["kernel", "seeds"]
+    assert installs == ["kernel", "ops", "seeds"]
+
+
+def test_vllms_own_kernels_can_be_switched_off(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("T2L_CPU_OPS", "0")
+    plugin.register()
+    assert installs == ["kernel", "seeds", "slots"]
