@@ -74,7 +74,8 @@ class Settings(BaseSettings):
         "`products` never compiles; 0 is vLLM's own, which answers mixed batches wrongly.",
     )
     cpu_ops: Literal["0", "1"] = Field(
-        "1", description="1 has vLLM use its own kernels for norms and positions on a CPU, 0 torch's small operations."
+        "1",
+        description="1 has vLLM use its own CPU kernels for norms and positions, 0 torch's small operations.",
     )
     stacked_slots: Literal["0", "1"] = Field(
         "1", description="1 loads an adapter with two copies a module, 0 with vLLM's own for every layer."

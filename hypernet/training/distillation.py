@@ -23,8 +23,9 @@ from hypernet.model import Hypernet
 from hypernet.training.config import DistillationConfig
 from hypernet.training.data import Task, TaskFileError, load_tasks, validation_share
 from hypernet.training.distance import squared_relative_error
+from hypernet.training.embeddings import Embeddings
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
-from hypernet.training.sft import Embeddings, training_wordings
+from hypernet.training.prepared import training_wordings
 
 
 class DistillationRun:

@@ -33,7 +33,7 @@ from hypernet.training.data import Task, TaskFileError, load_tasks, pick_names
 from hypernet.training.loop import StepResult, Trainer
 from hypernet.training.losses import example_nll, sft_loss
 from hypernet.training.packing import Example, fit_row, pack
-from hypernet.training.sft import TrainingTask, draw_row, prepare, tokenised
+from hypernet.training.prepared import TrainingTask, draw_row, prepare, tokenised
 from hypernet.training.static import StaticLora
 
 GROUPS = ".groups"

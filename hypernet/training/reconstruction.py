@@ -26,8 +26,9 @@ from hypernet.model import Hypernet, LoraBatch
 from hypernet.training.config import ReconstructionConfig
 from hypernet.training.data import TaskFileError, load_tasks, pick_names
 from hypernet.training.distance import delta_w_distance, relative_error
+from hypernet.training.embeddings import Embeddings
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
-from hypernet.training.sft import Embeddings, training_wordings
+from hypernet.training.prepared import training_wordings
 
 VALIDATION_WORDINGS = 3
 """As many of a task as `t2l eval` scores under `training`."""

@@ -21,7 +21,7 @@ from hypernet.training.data import Task, load_tasks, validation_share
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import example_nll, sft_loss
 from hypernet.training.packing import pack
-from hypernet.training.sft import VALIDATION_EXAMPLES, check_enough, draw_row, draw_weights, prepare_all
+from hypernet.training.prepared import VALIDATION_EXAMPLES, check_enough, draw_row, draw_weights, prepare_all
 
 
 class StaticLora(nn.Module):

@@ -16,7 +16,8 @@ from hypernet.training.config import SftConfig
 from hypernet.training.data import Instance, Task, TaskFileError
 from hypernet.training.loop import RunState, Trainer
 from hypernet.training.losses import contrastive_loss, token_losses
-from hypernet.training.sft import SftRun, draw_weights, prepare, train_sft
+from hypernet.training.prepared import draw_weights, prepare
+from hypernet.training.sft import SftRun, train_sft
 from hypernet.training.static import train_multitask
 
 WORDS = ("cup", "dog", "sun", "tree", "fish", "bell", "coin", "lamp", "moon", "seed")
