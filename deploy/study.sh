@@ -37,7 +37,7 @@ COMPRESSED=fv_antonym,fv_capitalize,fv_country_capital,fv_english_spanish,fv_sin
 # Those and others like them, and some short tasks of the other kind: 84 in all.
 LIBRARY='fv_adjective*,fv_alphabetically*,fv_animal*,fv_antonym,fv_cap*,fv_choose*,fv_color*,fv_concept*,fv_conll*,fv_country*,fv_english*,fv_fruit*,fv_l*,fv_n*,fv_o*,fv_p*,fv_s*,fv_v*,fv_w*,ii_*,lol_1413,lol_833,lol_645,lol_1614,lol_639,lol_1713,lol_132,lol_1293,lol_1744,lol_321,lol_670,lol_875,lol_009,lol_041,lol_898,lol_050,lol_1339,lol_897,lol_1317,lol_1483,lol_1508,lol_1482,lol_227,lol_042,lol_444,lol_1447,lol_922'
 
-: "${RECON_STEPS:=400}" "${DISTILL_STEPS:=1000}" "${EXAMPLES:=20}" "${FEW_EXAMPLES:=8}" "${BENCHMARK_EXAMPLES:=6}" "${THREADS:=1}"
+: "${RECON_STEPS:=400}" "${DISTILL_STEPS:=1000}" "${EXAMPLES:=20}" "${FEW_EXAMPLES:=8}" "${LABEL_EXAMPLES:=50}" "${LONG_EXAMPLES:=20}" "${THREADS:=1}"
 
 # A finished run has a mark; an unfinished one goes on.
 train() {
@@ -116,10 +116,17 @@ experiment_oracles() {
     "$T2L" report "$OUT/oracles" --out "$OUT/oracles/report"
 }
 
+# Long answers take a hundred times as long as labels, so fewer of them are asked for.
 experiment_benchmarks() {
     baselines
-    "$T2L" eval "$SHIPPED" --benchmarks "$DATA/benchmarks" --examples "$BENCHMARK_EXAMPLES" --out "$OUT/benchmarks" \
-        --multitask "$OUT/multitask/best" --conditions base,prompted,multitask,matched,mismatched
+    local labels=arc_challenge,arc_easy,boolq,hellaswag,openbookqa,piqa,winogrande
+    for variant in "" -m -s; do
+        for part in "$labels $LABEL_EXAMPLES" "gsm8k,humaneval,mbpp $LONG_EXAMPLES"; do
+            read -r only examples <<<"$part"
+            evaluate "$SHIPPED$variant" "$(basename "$SHIPPED$variant")" benchmarks --benchmarks "$DATA/benchmarks" --only "$only" \
+                --examples "$examples" --multitask "$OUT/multitask/best" --library "$OUT/library" --hyperdecoder "$OUT/hyperdecoder/best"
+        done
+    done
     "$T2L" report "$OUT/benchmarks" --out "$OUT/benchmarks/report"
 }
 

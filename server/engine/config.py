@@ -14,8 +14,9 @@ MIB = 2**20
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The slot ranks that vLLM accepts."""
 
-SPINS = "50000"
-"""How often a waiting thread of a CPU engine looks before it sleeps: some milliseconds (GNU OpenMP)."""
+SPINS = "2000"
+"""How often a waiting thread of a CPU engine looks before it sleeps: some 60 us, about what waking it
+costs, so that it never loses more than twice the best (competitive spinning, Karlin et al. 1991)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ class EngineConfig:
                 "OMP_NUM_THREADS": str(self.cpu_threads or cores),
                 # Threads that wait must soon sleep: where they spin and somebody else wants a core too (the
                 # server itself does), a step was seen to take twenty times as long. But the next product
-                # is tens of microseconds away, and waking a sleeper takes longer than that.
+                # is often nearer than the time that waking a sleeper takes.
                 "OMP_WAIT_POLICY": "PASSIVE",
                 "GOMP_SPINCOUNT": SPINS,
             }
