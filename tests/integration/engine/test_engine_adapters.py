@@ -45,7 +45,7 @@ async def test_answers_are_those_of_peft_with_the_same_adapter(
     """Also the scale: 5.66 with rank stabilisation and 2 without lead to quite different answers."""
     from peft import PeftModel
 
-    weights = make_adapter(1, size=0.025, use_rslora=rslora)
+    weights = make_adapter(1, size=0.025 if rslora else 0.04, use_rslora=rslora)  # much the same B A
     save_adapter(tmp_path, weights, "small")
     async with engine.lease(f"peft-{rslora}", weights) as lease:
         answers = [await ask(prompt, lease) for prompt in prompts[:3]]
@@ -56,7 +56,7 @@ async def test_answers_are_those_of_peft_with_the_same_adapter(
             with model.disable_adapter():
                 without, _ = logprobs_of(model, prompt, answer.tokens)
             served = torch.tensor(answer.logprobs)
-            assert (served - expected).abs().mean() < 0.05 < (served - without).abs().mean()
+            assert (served - expected).abs().mean() < 0.05 < (served - without).abs().mean() / 2
             assert (best - expected).max() < NEAR_TIE  # each token is, or nearly is, PEFT's
     finally:
         model.unload()
