@@ -66,7 +66,9 @@ class Settings(BaseSettings):
         description="Number format of the base model, as vLLM names them. On a CPU without bf16 arithmetic "
         "`auto` is float32.",
     )
-    cpu_threads: int | None = Field(None, ge=1, description="Threads of a CPU engine. Default: one per core.")
+    cpu_threads: int | None = Field(
+        None, ge=1, description="Threads of a CPU engine. Default: one per core but one."
+    )
 
     cpu_lora_kernel: Literal["0", "products", "1"] = Field(
         "1",

@@ -42,7 +42,8 @@ class EngineConfig:
     dtype: str = "auto"
     """As vLLM names them; see `resolved_dtype` for what "auto" means on a CPU."""
     cpu_threads: int | None = None
-    """Threads of a CPU engine. None is one per core that this process may use."""
+    """Threads of a CPU engine. None is one per core that this process may use, but for one, which is left to
+    the server, its hypernetwork and its clients: what the engine gains by it, it loses waiting for them."""
     enforce_eager: bool = False
     """Skip CUDA graphs. Without effect on a CPU, where LoRA already rules out compilation."""
 
@@ -101,7 +102,7 @@ class EngineConfig:
                 # The worker lives in the core's process: one of its own costs 600 MB and a hop per step.
                 "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-                "OMP_NUM_THREADS": str(self.cpu_threads or cores),
+                "OMP_NUM_THREADS": str(self.cpu_threads or max(1, cores - 1)),
                 # Threads that wait must soon sleep: where they spin and somebody else wants a core too (the
                 # server itself does), a step was seen to take twenty times as long. But the next product
                 # is often nearer than the time that waking a sleeper takes.

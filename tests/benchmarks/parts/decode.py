@@ -11,12 +11,10 @@ from world import ADAPTERS, World, descriptions
 async def run(world: World) -> list[Row]:
     """Tokens per second, each against each in the same rounds."""
     tokens = 10 if world.quick else 32
-    ours, stock, tuned, engine = await world.all()
+    ours, stock, engine = await world.all_three()
     names = descriptions(ADAPTERS, "stream")
     for i, weights in enumerate(world.adapters):
-        folder = str(world.on_disk(f"a{i}", weights))
-        await load_on_stock(stock, f"a{i}", folder)
-        await load_on_stock(tuned, f"a{i}", folder)
+        await load_on_stock(stock, f"a{i}", str(world.on_disk(f"a{i}", weights)))
     peft = PeftSwap(world)
 
     async def ours_adapted(i: int) -> list[float]:
@@ -24,9 +22,6 @@ async def run(world: World) -> list[Row]:
 
     async def stock_adapted(i: int) -> list[float]:
         return await on_stock(stock, i, tokens, f"a{i % ADAPTERS}")
-
-    async def tuned_adapted(i: int) -> list[float]:
-        return await on_stock(tuned, i, tokens, f"a{i % ADAPTERS}")
 
     async def stock_base(i: int) -> list[float]:
         return await on_stock(stock, i, tokens, "base")
@@ -37,14 +32,13 @@ async def run(world: World) -> list[Row]:
     async def engine_base(i: int) -> list[float]:
         return await on_engine(engine, i, tokens, "", None)
 
-    for stream in (ours_adapted, stock_adapted, tuned_adapted, engine_adapted):
+    for stream in (ours_adapted, stock_adapted, engine_adapted):
         await together(stream, ADAPTERS)  # adapters made and loaded
     seen = await interleaved(
         world.rounds,
         {
             "ours": lambda _: together(ours_adapted),
             "stock": lambda _: together(stock_adapted),
-            "tuned": lambda _: together(tuned_adapted),
             "stock base": lambda _: together(stock_base),
             "engine": lambda _: together(engine_adapted),
             "engine base": lambda _: together(engine_base),
@@ -56,7 +50,6 @@ async def run(world: World) -> list[Row]:
         Row(
             f"decode, {what}: ours / stock vLLM, both over HTTP", ">= 2.0", seen["ours"], seen["stock"], "tok/s"
         ),
-        Row("the same: ours / stock vLLM in our environment", "", seen["ours"], seen["tuned"], "tok/s"),
         Row("the same: ours with adapters / base", ">= 0.90", seen["engine"], seen["engine base"], "tok/s"),
         Row("the same: stock with adapters / base", "", seen["stock"], seen["stock base"], "tok/s"),
         Row("the same: ours / transformers + PEFT", "", seen["ours"], seen["peft"], "tok/s"),

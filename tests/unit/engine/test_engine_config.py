@@ -35,8 +35,9 @@ def test_vllm_knows_every_argument() -> None:
     assert vllm.AsyncEngineArgs(**config().engine_arguments()).max_model_len == 2048
 
 
-def test_a_cpu_engine_gets_its_threads() -> None:
-    assert config().environment(cpu=True, cores=6)["OMP_NUM_THREADS"] == "6"
+def test_a_cpu_engine_leaves_a_core_to_the_server() -> None:
+    assert config().environment(cpu=True, cores=6)["OMP_NUM_THREADS"] == "5"
+    assert config().environment(cpu=True, cores=1)["OMP_NUM_THREADS"] == "1"
     assert config(cpu_threads=2).environment(cpu=True, cores=6)["OMP_NUM_THREADS"] == "2"
     assert "OMP_NUM_THREADS" not in config().environment(cpu=False, cores=6)
 
