@@ -119,7 +119,7 @@ experiment_oracles() {
 # Long answers take a hundred times as long as labels, so fewer of them are asked for.
 experiment_benchmarks() {
     baselines
-    local labels=arc_challenge,arc_easy,boolq,hellaswag,openbookqa,piqa,winogrande
+    local only examples labels=arc_challenge,arc_easy,boolq,hellaswag,openbookqa,piqa,winogrande
     for variant in "" -m -s; do
         for part in "$labels $LABEL_EXAMPLES" "gsm8k,humaneval,mbpp $LONG_EXAMPLES"; do
             read -r only examples <<<"$part"

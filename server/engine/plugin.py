@@ -46,21 +46,22 @@ def wants_stacks() -> bool:
     return vllm.__version__.startswith(MENDED) and os.environ.get("T2L_STACKED_SLOTS", "1") != "0"
 
 
-def wants_seeds() -> bool:
-    """Whether this process samples on a CPU with a release that a seeded prompt in pieces can kill."""
+def on_known_cpu() -> bool:
+    """Whether this process computes on a CPU, with a release whose ways there were read."""
     import vllm
     from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu()) and vllm.__version__.startswith(MENDED)
 
 
+def wants_seeds() -> bool:
+    """Whether this process samples with a release that a seeded prompt in pieces can kill."""
+    return on_known_cpu()
+
+
 def wants_ops() -> bool:
     """Whether this process may call kernels that vLLM ships but does not call on a CPU."""
-    import vllm
-    from vllm.platforms import current_platform
-
-    known = bool(current_platform.is_cpu()) and vllm.__version__.startswith(MENDED)
-    return known and os.environ.get("T2L_CPU_OPS", "1") != "0"
+    return on_known_cpu() and os.environ.get("T2L_CPU_OPS", "1") != "0"
 
 
 def wants_kernel() -> bool:

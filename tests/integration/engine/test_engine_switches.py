@@ -33,7 +33,7 @@ async def test_mixed_streams_say_the_same_with_each_switch_off(
     adapters = [make_adapter(seed) for seed in range(6)]  # more than there are slots
     said = []
     for switches in SWITCHES:
-        for name in ("T2L_STACKED_SLOTS", "T2L_CPU_LORA_KERNEL", "T2L_CPU_OPS"):
+        for name in {name for each in SWITCHES for name in each}:
             monkeypatch.delenv(name, raising=False)
         for name, value in switches.items():
             monkeypatch.setenv(name, value)
