@@ -51,7 +51,7 @@ class FineTuning(Schedule):
     short_task_preference: float = Field(default=0.5, ge=0)
     """Tasks are drawn with weight (mean example length)^-preference: 0 is uniform."""
     derived_share: float = Field(default=0.25, ge=0, le=1)
-    """Share of the draws that goes to derived tasks (`families.py`), however many there are."""
+    """Share of the draws that goes to derived tasks (`families/`), however many there are."""
 
     compile: bool = False
     """Compile the base model's layers and the loss; the first steps pay for it. CPUs need a C++ compiler."""

@@ -45,7 +45,7 @@ class Task(BaseModel):
     categories: list[str] = Field(default_factory=list)
     instances: list[Instance] = Field(min_length=1)
     derived: bool = False
-    """Built from other tasks (`families.py`): good to train on, not to validate with."""
+    """Built from other tasks (`families/`): good to train on, not to validate with."""
 
     @property
     def wordings(self) -> list[str]:

@@ -79,6 +79,29 @@ def test_letters_categories_inverses_and_numbers_are_right(derived: dict[str, Ta
         assert int(i.output[0]) == max(map(int, i.input.split()))
 
 
+def test_a_composition_picks_and_then_dresses(derived: dict[str, Task]) -> None:
+    for i in derived["uppercase_of_the_second_to_last"].instances:
+        assert i.output == [i.input.split(", ")[-2].upper()]
+    for i in derived["initial_of_the_longest"].instances:
+        assert i.output == [max(i.input.split(", "), key=len)[0]]
+    for i in derived["quote_of_the_animal"].instances:
+        word = i.output[0].strip('"')
+        assert i.output == [f'"{word}"'] and word in ANIMALS and word in i.input.split(", ")
+    lengths = {len(i.input.split(", ")) for i in derived["shout_of_the_last"].instances}
+    assert lengths == {3, 4, 5, 6}
+
+
+def test_sentences_are_short_plain_ones_of_the_given_inputs() -> None:
+    texts = ["The old cat sleeps.", "Is this one?", "No", "It costs 3 dollars now.", "We saw them there"]
+    made = {task.name: task for task in derive([pair_task("any", [(t, "x") for t in texts])], taken=())}
+    used = {i.input for i in made["copy_sentence"].instances}
+    assert used and used <= {"The old cat sleeps", "We saw them there"}
+    for i in made["drop_first_word"].instances:
+        assert i.output == [i.input.split(" ", 1)[1]]
+    for i in made["number_of_words"].instances:
+        assert i.output == ["4"]
+
+
 def test_the_longest_of_a_list_is_never_tied(derived: dict[str, Task]) -> None:
     for instance in derived["longest_of_3"].instances:
         lengths = [len(word) for word in instance.input.split(", ")]

@@ -1,0 +1,83 @@
+"""Pick a word of a list, then dress it: "the last word of the list, in capital letters".
+
+Two choices that no input tells, in every combination, and lists of any length: a
+description has to be read in its parts to be followed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from hypernet.training.families.picking import distinct_lengths, hidden
+from hypernet.training.families.recipe import Recipe
+
+LENGTHS = (3, 4, 5, 6)
+
+DRESSES: dict[str, tuple[Callable[[str], str], str]] = {
+    "uppercase": (str.upper, "{} in capital letters"),
+    "capitalize": (str.capitalize, "{} with a capital initial"),
+    "initial": (lambda w: w[0], "the first letter of {}"),
+    "final": (lambda w: w[-1], "the last letter of {}"),
+    "quote": (lambda w: f'"{w}"', "{} in quotation marks"),
+    "bracket": (lambda w: f"({w})", "{} in brackets"),
+    "shout": (lambda w: f"{w}!", "{} with an exclamation mark"),
+    "double": (lambda w: f"{w} {w}", "{}, twice"),
+    "length": (lambda w: str(len(w)), "the number of letters of {}"),
+}
+"""Name -> (what is done to the word, how it is said)."""
+
+PICKS: dict[str, tuple[Callable[[list[str]], str], str]] = {
+    "first": (lambda c: c[0], "the first word of the list"),
+    "second": (lambda c: c[1], "the second word of the list"),
+    "third": (lambda c: c[2], "the third word of the list"),
+    "second_to_last": (lambda c: c[-2], "the second to last word of the list"),
+    "last": (lambda c: c[-1], "the last word of the list"),
+    "alphabetically_first": (min, "the alphabetically first word of the list"),
+    "alphabetically_last": (max, "the alphabetically last word of the list"),
+    "longest": (lambda c: max(c, key=len), "the longest word of the list"),
+    "shortest": (lambda c: min(c, key=len), "the shortest word of the list"),
+}
+"""Name -> (which word, how it is said)."""
+
+
+def compositions(words: Sequence[str], categories: Mapping[str, Sequence[str]]) -> Iterator[Recipe]:
+    """Every dress of every pick, and of the one word of each category: "uppercase_of_the_animal"."""
+    for dress, (wear, worn) in DRESSES.items():
+        for pick, (rule, said) in PICKS.items():
+            yield Recipe(
+                f"{dress}_of_the_{pick}",
+                _patterns(worn.format(said)),
+                lambda rng, rule=rule, wear=wear: _picked(rng, words, rule, wear),  # type: ignore[misc]
+            )
+        for one in categories if len(categories) > 1 else ():
+            yield Recipe(
+                f"{dress}_of_the_{one}",
+                _patterns(worn.format(f"the {one} of the list")),
+                lambda rng, one=one, wear=wear: _found(rng, categories, one, wear),  # type: ignore[misc]
+            )
+
+
+def _patterns(said: str) -> tuple[str, ...]:
+    return (
+        f"{{write}} {said}.{{end}}",
+        f"Given a list, {{write}} {said}.{{end}}",
+        f"The input is a list of words. {{write}} {said}.{{end}}",
+        f"Your answer should be {said}.{{end}}",
+        f"{said}.{{end}}",
+    )
+
+
+def _picked(
+    rng: random.Random, words: Sequence[str], rule: Callable[[list[str]], str], wear: Callable[[str], str]
+) -> tuple[str, str]:
+    chosen = distinct_lengths(rng, words, rng.choice(LENGTHS))
+    return ", ".join(chosen), wear(rule(chosen))
+
+
+def _found(
+    rng: random.Random, categories: Mapping[str, Sequence[str]], one: str, wear: Callable[[str], str]
+) -> tuple[str, str]:
+    rest = rng.choice([category for category in categories if category != one])
+    text, answer = hidden(rng, categories[one], categories[rest], rng.choice(LENGTHS))
+    return text, wear(answer)
