@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from hypernet.base_model import fingerprint, read_config
 from hypernet.embedded import ENCODER_NAME
 from hypernet.models import ModelNotFoundError, base_model_folder, encoder_folder
+from hypernet.packed import pack
 
 BASE_MODEL = "base-model"
 """The name of the encoder that is the base model itself."""
@@ -142,6 +143,7 @@ class SentenceEncoder(Encoder):
             str(folder), device=device, trust_remote_code=run_its_code, local_files_only=not run_its_code
         )
         self._model.eval().to(dtype)
+        pack(self._model)
         self._device = device
         # What `encode` does besides must not be needed.
         self._plain = self._model.default_prompt_name is None and self._model.truncate_dim is None

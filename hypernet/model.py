@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
 from hypernet.lora import LoraWeights
+from hypernet.packed import Product, product
 
 HARMLESS_GAIN = 0.1
 """How much smaller than Kaiming the shared A/B bias of M and S starts. Their B cannot start at
@@ -259,7 +260,7 @@ class Ready:
         self._task = task  # [4d, d/2]
         self._constant = F.linear(model._place(first.weight.device), place, first.bias)  # [M, L, 4d]
         self._rest = nn.Sequential(*rest)
-        self._weights = {m.name: model._head(m).weight.to(heads) for m in model.config.lora.modules}
+        self._heads = {m.name: _head_in(heads, model._head(m)) for m in model.config.lora.modules}
 
     @torch.inference_mode()
     def __call__(self, embeddings: Tensor) -> LoraBatch:
@@ -267,14 +268,21 @@ class Ready:
         model = self._model
         task = F.linear(model.task(embeddings), self._task)[:, None, None]  # [N, 1, 1, 4d]
         x = self._rest(task + self._constant)  # [N, M, L, d]
-        return model._adapters(x + model.block1(x), self._head)
+        return model._adapters(x + model.block1(x), lambda m, x: self._heads[m.name](x))
 
-    def _head(self, m: ModuleShape, x: Tensor) -> Tensor:
-        weight, bias = self._weights[m.name], self._model._head(m).bias
-        if weight.dtype == x.dtype:
-            return F.linear(x, weight, bias)
-        y = F.linear(x.to(weight.dtype), weight).to(x.dtype)
+
+def _head_in(dtype: torch.dtype, head: nn.Linear) -> Product:
+    """A head that multiplies in another dtype and adds its bias in its own."""
+    weight, bias = head.weight.detach(), head.bias
+    if dtype == weight.dtype:
+        return product(weight, bias)
+    narrow = product(weight.to(dtype))
+
+    def wide(x: Tensor) -> Tensor:
+        y = narrow(x.to(dtype)).to(x.dtype)
         return y if bias is None else y.add_(bias)
+
+    return wide
 
 
 def _two_linears(size: int, out: int, dropout: float) -> tuple[nn.Module, ...]:
