@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from hypernet.base_model import fingerprint, read_config
 from hypernet.embedded import ENCODER_NAME
+from hypernet.lean_bert import make_lean
 from hypernet.models import ModelNotFoundError, base_model_folder, encoder_folder
 from hypernet.packed import pack
 
@@ -143,6 +144,7 @@ class SentenceEncoder(Encoder):
             str(folder), device=device, trust_remote_code=run_its_code, local_files_only=not run_its_code
         )
         self._model.eval().to(dtype)
+        make_lean(self._model)
         pack(self._model)
         self._device = device
         # What `encode` does besides must not be needed.

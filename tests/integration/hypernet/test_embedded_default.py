@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from sentence_transformers import SentenceTransformer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
@@ -41,6 +42,16 @@ def test_embeddings_have_norm_sqrt_size_and_know_paraphrases() -> None:
     torch.testing.assert_close(z.norm(dim=-1), torch.full((3,), encoder.size**0.5))
     likeness = F.cosine_similarity(z[0:1], z[1:])
     assert likeness[0] > likeness[1] + 0.2
+
+
+@pytest.mark.parametrize(("dtype", "likeness"), [(torch.float32, 0.999999), (torch.bfloat16, 0.999)])
+def test_the_encoder_says_what_sentence_transformers_says(dtype: torch.dtype, likeness: float) -> None:
+    texts = ["Write the antonym of the word.", "Count to ten, and then tell how many steps it took.", ""]
+    plain = SentenceTransformer(str(encoder_folder())).encode(texts, convert_to_tensor=True)
+    together = Encoder.load(dtype=dtype).encode(texts)
+    alone = torch.cat([Encoder.load(dtype=dtype).encode([text]) for text in texts])
+    for z in (together, alone):
+        assert F.cosine_similarity(z, plain).min() > likeness
 
 
 def test_the_base_model_encodes_a_batch_as_each_text_alone() -> None:
