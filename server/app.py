@@ -127,6 +127,7 @@ async def load_models(settings: Settings) -> Models:
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
         kv_cache_bytes=settings.kv_cache_bytes or None,
+        tensor_parallel=settings.tensor_parallel,
         dtype=settings.dtype,
         cpu_threads=settings.cpu_threads,
     )

@@ -61,13 +61,14 @@ class Settings(BaseSettings):
     kv_cache_bytes: int = Field(
         512 * MIB, ge=0, description="Bytes of KV cache. 0 lets vLLM take its usual share of the device."
     )
+    tensor_parallel: int = Field(1, ge=1, description="Devices that share the base model; on a CPU, processes.")
     dtype: str = Field(
         "auto",
         description="Number format of the base model, as vLLM names them. On a CPU without bf16 arithmetic "
         "`auto` is float32.",
     )
     cpu_threads: int | None = Field(
-        None, ge=1, description="Threads of a CPU engine. Default: one per core but one."
+        None, ge=1, description="Threads of each process of a CPU engine. Default: all cores but one."
     )
 
     cpu_lora_kernel: Literal["0", "products", "1"] = Field(

@@ -39,11 +39,13 @@ class EngineConfig:
     """Sequences in one step; more wait in vLLM's queue."""
     kv_cache_bytes: int | None = 512 * MIB
     """Exact size of the KV cache. None lets vLLM take its usual share of the device, right for a GPU."""
+    tensor_parallel: int = 1
+    """Devices that share the model, each with its slice of every layer and adapter; on a CPU, processes."""
     dtype: str = "auto"
     """As vLLM names them; see `resolved_dtype` for what "auto" means on a CPU."""
     cpu_threads: int | None = None
-    """Threads of a CPU engine. None is one per core that this process may use, but for one, which is left to
-    the server, its hypernetwork and its clients: what the engine gains by it, it loses waiting for them."""
+    """Threads of each process of a CPU engine. None shares all cores that this process may use but one: that
+    is the server's, its hypernetwork's and its clients'. What the engine gains by it, it loses waiting."""
     enforce_eager: bool = False
     """Skip CUDA graphs. Without effect on a CPU, where LoRA already rules out compilation."""
 
@@ -74,6 +76,7 @@ class EngineConfig:
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.max_num_seqs,
             "kv_cache_memory_bytes": self.kv_cache_bytes,
+            "tensor_parallel_size": self.tensor_parallel,
             "enforce_eager": self.enforce_eager,
             "enable_lora": True,
             "max_loras": self.max_loras,
@@ -99,10 +102,10 @@ class EngineConfig:
         }
         if cpu:
             variables |= {
-                # The worker lives in the core's process: one of its own costs 600 MB and a hop per step.
-                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+                # The only worker lives in the core's process: one of its own costs 600 MB and a hop per step.
+                "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if self.tensor_parallel == 1 else "1",
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-                "OMP_NUM_THREADS": str(self.cpu_threads or max(1, cores - 1)),
+                "OMP_NUM_THREADS": str(self.cpu_threads or max(1, (cores - 1) // self.tensor_parallel)),
                 # Threads that wait must soon sleep: where they spin and somebody else wants a core too (the
                 # server itself does), a step was seen to take twenty times as long. But the next product
                 # is often nearer than the time that waking a sleeper takes.
