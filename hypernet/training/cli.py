@@ -18,6 +18,10 @@ Config = Annotated[Path | None, typer.Option(help="YAML file, see hypernet/confi
 Steps = Annotated[int | None, typer.Option(help="Overrides the file: stop after so many steps.")]
 Minutes = Annotated[float | None, typer.Option(help="Overrides the file: stop after so many minutes.")]
 Seed = Annotated[int | None, typer.Option(help="Overrides the file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Overrides any field of the file. May repeat."),
+]
 BaseModel = Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")]
 Encoder = Annotated[
     str | None,
@@ -80,6 +84,7 @@ def sft(
     steps: Steps = None,
     minutes: Minutes = None,
     seed: Seed = None,
+    set_: Set = None,
     base_model: BaseModel = None,
     encoder: Encoder = None,
     device: Device = "cpu",
@@ -103,11 +108,12 @@ def sft(
     """
     with _usage_errors(threads):
         from hypernet.models import base_model_folder
-        from hypernet.training.config import SftConfig, load_config
+        from hypernet.training.config import SftConfig, assignments, load_config
         from hypernet.training.distributed import speaks
         from hypernet.training.sft import train_sft
 
-        settings = load_config(SftConfig, config, variant=variant, steps=steps, minutes=minutes, seed=seed)
+        given = {"variant": variant, "steps": steps, "minutes": minutes, "seed": seed}
+        settings = load_config(SftConfig, config, **given | assignments(set_ or ()))
         state = train_sft(
             tasks,
             out,
@@ -134,6 +140,7 @@ def multitask(
     steps: Steps = None,
     minutes: Minutes = None,
     seed: Seed = None,
+    set_: Set = None,
     base_model: BaseModel = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -148,10 +155,11 @@ def multitask(
     """
     with _usage_errors(threads):
         from hypernet.models import base_model_folder
-        from hypernet.training.config import FineTuning, load_config
+        from hypernet.training.config import FineTuning, assignments, load_config
         from hypernet.training.static import train_multitask
 
-        settings = load_config(FineTuning, config, steps=steps, minutes=minutes, seed=seed)
+        given = {"steps": steps, "minutes": minutes, "seed": seed}
+        settings = load_config(FineTuning, config, **given | assignments(set_ or ()))
         state = train_multitask(
             tasks, out, settings, base_model=base_model_folder(base_model), device=device, resume=resume
         )

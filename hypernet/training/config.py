@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -162,6 +163,18 @@ class DistillationConfig(Schedule):
 
 
 AnySchedule = TypeVar("AnySchedule", bound=Schedule)
+
+
+def assignments(pairs: Sequence[str]) -> dict[str, object]:
+    """`NAME=VALUE` texts, as they stand on a command line -> fields; values are read as YAML's are.
+
+    Raises:
+        TrainingConfigError: a text without "=".
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise TrainingConfigError(f"--set {pair}: write NAME=VALUE, as in --set learning_rate=1e-3")
+    return {name.strip(): yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def load_config(kind: type[AnySchedule], path: Path | None, **overrides: object) -> AnySchedule:

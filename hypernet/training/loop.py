@@ -76,6 +76,7 @@ class Trainer:
         clip: limits the gradients of `model` to a norm, and returns the norm they had.
         workers: the processes of this run, if there are several. `compute` then gives this one's part of
             loss and metrics, and the first process alone logs, validates and saves.
+        trained: the model is good already: it is measured before the first step, and may stay the best.
     """
 
     def __init__(
@@ -88,8 +89,11 @@ class Trainer:
         save_best: Callable[[Path, RunState], None],
         clip: Callable[[nn.Module, float], Tensor] = clip_together,
         workers: Workers | None = None,
+        *,
+        trained: bool = False,
     ) -> None:
         self._workers = workers or Workers("cpu")
+        self._trained = trained
         self.folder, self.model, self.config, self._clip = folder, model, config, clip
         self._compute, self._validate, self._save_best = compute, validate, save_best
         self.optimizer = torch.optim.AdamW(
@@ -124,6 +128,8 @@ class Trainer:
         saved_at = validated_at = self.state.seconds
         with _progress(self._workers.first) as bar:
             task = bar.add_task("train", total=1.0, note="")
+            if self._trained and self.state.step == 0:
+                self._check()
             while self._done() < 1.0:
                 note = self._step()
                 bar.update(task, completed=self._done(), note=f"{note} ETA {self._eta()}")
@@ -173,6 +179,7 @@ class Trainer:
         if first < self.state.best:
             self.state.best = first
             self._save_best(self.folder / "best", self.state)
+            self._save()  # or a run that is killed now would come back not knowing what it has to beat
 
     def _save(self) -> None:
         if not self._workers.first:

@@ -91,7 +91,9 @@ class SftRun:
             for ready in self.tasks:
                 ready.wordings = [said[ready.name]]
         self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
+        # Each is the next one's stranger: in file order that would often be a near-twin.
         self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
+        random.Random(config.seed).shuffle(self.validation)
 
     def narrow(self, names: Collection[str]) -> None:
         """Train on these tasks only; validation stays as it is."""
@@ -268,7 +270,9 @@ def train_sft(
         check_enough(run.tasks, run.validation, config)
         if start:
             run.start_from(start)
-        trainer = Trainer(out, run.model, config, run.step, run.validate, run.save, workers=team)
+        trainer = Trainer(
+            out, run.model, config, run.step, run.validate, run.save, workers=team, trained=start is not None
+        )
         if resume:
             trainer.resume()
         return trainer.run()

@@ -10,8 +10,8 @@ labelled categories, single words, word pairs, number pairs in the manner of
 function-vectors, Todd et al. 2024, and instruction-induction, Honovich et al.
 2023). Given tasks that a family contains are built too, and others get more wordings
 (`wordings.py`): they bring two or three, a built task has dozens. Tasks whose names
-are in `taken` are not built: pass the names of the evaluation tasks, so that none of
-them is ever trained on.
+are in `taken` are not built, nor what differs from them in case and punctuation only:
+pass the names of the evaluation tasks, so that none of them is ever trained on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hypernet.training.data import Task
 from hypernet.training.families.compositions import compositions
 from hypernet.training.families.numbers import numbers
 from hypernet.training.families.pairs import inverses, reworded
-from hypernet.training.families.picking import odd_one_out, orders, positions
+from hypernet.training.families.picking import LENGTHS, odd_one_out, orders, positions
 from hypernet.training.families.recipe import Recipe
 from hypernet.training.families.rewriting import letters, lists
 from hypernet.training.families.sentences import sentences
@@ -43,8 +43,9 @@ def derive(tasks: Sequence[Task], taken: Collection[str], *, instances: int = 20
     categories = _categories(material)
     recipes: list[Recipe] = []
     if words:
-        recipes += [*positions(words), *orders(words), *lists(words), *letters(words)]
-        recipes += compositions(words, categories)
+        recipes += [*positions(words), *lists(words), *letters(words)]
+    if len(set(map(len, words))) >= LENGTHS:
+        recipes += [*orders(words), *compositions(words, categories, taken)]
     recipes += [*odd_one_out(categories), *inverses(material), *numbers(material), *sentences(material)]
     recipes += reworded(material)
     return [recipe.task(instances, seed) for recipe in recipes if recipe.name not in taken]

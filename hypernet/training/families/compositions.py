@@ -7,9 +7,10 @@ description has to be read in its parts to be followed.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from hypernet.training.families.picking import distinct_lengths, hidden
+from hypernet.training.families.picking import distinct_lengths, hidden, tellable
 from hypernet.training.families.recipe import Recipe
 
 LENGTHS = (3, 4, 5, 6)
@@ -23,7 +24,7 @@ DRESSES: dict[str, tuple[Callable[[str], str], str]] = {
     "bracket": (lambda w: f"({w})", "{} in brackets"),
     "shout": (lambda w: f"{w}!", "{} with an exclamation mark"),
     "double": (lambda w: f"{w} {w}", "{}, twice"),
-    "length": (lambda w: str(len(w)), "the number of letters of {}"),
+    "length": (lambda w: str(sum(map(str.isalpha, w))), "the number of letters of {}"),
 }
 """Name -> (what is done to the word, how it is said)."""
 
@@ -41,21 +42,36 @@ PICKS: dict[str, tuple[Callable[[list[str]], str], str]] = {
 """Name -> (which word, how it is said)."""
 
 
-def compositions(words: Sequence[str], categories: Mapping[str, Sequence[str]]) -> Iterator[Recipe]:
-    """Every dress of every pick, and of the one word of each category: "uppercase_of_the_animal"."""
+def compositions(
+    words: Sequence[str], categories: Mapping[str, Sequence[str]], taken: Collection[str]
+) -> Iterator[Recipe]:
+    """Every dress of every pick, and of the one word of each category: "uppercase_of_the_animal".
+
+    A pick that an evaluation task asks for, at any length, is left out whole: exact match looks
+    past case and punctuation, so "the last of five, in brackets" would be "the last of five" itself.
+    """
     for dress, (wear, worn) in DRESSES.items():
         for pick, (rule, said) in PICKS.items():
+            if _asked(pick, taken):
+                continue
             yield Recipe(
                 f"{dress}_of_the_{pick}",
                 _patterns(worn.format(said)),
                 lambda rng, rule=rule, wear=wear: _picked(rng, words, rule, wear),  # type: ignore[misc]
             )
-        for one in categories if len(categories) > 1 else ():
+        for one in sorted({one for one, _ in tellable(categories)}):
+            if _asked(one, taken):
+                continue
             yield Recipe(
                 f"{dress}_of_the_{one}",
                 _patterns(worn.format(f"the {one} of the list")),
                 lambda rng, one=one, wear=wear: _found(rng, categories, one, wear),  # type: ignore[misc]
             )
+
+
+def _asked(pick: str, taken: Collection[str]) -> bool:
+    """Whether an evaluation task has this pick, as "choose_last_of_5" and "animal_v_object_5" have theirs."""
+    return any(re.fullmatch(rf"(choose_)?{pick}_((of|v_[a-z]+)_)?\d", name) for name in taken)
 
 
 def _patterns(said: str) -> tuple[str, ...]:
@@ -78,6 +94,6 @@ def _picked(
 def _found(
     rng: random.Random, categories: Mapping[str, Sequence[str]], one: str, wear: Callable[[str], str]
 ) -> tuple[str, str]:
-    rest = rng.choice([category for category in categories if category != one])
+    rest = rng.choice([other for first, other in tellable(categories) if first == one])
     text, answer = hidden(rng, categories[one], categories[rest], rng.choice(LENGTHS))
     return text, wear(answer)

@@ -10,6 +10,11 @@ from hypernet.training.families.recipe import COUNTS, Recipe
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
+SHARED = 0.1
+"""Share of a category's words that may be in another, too; where they are, they are not used."""
+LENGTHS = 6
+"""Words of so many different lengths have to be there for lists in which one is the longest."""
+
 
 def positions(words: Sequence[str]) -> Iterator[Recipe]:
     """Pick by place: "choose_second_of_4"."""
@@ -27,7 +32,7 @@ def positions(words: Sequence[str]) -> Iterator[Recipe]:
                     f"{{pick}} the {place} of the {COUNTS[n]} {{item}}s.{{end}}",
                     f"{{pick}} the {{item}} in {place} position out of {COUNTS[n]}.{{end}}",
                     f"From {COUNTS[n]} comma-separated words, {{pick}} the {place} one.{{end}}",
-                    f"Which {{item}} comes {place} in the list?",
+                    f"Which is the {place} {{item}} of the list?",
                     f"Given {n} {{item}}s, copy the {place} one.{{end}}",
                 ),
                 lambda rng, n=n, k=k: (  # type: ignore[misc]
@@ -65,15 +70,16 @@ def orders(words: Sequence[str]) -> Iterator[Recipe]:
 
 def distinct_lengths(rng: random.Random, words: Sequence[str], n: int) -> list[str]:
     """Draw n words of unlike lengths, so that "the longest" has one answer."""
-    by_length: dict[int, list[str]] = {}
-    for word in words:
-        by_length.setdefault(len(word), []).append(word)
-    return [rng.choice(by_length[length]) for length in rng.sample(sorted(by_length), n)]
+    chosen: dict[int, str] = {}
+    while len(chosen) < n:  # by words, not by lengths, or the few long ones would come up in every list
+        word = rng.choice(words)
+        chosen.setdefault(len(word), word)
+    return list(chosen.values())
 
 
 def odd_one_out(categories: Mapping[str, Sequence[str]]) -> Iterator[Recipe]:
     """Pick the one word of a category among words of another: "fruit_v_color_4"."""
-    for one, rest in permutations(categories, 2):
+    for one, rest in tellable(categories):
         for n in (3, 4, 5):
             yield Recipe(
                 f"{one}_v_{rest}_{n}",
@@ -88,9 +94,20 @@ def odd_one_out(categories: Mapping[str, Sequence[str]]) -> Iterator[Recipe]:
             )
 
 
+def tellable(categories: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Ordered pairs of categories that share hardly a word: many an adjective is a concept, too."""
+
+    def shared(one: str, rest: str) -> float:
+        smaller = min(len(categories[one]), len(categories[rest]))
+        return len(set(categories[one]) & set(categories[rest])) / smaller
+
+    return [pair for pair in permutations(categories, 2) if shared(*pair) <= SHARED]
+
+
 def hidden(rng: random.Random, one: Sequence[str], rest: Sequence[str], n: int) -> tuple[str, str]:
     """A list of n words with one of the first category among words of the second, and that one."""
-    answer = rng.choice(one)
-    listed = [answer, *rng.sample([w for w in rest if w not in one], n - 1)]
+    shared = set(one) & set(rest)
+    answer = rng.choice([w for w in one if w not in shared])
+    listed = [answer, *rng.sample([w for w in rest if w not in shared], n - 1)]
     rng.shuffle(listed)
     return ", ".join(listed), answer

@@ -14,7 +14,7 @@ COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 SLOTS: dict[str, tuple[str, ...]] = {
     "pick": ("pick", "select", "choose", "return", "output", "give", "find", "take", "report", "extract"),
     "write": ("write", "output", "return", "give", "print", "produce", "respond with", "answer with"),
-    "item": ("item", "word", "element", "entry", "term"),
+    "item": ("item", "word", "element", "term"),
     "given": ("given", "input", "provided", "listed"),
     "end": (
         "",

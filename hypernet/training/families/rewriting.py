@@ -20,7 +20,7 @@ def lists(words: Sequence[str]) -> Iterator[Recipe]:
         "drop_last": (lambda c: ", ".join(c[:-1]), "without the last one", "Remove the list's last word"),
         "first_and_last": (
             lambda c: f"{c[0]}, {c[-1]}",
-            "only first and last",
+            "cut down to the first and the last",
             "Keep both ends of the list",
         ),
         "shout": (lambda c: ", ".join(c).upper(), "in capital letters", "Uppercase every word of the list"),

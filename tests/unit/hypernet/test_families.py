@@ -120,6 +120,23 @@ def test_taken_names_are_not_built() -> None:
     assert "choose_last_of_4" in names
 
 
+def test_nor_is_what_differs_from_them_in_case_and_punctuation_only() -> None:
+    taken = {"choose_last_of_5", "animal_v_object_5", "alphabetically_first_3"}
+    names = {task.name for task in derive(TASKS, taken)}
+    for pick in ("last", "animal", "alphabetically_first"):
+        assert not any(name.endswith(f"_of_the_{pick}") for name in names)
+    for pick in ("first", "second_to_last", "object", "alphabetically_last"):
+        assert f"bracket_of_the_{pick}" in names
+
+
+def test_categories_that_share_words_are_not_told_apart() -> None:
+    mixed = [*ANIMALS[:3], *OBJECTS]
+    tasks = [*TASKS, word_task("thing_v_animal_3", mixed, ANIMALS, 3)]
+    names = {task.name for task in derive(tasks, taken=())}
+    assert not {"thing_v_animal_4", "thing_v_object_3", "object_v_thing_3"} & names
+    assert "animal_v_object_4" in names
+
+
 def test_held_out_instances_are_not_used() -> None:
     task = pair_task("country-capital", [(f"land{i}", f"city{i}") for i in range(10)])
     inverse, reworded = derive([task], taken=())
