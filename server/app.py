@@ -130,6 +130,9 @@ async def load_models(settings: Settings) -> Models:
         tensor_parallel=settings.tensor_parallel,
         dtype=settings.dtype,
         cpu_threads=settings.cpu_threads,
+        cpu_lora_kernel=settings.cpu_lora_kernel,
+        cpu_ops=settings.cpu_ops,
+        stacked_slots=settings.stacked_slots,
     )
     return Models(writer, VllmEngine(config))
 

@@ -38,6 +38,7 @@ class Lifecycle:
         self._request_timeout_s = request_timeout_s
         self._clock = clock
         self._drained_at = float("inf")
+        self._waits: dict[asyncio.Timeout, Deadline] = {}
         self.phase: Phase = "starting"
         self.failure: str | None = None
         self.in_flight = 0
@@ -55,6 +56,22 @@ class Lifecycle:
         """Admit nobody from now on; what runs has so many seconds."""
         self.phase = "draining"
         self._drained_at = self._clock() + timeout_s
+
+    def hurry(self) -> None:
+        """Bring waits that began before the drain forward to its deadline. Called from the event loop."""
+        now = asyncio.get_running_loop().time()
+        for limit, deadline in self._waits.items():
+            if not limit.expired():
+                limit.reschedule(now + max(0.0, deadline.left_s))
+
+    @contextmanager
+    def waiting(self, limit: asyncio.Timeout, deadline: Deadline) -> Iterator[None]:
+        """Know of a wait for as long as the context lasts."""
+        self._waits[limit] = deadline
+        try:
+            yield
+        finally:
+            del self._waits[limit]
 
     @property
     def finished(self) -> bool:
@@ -128,7 +145,8 @@ class Deadline:
         """
         try:
             async with asyncio.timeout(max(0.0, self.left_s)) as limit:
-                return await work
+                with self._lifecycle.waiting(limit, self):
+                    return await work
         except TimeoutError:
             if not limit.expired():
                 raise  # somebody else's

@@ -46,6 +46,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop, asked ten times a second."""
+        if self._lifecycle.phase == "draining":
+            self._lifecycle.hurry()  # not in the signal's handler, which may run in the middle of anything
         return await super().on_tick(counter) or self._lifecycle.finished
 
 

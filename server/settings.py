@@ -125,7 +125,7 @@ class Settings(BaseSettings):
         """A misspelt variable must not be silently ignored."""
         known = {variable(name) for name in cls.model_fields}
         for name in sorted(os.environ):
-            if name.startswith(PREFIX) and name.upper() not in known:
+            if name.upper().startswith(PREFIX) and name.upper() not in known:
                 nearest = get_close_matches(name, known, n=1, cutoff=0)[0]
                 raise ValueError(f"there is no setting {name}; the nearest is {nearest}")
         return given

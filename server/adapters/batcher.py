@@ -84,7 +84,7 @@ class Batcher(Generic[T, R]):
     @property
     def depth(self) -> int:
         """Items waiting, those whose caller has left not counted."""
-        return sum(not job.done.done() for job in self._queue)
+        return sum(not job.done.done() for job in tuple(self._queue))  # asked by other threads too
 
     async def submit(self, item: T) -> tuple[R, float]:
         """Wait for the item's result and the seconds it spent in the queue. Cancelling drops the item.
@@ -106,27 +106,31 @@ class Batcher(Generic[T, R]):
         return await job.done  # cancelling the caller cancels the future, which marks the job as dropped
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while batch := self._next_batch():
-                self._computing = batch
-                started = self._clock()
-                self._metrics.batch_size.observe(len(batch))
-                try:
-                    items = [job.item for job in batch]
-                    results = await loop.run_in_executor(self._thread, self._compute, items)
-                    if len(results) != len(batch):
-                        raise GenerationFailedError(f"{len(results)} results for a batch of {len(batch)}")
-                except Exception as error:
-                    _fail_all(batch, error)
-                    continue
-                for job, result in zip(batch, results, strict=True):
-                    waited = started - job.arrived
-                    self._metrics.batch_wait.observe(waited)
-                    if not job.done.done():
-                        job.done.set_result((result, waited))
+            while self._queue:
+                self._computing = self._next_batch()
+                if self._computing:
+                    await self._work(self._computing)
+                self._computing = []  # an idle batcher holds on to nobody's results
+
+    async def _work(self, batch: list[_Job[T, R]]) -> None:
+        started = self._clock()
+        self._metrics.batch_size.observe(len(batch))
+        try:
+            items = [job.item for job in batch]
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, items)
+            if len(results) != len(batch):
+                raise GenerationFailedError(f"{len(results)} results for a batch of {len(batch)}")
+        except Exception as error:
+            _fail_all(batch, error)
+            return
+        for job, result in zip(batch, results, strict=True):
+            waited = started - job.arrived
+            self._metrics.batch_wait.observe(waited)
+            if not job.done.done():
+                job.done.set_result((result, waited))
 
     def _next_batch(self) -> list[_Job[T, R]]:
         batch: list[_Job[T, R]] = []

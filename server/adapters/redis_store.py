@@ -15,7 +15,7 @@ The index pages listings newest first, and it bounds the total size: adapters of
 one NS all take the same bytes but for their descriptions, so a cap in bytes is a
 cap on members, and whoever writes deletes the oldest beyond it. That needs no
 `maxmemory` policy and spares other tenants of the same Redis; setting one is
-still fine, since members whose value is gone are skipped and dropped.
+still fine, since members whose value is gone are skipped, until the cap or the TTL drops them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import TypeVar, cast
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from server.adapters.adapter import Adapter, AdapterInfo
 from server.adapters.breaker import CircuitBreaker
@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 _HEADER_GUESS = 4096
 """Bytes that hold most headers; longer ones take a second read."""
+_PAGE = 100
+"""Fewest members of the index that one turn of a listing reads: many may be gone."""
 _CONNECTIONS = 16
 """Most connections per process; further calls wait for one, within their timeout."""
 
@@ -172,11 +174,12 @@ class RedisStore:
         highest = "+inf" if after is None else str(after[0])
         found: list[AdapterInfo] = []
         offset, more = 0, True
+        turn = max(limit, _PAGE)
         while more and len(found) < limit:
-            ids = await self._ids(highest, offset, limit)
+            ids = await self._ids(highest, offset, turn)
             # Members of the same microsecond as the cursor are read again, and those before it dropped.
             found += [i for i in await self._infos(ids) if after is None or (i.created_us, i.id) < after]
-            offset, more = offset + len(ids), len(ids) == limit
+            offset, more = offset + len(ids), len(ids) == turn
         return found[:limit]
 
     async def check(self) -> bool:
@@ -185,7 +188,7 @@ class RedisStore:
             await self._call(lambda: self._client.exists(self._index))
         except RedisUnavailableError:
             return False
-        return self.breaker.healthy
+        return True
 
     async def close(self) -> None:
         """Close every connection."""
@@ -233,7 +236,10 @@ class RedisStore:
         async with self._client.pipeline(transaction=False) as pipe:
             for adapter_id in ids:
                 pipe.getrange(self._prefix + adapter_id, 0, _HEADER_GUESS - 1)
-            heads: list[bytes] = await pipe.execute()
+            answers: list[bytes | Exception] = await pipe.execute(raise_on_error=False)
+        heads = [
+            answer if isinstance(answer, bytes) else b"" for answer in answers
+        ]  # a foreign type is no head
         for i, head in enumerate(heads):
             if len(head) == _HEADER_GUESS and (size := _announced(head)) > _HEADER_GUESS:
                 heads[i] = await self._read(ids[i], size)
@@ -253,6 +259,10 @@ class RedisStore:
         except TimeoutError as error:  # redis.exceptions.TimeoutError is a RedisError, and is next
             self._failed("timeout", error)
             raise RedisUnavailableError("timeout") from error
+        except ResponseError as error:  # out of memory, a value of a foreign type: Redis is there and says no
+            self.breaker.succeeded()
+            log.warning("Redis refuses (%s); the request goes on without it", error)
+            raise RedisUnavailableError("error") from error
         except (RedisError, OSError) as error:
             outcome = "timeout" if "Timeout" in type(error).__name__ else "error"
             self._failed(outcome, error)

@@ -31,6 +31,7 @@ class TieredStore:
         self.memory = memory
         self.shared = shared
         self._lookups = metrics.lookups
+        self._deletions = 0
 
     def in_memory(self, adapter_id: str) -> Adapter | None:
         """The adapter from the first tier; no waiting."""
@@ -42,8 +43,9 @@ class TieredStore:
         """The adapter from the second tier, now in the first as well. Redis in trouble is a miss."""
         if self.shared is None:
             return None
+        before = self._deletions
         adapter = await self.shared.store.get(adapter_id)
-        if adapter is not None:
+        if adapter is not None and before == self._deletions:  # or what was read may just have been deleted
             self.memory.put(adapter)
         return adapter
 
@@ -63,6 +65,7 @@ class TieredStore:
         Raises:
             StoreUnavailableError: Redis may still have it, and would bring it back.
         """
+        self._deletions += 1
         found = self.memory.remove(adapter_id)
         if self.shared is None:
             return found

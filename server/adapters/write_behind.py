@@ -54,7 +54,7 @@ class WriteBehind:
         """Make sure that an adapter is not written from now on, waiting for a write under way."""
         if (adapter := self._queue.pop(adapter_id, None)) is not None:
             self.nbytes -= adapter.nbytes
-        elif self._writing is not None and self._writing[0] == adapter_id:
+        if self._writing is not None and self._writing[0] == adapter_id:
             await asyncio.wait([self._writing[1]])
 
     async def flush(self, timeout_s: float) -> bool:

@@ -46,6 +46,12 @@ class EngineConfig:
     cpu_threads: int | None = None
     """Threads of each process of a CPU engine. None shares all cores that this process may use but one: that
     is the server's, its hypernetwork's and its clients'. What the engine gains by it, it loses waiting."""
+    cpu_lora_kernel: str = "1"
+    """`1` compiles our kernel where there is a compiler, `products` never does, `0` is vLLM's own."""
+    cpu_ops: str = "1"
+    """`1` has vLLM use its own kernels for norms and positions on a CPU."""
+    stacked_slots: str = "1"
+    """`1` fills an adapter's slot with two copies a module."""
     enforce_eager: bool = False
     """Skip CUDA graphs. Without effect on a CPU, where LoRA already rules out compilation."""
 
@@ -91,6 +97,9 @@ class EngineConfig:
     def environment(self, *, cpu: bool, cores: int) -> dict[str, str]:
         """Variables that vLLM reads; whoever starts the server may have set others, which win."""
         variables = {
+            "T2L_CPU_LORA_KERNEL": self.cpu_lora_kernel,
+            "T2L_CPU_OPS": self.cpu_ops,
+            "T2L_STACKED_SLOTS": self.stacked_slots,
             "VLLM_LOGGING_LEVEL": "ERROR",
             "VLLM_LOGGING_STREAM": "ext://sys.stderr",
             "VLLM_NO_USAGE_STATS": "1",

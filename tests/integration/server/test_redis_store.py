@@ -142,6 +142,19 @@ async def test_pages_are_complete_when_many_were_made_in_one_moment(store):
     ]
 
 
+async def test_an_answer_that_says_no_is_no_outage(store, valkey):
+    await store.put(A)
+    await store.put(B)
+    client = valkey.client()
+    client.delete(f"t2l:1:test:adapter:{B.id}")
+    client.lpush(f"t2l:1:test:adapter:{B.id}", "x")
+    assert await store.page(10, None) == [A.info]
+    for _ in range(5):
+        assert await store.get(B.id) is None
+    assert lookups(store.metrics, "error") == 5
+    assert (await store.get(A.id)).id == A.id and await store.check()
+
+
 async def test_a_page_reads_long_descriptions_whole_and_skips_what_is_not_there(store, valkey):
     long = adapter_for("\U0001f600" * 8192, created_us=9)
     for adapter in (A, B, C, long):

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import weakref
 
 import pytest
 
@@ -54,6 +55,41 @@ async def test_a_lone_item_does_not_wait_for_others(batcher, worker):
     worker.gate.set()
     assert await batcher.submit(21) == (42, 0.0)
     assert worker.batches == [[21]]
+
+
+async def test_an_idle_batcher_holds_on_to_no_result(batcher, worker):
+    class Result:
+        pass
+
+    worker.result = lambda items: [Result() for _ in items]
+    worker.gate.set()
+    result, _ = await batcher.submit(1)
+    watched = weakref.ref(result)
+    del result
+    await asyncio.sleep(0.05)
+    assert watched() is None
+
+
+async def test_the_depth_may_be_asked_for_by_another_thread(batcher, worker):
+    await busy(batcher, worker)
+    stop, trouble = threading.Event(), []
+
+    def ask():
+        try:
+            while not stop.is_set():
+                assert batcher.depth >= 0
+        except RuntimeError as error:
+            trouble.append(error)
+
+    asking = asyncio.create_task(asyncio.to_thread(ask))
+    for _ in range(300):
+        for task in await submit(batcher, range(6)):
+            task.cancel()
+        await asyncio.sleep(0)
+        batcher._queue.clear()
+    stop.set()
+    await asking
+    assert not trouble
 
 
 async def test_a_batch_grows_while_the_previous_one_computes(batcher, worker):

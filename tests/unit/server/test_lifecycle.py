@@ -70,6 +70,19 @@ async def test_somebody_elses_timeout_is_not_ours():
         await deadline.wait(fails())
 
 
+async def test_a_wait_that_began_before_the_drain_ends_with_it():
+    lifecycle = make(request_timeout_s=300)
+    with lifecycle.admit() as deadline:
+        waiting = asyncio.create_task(deadline.wait(asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        lifecycle.drain(0.05)
+        lifecycle.hurry()
+        with pytest.raises(UnavailableError) as caught:
+            await asyncio.wait_for(waiting, 5)
+    assert caught.value.code == "draining"
+    lifecycle.hurry()  # nothing waits any more
+
+
 async def test_the_drains_deadline_ends_waits_with_its_own_error():
     lifecycle = make()
     with lifecycle.admit() as deadline:

@@ -31,6 +31,12 @@ def test_a_misspelt_variable_is_refused_with_the_nearest(monkeypatch):
         Settings()
 
 
+def test_a_misspelt_variable_is_refused_in_small_letters_too(monkeypatch):
+    monkeypatch.setenv("t2l_prot", "1")
+    with pytest.raises(ValidationError, match="t2l_prot; the nearest is T2L_PORT"):
+        Settings()
+
+
 def test_settings_are_frozen_and_secrets_do_not_print():
     settings = Settings(cache_key="hush")
     with pytest.raises(ValidationError):

@@ -82,6 +82,22 @@ async def test_what_is_forgotten_is_not_written_afterwards():
     await writes.stop()
 
 
+async def test_an_adapter_that_is_written_and_queued_again_is_forgotten_twice():
+    writes, slow, _ = make()
+    writes.put(A)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    writes.put(A)  # made anew while its first write is under way
+    forgetting = asyncio.create_task(writes.forget(A.id))
+    await asyncio.sleep(0)
+    assert not forgetting.done() and writes.nbytes == 0
+    slow.go.set()
+    await forgetting
+    assert await writes.flush(5)
+    assert slow.written == [A.id]
+    await writes.stop()
+
+
 async def test_flushing_gives_up_in_time():
     writes, _, _ = make()
     writes.put(A)
