@@ -9,6 +9,7 @@ have the variance that the first linear layer expects, whichever encoder made it
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -150,9 +151,8 @@ class SentenceEncoder(Encoder):
         # What `encode` does besides must not be needed.
         self._plain = self._model.default_prompt_name is None and self._model.truncate_dim is None
         self.size = self._model.get_embedding_dimension()
-        self.fingerprint = fingerprint(folder)
-        # gte-large-en-v1.5 was used on whole sentences: the reference ends a text that ends in a letter.
-        self._ends_sentences = "gte-" in self.name
+        self.fingerprint = sentence_fingerprint(folder, name)
+        self._ends_sentences = ends_sentences(name)
 
     def encode(self, descriptions: list[str]) -> Tensor:
         """See `Encoder.encode`."""
@@ -175,6 +175,32 @@ class SentenceEncoder(Encoder):
             descriptions, batch_size=self.BATCH, convert_to_tensor=True, show_progress_bar=False
         )
         return states
+
+
+def ends_sentences(name: str) -> bool:
+    """gte-large-en-v1.5 was used on whole sentences: the reference ends a text that ends in a letter."""
+    return "gte-" in name
+
+
+def sentence_fingerprint(folder: Path, name: str) -> str:
+    """Identity of a sentence encoder: its weights, and what is done with them if it is not the usual.
+
+    The usual is texts as they are and the mean over tokens. So the same files under a name that
+    asks for full stops are another encoder, and so are they with another pooling.
+    """
+    method = ["full stops"] if ends_sentences(name) else []
+    listed = folder / "modules.json"
+    modules = json.loads(listed.read_text()) if listed.exists() else []
+    for module in modules:
+        kind = module["type"].rpartition(".")[2]
+        if kind == "Pooling":
+            settings = json.loads((folder / module["path"] / "config.json").read_text())
+            mean = settings.get("pooling_mode", "mean" if settings.get("pooling_mode_mean_tokens") else "other")
+            method += [] if mean == "mean" else [json.dumps(settings, sort_keys=True)]
+        elif kind not in ("Transformer", "Normalize"):
+            method.append(kind)
+    weights = fingerprint(folder)
+    return hashlib.sha256(" ".join([weights, *method]).encode()).hexdigest()[:16] if method else weights
 
 
 class LastTokenEncoder(Encoder):

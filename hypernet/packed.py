@@ -20,7 +20,7 @@ def product(weight: Tensor, bias: Tensor | None = None) -> Product:
     """What multiplies by a weight, prepared where that pays. The same numbers to the bit.
 
     Args:
-        weight: [out, in]; must not change afterwards. Where it is packed, the plain one is not kept.
+        weight: [out, in]; must not change afterwards. Where it is packed, this keeps no hold on the plain one.
         bias: [out], of the same dtype.
     """
     if not packs(weight):

@@ -23,7 +23,7 @@ from torch import Tensor
 from hypernet.base_model import fingerprint
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig, LoraSpec
-from hypernet.encoder import BASE_MODEL, last_token_fingerprint
+from hypernet.encoder import BASE_MODEL, last_token_fingerprint, sentence_fingerprint
 from hypernet.model import Hypernet
 from hypernet.peft_io import read_spec
 
@@ -113,7 +113,7 @@ def import_reference(src: Path, dst: Path, base: Path, encoder: Path | None) -> 
     config = CheckpointConfig(
         hypernet=model.config,
         base_model=ModelIdentity(name=args.model_dir, fingerprint=fingerprint(base)),
-        encoder=ModelIdentity(name=args.emb_model, fingerprint=fingerprint(encoder))
+        encoder=ModelIdentity(name=args.emb_model, fingerprint=sentence_fingerprint(encoder, args.emb_model))
         if encoder
         else ModelIdentity(name=BASE_MODEL, fingerprint=last_token_fingerprint(base)),
         training={"imported_from": "the published Text-to-LoRA reference"} | args.model_dump(),

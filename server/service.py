@@ -182,20 +182,27 @@ class Service:
         return (await self._get(adapter_id)).info
 
     async def page(self, limit: int, after: tuple[int, str] | None) -> Page:
-        """Adapters strictly after (created_us, id), newest first."""
-        return Page(*await self._adapters.store.page(limit, after))
+        """Adapters strictly after (created_us, id), newest first.
+
+        Raises:
+            ServiceError: not admitted, or out of time, as `generate`.
+        """
+        with self._lifecycle.admit() as deadline:
+            return Page(*await deadline.wait(self._adapters.store.page(limit, after)))
 
     async def export(self, adapter_id: str) -> bytes:
         """A zip with the files of a PEFT adapter folder.
 
         Raises:
             NotFoundError: neither memory nor Redis has it.
+            ServiceError: not admitted, or out of time, as `generate`.
         """
-        adapter = await self._get(adapter_id)
-        origin = provenance(adapter.description, self._hypernetwork)
-        return await asyncio.to_thread(
-            lambda: zip_files(dump_adapter(adapter.weights, self._base_model, origin))
-        )
+        with self._lifecycle.admit() as deadline:
+            adapter = await deadline.wait(self._get(adapter_id))
+            origin = provenance(adapter.description, self._hypernetwork)
+            return await deadline.wait(
+                asyncio.to_thread(lambda: zip_files(dump_adapter(adapter.weights, self._base_model, origin)))
+            )
 
     async def delete(self, adapter_id: str) -> None:
         """Remove an adapter from memory, Redis and the engine; generations that run on it finish.

@@ -68,7 +68,9 @@ class Settings(BaseSettings):
         "`auto` is float32.",
     )
     cpu_threads: int | None = Field(
-        None, ge=1, description="Threads of each process of a CPU engine. Default: all cores but one."
+        None,
+        ge=1,
+        description="Threads of each process of a CPU engine. Default: all cores but one, shared out.",
     )
 
     cpu_lora_kernel: Literal["0", "products", "1"] = Field(
@@ -110,7 +112,8 @@ class Settings(BaseSettings):
     )
     cache_key: SecretStr = Field(
         SecretStr("t2l"),
-        description="Secret that keys adapter ids and signs values in Redis; the same on replicas.",
+        description="Secret that keys adapter ids and signs values in Redis; the same on replicas. Set your own "
+        "where others reach that Redis.",
     )
 
     # logs

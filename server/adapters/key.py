@@ -1,4 +1,4 @@
-"""Adapter ids: a keyed hash of everything that decides an adapter's weights.
+"""Adapter ids: a keyed hash of what an adapter is made from.
 
 Two replicas that would write the same weights agree on the id without talking,
 and a replica with another checkpoint, base, encoder or rank never reads the

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from starlette.responses import StreamingResponse
 
 from server.api.openapi import refusals
 from server.api.schemas import AdapterMade, AdapterOut, AdapterPage, MakeRequest, SpecOut
@@ -18,9 +16,6 @@ from server.service import AdapterInfo
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
 
 AdapterId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="32 hex characters.")]
-
-_PIECE = 64 * 1024
-"""Bytes of an export sent at once."""
 
 
 @router.post(
@@ -40,7 +35,7 @@ async def make(body: MakeRequest, request: Request, response: Response, service:
     return AdapterMade(**_out(info).model_dump(), source=source)
 
 
-@router.get("", responses=refusals(400, 503))
+@router.get("", responses=refusals(400, 429, 503))
 async def page(
     service: ServiceDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -70,27 +65,20 @@ async def describe(adapter_id: AdapterId, service: ServiceDep) -> AdapterOut:
             "description": "A zip of `adapter_config.json` and `adapter_model.safetensors`, for PEFT or vLLM.",
             "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
         },
-        **refusals(400, 404, 503),
+        **refusals(400, 404, 429, 503),
     },
 )
-async def export(adapter_id: AdapterId, service: ServiceDep) -> StreamingResponse:
+async def export(adapter_id: AdapterId, service: ServiceDep) -> Response:
     """Take an adapter away as a PEFT adapter folder, zipped."""
     archive = await service.export(adapter_id)
-    headers = {
-        "content-disposition": f'attachment; filename="t2l-{adapter_id}.zip"',
-        "content-length": str(len(archive)),
-    }
-    return StreamingResponse(_pieces(archive), media_type="application/zip", headers=headers)
+    headers = {"content-disposition": f'attachment; filename="t2l-{adapter_id}.zip"'}
+    return Response(archive, media_type="application/zip", headers=headers)
 
 
 @router.delete("/{adapter_id}", status_code=204, responses=refusals(400, 404, 503))
 async def delete(adapter_id: AdapterId, service: ServiceDep) -> None:
     """Delete an adapter here and in Redis; other replicas may hold it in memory until it leaves their cache."""
     await service.delete(adapter_id)
-
-
-def _pieces(archive: bytes) -> Iterator[bytes]:
-    return (archive[start : start + _PIECE] for start in range(0, len(archive), _PIECE))
 
 
 def _cursor(after: str | None) -> tuple[int, str] | None:

@@ -29,7 +29,7 @@ from torch.nn import functional
 from server.engine import compiled
 
 FEW = 256
-"""Rows up to which the compiled kernel's one thread beats a matrix library on all of them."""
+"""Rows up to which the compiled kernel beats a matrix library."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,7 +276,7 @@ class VllmEngine:
 def _request(adapter_id: str, int_id: int) -> Any:
     from vllm.lora.request import LoRARequest
 
-    # Content-addressed name and path: vLLM keys its prefix cache by them.
+    # Name and path say what the adapter was made from: vLLM keys its prefix cache by them.
     return LoRARequest(lora_name=SCHEME + adapter_id, lora_int_id=int_id, lora_path=SCHEME + adapter_id)
 
 

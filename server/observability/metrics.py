@@ -7,16 +7,13 @@ tiers. Never a description, an adapter id or a path that a client chose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import Metric
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-_HIDDEN = frozenset({"vllm:lora_requests_info"})
-"""vLLM's metric that puts adapter names into labels: unbounded where adapters are made on demand."""
 
 
 class Metrics:
@@ -37,7 +34,7 @@ class Metrics:
         )
         self.stage_seconds = self._histogram(
             "t2l_stage_seconds",
-            "Where a generation's time goes: lookup, queue, embed, generate, register, first_token, total.",
+            "Where a generation's time goes: queue, embed, generate, register, first_token, total.",
             ["stage"],
         )
         self.tokens = Counter("t2l_tokens", "Tokens read and written.", ["kind"], registry=self.registry)
@@ -88,16 +85,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text exposition: ours, then what libraries in this process registered (vLLM, Python)."""
-        return generate_latest(self.registry) + generate_latest(_Shared())
-
-
-class _Shared:
-    """The process-wide registry, without what must not be shown."""
-
-    def collect(self) -> Iterator[Metric]:
-        for family in REGISTRY.collect():
-            if family.name not in _HIDDEN:
-                yield family
+        return generate_latest(self.registry) + generate_latest(REGISTRY)
 
 
 def package_version(*names: str) -> str:

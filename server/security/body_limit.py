@@ -7,10 +7,12 @@ import contextlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import InvalidRequestError, PayloadTooLargeError, ServiceError
+from server.errors import InvalidRequestError, PayloadTooLargeError, ServiceError, TimedOutError
 from server.observability.metrics import Metrics
 from server.wire import error_response
 
+_READ_S = 60.0
+"""How long a body may take to arrive."""
 _LINGER_BYTES = 16 * 2**20
 _LINGER_S = 5.0
 """How much of a refused body is read, so that the client can hear the refusal."""
@@ -37,7 +39,8 @@ class BodyLimit:
             messages = await self._read(scope, receive)
         except ServiceError as error:
             self._metrics.rejections.labels(error.code).inc()
-            await _linger(receive)
+            if not _waits_to_be_asked(scope):
+                await _linger(receive)
             # What may still be unread makes the connection useless for another request.
             await error_response(error, {"connection": "close"})(scope, receive, send)
             return
@@ -52,6 +55,7 @@ class BodyLimit:
 
         Raises:
             PayloadTooLargeError: it is larger than the limit.
+            TimedOutError: it is still not there.
         """
         for name, value in scope["headers"]:
             if name == b"content-length":
@@ -59,18 +63,27 @@ class BodyLimit:
                     raise InvalidRequestError("Content-Length is not a number", code="invalid_header")
                 self._check(int(value))
         body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return [message]
-            body += message.get("body", b"")
-            self._check(len(body))
-            if not message.get("more_body", False):
-                return [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        try:
+            async with asyncio.timeout(_READ_S):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return [message]
+                    body += message.get("body", b"")
+                    self._check(len(body))
+                    if not message.get("more_body", False):
+                        return [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        except TimeoutError:
+            raise TimedOutError(f"the body did not arrive within {_READ_S:.0f} seconds") from None
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
             raise PayloadTooLargeError(f"the body has more than {self._max_bytes} bytes")
+
+
+def _waits_to_be_asked(scope: Scope) -> bool:
+    """Whether the client sends its body only when told to go on: to read from it would tell it."""
+    return any(name == b"expect" for name, _ in scope["headers"])
 
 
 async def _linger(receive: Receive) -> None:

@@ -83,6 +83,22 @@ def test_gte_reads_whole_sentences(tiny_encoder: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(z, plain.encode(["Name it.", "Name it.", "Count 3"]))
 
 
+def test_the_same_files_used_otherwise_are_another_encoder(tiny_encoder: Path, tmp_path: Path) -> None:
+    plain = Encoder.load(str(tiny_encoder))
+    ending = tmp_path / "gte-small"
+    shutil.copytree(tiny_encoder, ending)
+    assert Encoder.load(str(ending)).fingerprint != plain.fingerprint
+    averaging = tmp_path / "averaging"
+    shutil.copytree(tiny_encoder, averaging)
+    (pooling,) = averaging.glob("*Pooling/config.json")
+    settings = json.loads(pooling.read_text())
+    pooling.write_text(json.dumps(settings | {"pooling_mode": "mean"}))
+    assert Encoder.load(str(averaging)).fingerprint != plain.fingerprint
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_encoder, moved)
+    assert Encoder.load(str(moved)).fingerprint == plain.fingerprint
+
+
 def checkpoint_for(folder: Path, encoder: Encoder, base: Path) -> Path:
     spec = lora_spec(base, rank=2, alpha=4)
     config = HypernetConfig(
