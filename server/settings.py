@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     cpu_threads: int | None = Field(
         None,
         ge=1,
-        description="Threads of each process of a CPU engine. Default: all cores but one, shared out.",
+        description="Threads of each process of a CPU engine. Default: its share of all cores but one.",
     )
 
     cpu_lora_kernel: Literal["0", "products", "1"] = Field(
@@ -112,8 +112,8 @@ class Settings(BaseSettings):
     )
     cache_key: SecretStr = Field(
         SecretStr("t2l"),
-        description="Secret that keys adapter ids and signs values in Redis; the same on replicas. Set your own "
-        "where others reach that Redis.",
+        description="Secret that keys adapter ids and signs values in Redis; the same on replicas. Set "
+        "your own where others reach that Redis.",
     )
 
     # logs

@@ -13,6 +13,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 from hypernet.base_model import fingerprint, lora_spec
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig
+from hypernet.encoder import sentence_fingerprint
 from hypernet.generator import Generator
 from hypernet.model import Hypernet
 
@@ -89,7 +90,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_encoder: Path) -> Path:
     """An L hypernetwork for the two, its heads away from their zero start so that descriptions matter."""
-    base, encoder = fingerprint(tiny_base), fingerprint(tiny_encoder)
+    base, encoder = fingerprint(tiny_base), sentence_fingerprint(tiny_encoder, tiny_encoder.name)
     config = HypernetConfig(
         lora=lora_spec(tiny_base, rank=2, alpha=4),
         variant="L",

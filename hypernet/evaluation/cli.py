@@ -55,7 +55,7 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint beside its controls and baselines, and print the tables.
 
-    Conditions: base, prompted, icl; multitask, average, arrow, oracle, hyperdecoder where
+    Conditions: copy, base, prompted, icl; multitask, average, arrow, oracle, hyperdecoder where
     their adapters are given; and of the checkpoint matched (held-out descriptions),
     training, mismatched, random, empty. Interrupted? Run the same line again: finished
     cells are read from OUT. Another checkpoint with the same OUT reuses the baselines'.
@@ -211,12 +211,12 @@ def _baselines(
         LibraryError, InvalidLoraError: LoRAs are missing, malformed, or say that they are for another model.
     """
     from hypernet.evaluation.baselines import Average, Multitask, Oracle, Routed
-    from hypernet.evaluation.conditions import Bare, InContext, Prompted
+    from hypernet.evaluation.conditions import Bare, Copied, InContext, Prompted
     from hypernet.library import MANIFEST_FILE, Library
     from hypernet.lora import InvalidLoraError
     from hypernet.peft_io import read_provenance
 
-    found: list[Condition] = [Bare(), Prompted(), InContext()]
+    found: list[Condition] = [Copied(), Bare(), Prompted(), InContext()]
     if multitask:
         found.append(Multitask(multitask, generator.spec, system_name(multitask)))
         its_base = read_provenance(multitask).get("t2l.base_model", generator.base_fingerprint)

@@ -1,5 +1,6 @@
 """Conditions: what stands before a question, and what is added to the weights.
 
+    copy        no model at all: the question is its own answer, which no metric of overlap may reward
     base        nothing
     prompted    the description stands in the prompt
     icl         three solved examples stand before the question
@@ -76,10 +77,37 @@ class Condition(ABC):
         """What else must happen to the model meanwhile."""
         return nullcontext()
 
+    def says(self, item: Item) -> str | None:
+        """The answer, of a condition that needs no model for it."""
+        return None
+
     @property
     def changes_model(self) -> bool:
         """True if `applied` does something, so that no other condition can share the batch."""
         return False
+
+
+class Copied(Condition):
+    """The question is its own answer: what a score is worth that is not above this one."""
+
+    def __init__(self) -> None:
+        super().__init__("copy")
+
+    def identity(self, sheet: Sheet) -> Any:
+        """The name."""
+        return self.name
+
+    def ways(self, sheet: Sheet) -> list[Way]:
+        """None is asked."""
+        return []
+
+    def says(self, item: Item) -> str:
+        """The question."""
+        return item.prompt
+
+    def lacks(self, sheet: Sheet) -> str:
+        """It is graded by running it."""
+        return "" if all(item.gold is not None for item in sheet.items) else "its answers are programs"
 
 
 class Bare(Condition):

@@ -20,6 +20,7 @@ REWRITTEN = {
 }
 """Conditions of `analysis/robustness.py`."""
 NAMES = {
+    "copy": "the question itself as the answer",
     "base": "base model",
     "prompted": "base + description in the prompt",
     "icl": "base + three examples in the prompt",

@@ -90,6 +90,8 @@ class Runner:
                 key = self.key(condition, sheet)
                 if found := self.store.load(sheet.task, condition.name, condition.system, key):
                     yield found
+                elif None not in (said := [condition.says(item) for item in sheet.items]):
+                    yield self._keep(condition, sheet, key, [[text or "" for text in said]], None)
                 elif key in jobs:
                     jobs[key].wanted_by.append(condition)
                 else:
@@ -166,17 +168,27 @@ class Runner:
         """Grade, write and give the cells of a finished job."""
         has_gold = all(item.gold is not None for item in job.sheet.items)
         for condition in job.wanted_by:
-            cell = Cell.of(
-                job.sheet,
-                condition=condition.name,
-                system=condition.system,
-                base=self.base.name,
-                seed=self.seed,
-                answers=job.answers,
-                nlls=job.nlls if has_gold else None,
-            )
-            self.store.save(cell, job.key)
-            yield cell
+            yield self._keep(condition, job.sheet, job.key, job.answers, job.nlls if has_gold else None)
+
+    def _keep(
+        self,
+        condition: Condition,
+        sheet: Sheet,
+        key: str,
+        answers: list[list[str]],
+        nlls: list[list[float]] | None,
+    ) -> Cell:
+        cell = Cell.of(
+            sheet,
+            condition=condition.name,
+            system=condition.system,
+            base=self.base.name,
+            seed=self.seed,
+            answers=answers,
+            nlls=nlls,
+        )
+        self.store.save(cell, key)
+        return cell
 
 
 def as_read(sheet: Sheet, chat: ChatFormat) -> list[int]:

@@ -15,6 +15,7 @@ from hypernet.evaluation.cells import Cell, CellStore
 from hypernet.evaluation.conditions import (
     Bare,
     Condition,
+    Copied,
     Hyperdecoder,
     InContext,
     Prompted,
@@ -148,6 +149,14 @@ class Counted(Condition):
     def ways(self, sheet: Sheet) -> list[Way]:
         self.runs += 1
         return [Way()]
+
+
+def test_copying_needs_no_model(tmp_path: Path, base: FrozenBase) -> None:
+    runner = Runner(base, CellStore(tmp_path), 0)
+    cells = list(runner.run([Copied()], SHEETS))
+    assert [cell.answers for cell in cells] == [[[item.prompt for item in s.items]] for s in SHEETS]
+    assert all(cell.nll is None for cell in cells)
+    assert [c.answers for c in runner.run([Copied()], SHEETS)] == [c.answers for c in cells]
 
 
 def test_cells_are_made_once_by_content(tmp_path: Path, base: FrozenBase) -> None:
