@@ -13,6 +13,7 @@
 #   oracles          training tasks' held-out instances: L against a LoRA trained on the task itself
 #   benchmarks       the ten benchmarks
 #   compression      a library of LoRAs in one network of each size
+#   levers           what contrast, learning rates, sampling, families, a wider latent and the encoder do, in minutes each
 #   tasks            unseen tasks: 16, 64, 128 or all training tasks, at equal budget; and beside them
 #   reconstruction     a network that learnt the library's weights instead of the tasks
 #   encoder            the base model's own last-token state instead of a sentence encoder
@@ -37,7 +38,7 @@ COMPRESSED=fv_antonym,fv_capitalize,fv_country_capital,fv_english_spanish,fv_sin
 # Those and others like them, and some short tasks of the other kind: 84 in all.
 LIBRARY='fv_adjective*,fv_alphabetically*,fv_animal*,fv_antonym,fv_cap*,fv_choose*,fv_color*,fv_concept*,fv_conll*,fv_country*,fv_english*,fv_fruit*,fv_l*,fv_n*,fv_o*,fv_p*,fv_s*,fv_v*,fv_w*,ii_*,lol_1413,lol_833,lol_645,lol_1614,lol_639,lol_1713,lol_132,lol_1293,lol_1744,lol_321,lol_670,lol_875,lol_009,lol_041,lol_898,lol_050,lol_1339,lol_897,lol_1317,lol_1483,lol_1508,lol_1482,lol_227,lol_042,lol_444,lol_1447,lol_922'
 
-: "${RECON_STEPS:=400}" "${DISTILL_STEPS:=1000}" "${EXAMPLES:=20}" "${FEW_EXAMPLES:=8}" "${LABEL_EXAMPLES:=50}" "${LONG_EXAMPLES:=20}" "${THREADS:=1}"
+: "${RECON_STEPS:=400}" "${DISTILL_STEPS_M:=1000}" "${DISTILL_STEPS_S:=600}" "${EXAMPLES:=20}" "${FEW_EXAMPLES:=8}" "${LABEL_EXAMPLES:=50}" "${LONG_EXAMPLES:=10}" "${THREADS:=1}"
 
 # A finished run has a mark; an unfinished one goes on.
 train() {
@@ -73,9 +74,9 @@ experiment_L() {
 # The small variants learn from what L writes, then from the base model.
 experiment_small_variants() {
     for variant in M S; do
-        local config=$CONFIGS/${variant,}-sft.yaml
+        local config=$CONFIGS/${variant,}-sft.yaml steps=DISTILL_STEPS_$variant
         train distill "$OUT/$variant-distilled" --teacher "$OUT/L/best" --tasks "$TRAIN" --tasks "$DERIVED" \
-            --variant $variant --steps "$DISTILL_STEPS"
+            --variant $variant --steps "${!steps}"
         train sft "$OUT/$variant" --start "$OUT/$variant-distilled/best" --tasks "$TRAIN" --tasks "$DERIVED" --config "$config"
     done
 }
@@ -151,6 +152,27 @@ experiment_compression() {
     "$T2L" analyse compression "$OUT"/recon-[LMS]-* --cells "$OUT/compression" --out "$OUT/compression/report"
 }
 
+# One thing changed at a time, most of them onwards from the shipped L; what counts is the log of each run.
+experiment_levers() {
+    derived
+    local on=(--start "$SHIPPED")
+    lever control "${on[@]}"
+    lever contrast "${on[@]}" --set contrast=0.5
+    lever rate-1e-4 "${on[@]}" --set learning_rate=1e-4
+    lever rate-1e-3 "${on[@]}" --set learning_rate=1e-3
+    lever derived-70 "${on[@]}" --set derived_share=0.7
+    lever uniform "${on[@]}" --set short_task_preference=0
+    lever new-128 --set learning_rate=1e-3
+    lever new-256 --set learning_rate=1e-3 --set latent_size=256
+    lever new-encoder --set learning_rate=1e-3 --encoder base-model
+}
+
+lever() {
+    local name=$1
+    shift
+    train sft "$OUT/levers/$name" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/levers.yaml "$@"
+}
+
 # Small runs meet in one folder, so that each is compared with every other on the same questions.
 compare() {
     local run=$1
@@ -209,7 +231,7 @@ experiment_nuance() {
 }
 
 mkdir -p "$OUT"
-[ $# -gt 0 ] || set -- main oracles benchmarks compression tasks reconstruction encoder source robustness map flops nuance
+[ $# -gt 0 ] || set -- main oracles benchmarks compression levers tasks reconstruction encoder source robustness map flops nuance
 for name in "$@"; do
     echo "== $name"
     "experiment_$name"

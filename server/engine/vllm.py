@@ -63,7 +63,7 @@ class VllmEngine:
         for name, value in self.config.environment(cpu=cpu, cores=cores).items():
             os.environ.setdefault(name, value)
         # Importing vLLM takes seconds and its constructor waits for the child: not on the event loop.
-        self._llm = await asyncio.to_thread(self._construct)
+        await asyncio.to_thread(self._construct)
         # Starts vLLM's output handler, and pays what a first request would.
         async for _ in self.generate([0], Sampling(max_tokens=1), None, "warm-up"):
             pass
@@ -88,7 +88,7 @@ class VllmEngine:
         """Why the engine no longer runs; None while it does."""
         return self._dead
 
-    def _construct(self) -> Any:
+    def _construct(self) -> None:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -96,7 +96,9 @@ class VllmEngine:
         dtype = self.config.resolved_dtype(cpu)
         ops = cpu_ops.ARGUMENTS if plugin.wants_ops() else {}
         arguments = AsyncEngineArgs(**self.config.engine_arguments() | {"dtype": dtype} | ops)
-        return AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
+        self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
+        if self._dead is not None:  # stopped meanwhile, and `stop` found nothing to end
+            self._llm.shutdown(STOP_SECONDS)
 
     async def _watch(self) -> None:
         """Notice a death while nothing runs: vLLM's output handler ends with the core, and only then."""
