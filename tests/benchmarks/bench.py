@@ -15,7 +15,7 @@ from typing import Any
 
 import report
 from measure import Row
-from parts import arrivals, decode, first, generation, growth, memory, mix, tiers, training
+from parts import arrivals, decode, first, generation, growth, large, memory, mix, tiers, training
 from world import World
 
 PARTS = {
@@ -26,6 +26,7 @@ PARTS = {
     "first": first.run,
     "arrivals": arrivals.run,
     "training": training.run,
+    "large": large.run,
 }
 WITHOUT_ROWS = {"mix": mix.run, "growth": growth.run}
 """Parts whose numbers are no ratios."""

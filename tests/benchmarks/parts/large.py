@@ -1,0 +1,110 @@
+"""The shapes of a 7B base model, random weights: writing adapters and filling slots against moving the bytes.
+
+On a GPU where there is one. Elsewhere it shows that the code path runs, and what it costs there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from measure import Row, interleaved, one_thread, seconds
+from torch import Tensor
+from world import World
+
+from hypernet.base_model import lora_spec
+from hypernet.config import HypernetConfig, LoraSpec
+from hypernet.hardware import fast_dtype
+from hypernet.lora import LoraWeights
+from hypernet.model import Hypernet, Ready
+from server.engine.slots import Place, Stack
+from server.engine.slots import Ready as InSlots
+
+MISTRAL_7B = {
+    "model_type": "mistral",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
+EMBEDDING = 1024
+"""gte-large-en-v1.5's."""
+SLOTS = 8
+
+
+async def run(world: World) -> list[Row]:
+    """Milliseconds of each, over those of moving as many bytes."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    spec = lora_spec(MISTRAL_7B, rank=8, alpha=16)
+    with one_thread():
+        return [*await writing(world, spec, device), *await filling(world, spec, device)]
+
+
+async def writing(world: World, spec: LoraSpec, device: str) -> list[Row]:
+    """A pass reads the network's weights once and writes n adapters in fp32."""
+    dtype = fast_dtype(device)
+    config = HypernetConfig(lora=spec, variant="L", embedding_size=EMBEDDING)
+    network = Hypernet(config).to(device)
+    weights = sum(p.numel() * (dtype.itemsize if "heads" in n else 4) for n, p in network.named_parameters())
+    ready = Ready(network, dtype)
+    rows = []
+    for count in (1, 8, 64) if device == "cuda" else (1, 8):
+        embeddings = torch.randn(count, EMBEDDING, device=device)
+        nbytes = weights + 4 * count * spec.num_parameters
+        seen = await interleaved(
+            world.rounds,
+            {
+                "pass": timed(device, lambda embeddings=embeddings: ready(embeddings)),
+                "bytes": timed(device, moved(nbytes // 2, device)),  # a copy reads and writes
+            },
+        )
+        what = f"7B shapes on {device}: {count} adapter{'s' * (count > 1)} written / moving as many bytes"
+        rows.append(Row(what, "", seen["pass"], seen["bytes"], "ms"))
+    return rows
+
+
+async def filling(world: World, spec: LoraSpec, device: str) -> list[Row]:
+    """An adapter goes into its slots: two strided copies a module against one copy of all bytes."""
+    like = {"dtype": torch.bfloat16, "device": device}
+    adapter = LoraWeights.unflatten(spec, torch.randn(spec.num_parameters).to(**like))
+    places = {m.name: Place(m.name, 0) for m in spec.modules}
+    stacks = {
+        places[m.name]: Stack(
+            torch.zeros(spec.num_layers, SLOTS, 1, spec.rank, m.in_features, **like),
+            torch.zeros(spec.num_layers, SLOTS, 1, m.out_features, spec.rank, **like),
+        )
+        for m in spec.modules
+    }
+    ready = InSlots(adapter, places)
+    seen = await interleaved(
+        world.rounds,
+        {
+            "fill": timed(device, lambda: ready.fill(stacks, 3)),
+            "copy": timed(device, moved(2 * spec.num_parameters, device)),
+        },
+    )
+    what = f"7B shapes on {device}: an adapter into its slots / one copy of as many bytes"
+    return [Row(what, "", seen["fill"], seen["copy"], "ms")]
+
+
+def moved(nbytes: int, device: str) -> Callable[[], Tensor]:
+    """One copy of so many bytes."""
+    source = torch.ones(nbytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def timed(device: str, work: Callable[[], object], times: int = 5) -> Callable[[int], float]:
+    """Milliseconds of one call, the best of some."""
+
+    def once() -> None:
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def measure(_: int) -> float:
+        once()
+        return 1e3 * min(seconds(once) for _ in range(times))
+
+    return measure
