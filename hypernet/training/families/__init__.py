@@ -23,7 +23,7 @@ from hypernet.training.data import Task
 from hypernet.training.families.compositions import compositions
 from hypernet.training.families.numbers import numbers
 from hypernet.training.families.pairs import inverses, reworded
-from hypernet.training.families.picking import LENGTHS, odd_one_out, orders, positions
+from hypernet.training.families.picking import LONGEST_LIST, odd_one_out, orders, positions
 from hypernet.training.families.recipe import Recipe
 from hypernet.training.families.rewriting import letters, lists
 from hypernet.training.families.sentences import sentences
@@ -44,7 +44,7 @@ def derive(tasks: Sequence[Task], taken: Collection[str], *, instances: int = 20
     recipes: list[Recipe] = []
     if words:
         recipes += [*positions(words), *lists(words), *letters(words)]
-    if len(set(map(len, words))) >= LENGTHS:
+    if len(set(map(len, words))) >= LONGEST_LIST:
         recipes += [*orders(words), *compositions(words, categories, taken)]
     recipes += [*odd_one_out(categories), *inverses(material), *numbers(material), *sentences(material)]
     recipes += reworded(material)

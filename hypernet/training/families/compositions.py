@@ -50,6 +50,9 @@ def compositions(
     A pick that an evaluation task asks for, at any length, is left out whole: exact match looks
     past case and punctuation, so "the last of five, in brackets" would be "the last of five" itself.
     """
+    others: dict[str, list[str]] = {}
+    for one, rest in tellable(categories):
+        others.setdefault(one, []).append(rest)
     for dress, (wear, worn) in DRESSES.items():
         for pick, (rule, said) in PICKS.items():
             if _asked(pick, taken):
@@ -59,13 +62,15 @@ def compositions(
                 _patterns(worn.format(said)),
                 lambda rng, rule=rule, wear=wear: _picked(rng, words, rule, wear),  # type: ignore[misc]
             )
-        for one in sorted({one for one, _ in tellable(categories)}):
+        for one, rests in others.items():
             if _asked(one, taken):
                 continue
             yield Recipe(
                 f"{dress}_of_the_{one}",
                 _patterns(worn.format(f"the {one} of the list")),
-                lambda rng, one=one, wear=wear: _found(rng, categories, one, wear),  # type: ignore[misc]
+                lambda rng, one=one, rests=rests, wear=wear: _found(  # type: ignore[misc]
+                    rng, categories[one], categories[rng.choice(rests)], wear
+                ),
             )
 
 
@@ -92,8 +97,7 @@ def _picked(
 
 
 def _found(
-    rng: random.Random, categories: Mapping[str, Sequence[str]], one: str, wear: Callable[[str], str]
+    rng: random.Random, one: Sequence[str], rest: Sequence[str], wear: Callable[[str], str]
 ) -> tuple[str, str]:
-    rest = rng.choice([other for first, other in tellable(categories) if first == one])
-    text, answer = hidden(rng, categories[one], categories[rest], rng.choice(LENGTHS))
+    text, answer = hidden(rng, one, rest, rng.choice(LENGTHS))
     return text, wear(answer)

@@ -12,8 +12,8 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 SHARED = 0.1
 """Share of a category's words that may be in another, too; where they are, they are not used."""
-LENGTHS = 6
-"""Words of so many different lengths have to be there for lists in which one is the longest."""
+LONGEST_LIST = 6
+"""Words of so many different lengths have to be there, for lists in which one is the longest."""
 
 
 def positions(words: Sequence[str]) -> Iterator[Recipe]:
