@@ -13,7 +13,7 @@
 #   oracles          training tasks' held-out instances: L against a LoRA trained on the task itself
 #   benchmarks       the ten benchmarks
 #   compression      a library of LoRAs in one network of each size
-#   levers           what contrast, learning rates, sampling, families, a wider latent and the encoder do, in minutes each
+#   levers           what contrast, learning rates, sampling, families and a wider latent do, in minutes each
 #   tasks            unseen tasks: 16, 64, 128 or all training tasks, at equal budget; and beside them
 #   reconstruction     a network that learnt the library's weights instead of the tasks
 #   encoder            the base model's own last-token state instead of a sentence encoder
@@ -164,7 +164,6 @@ experiment_levers() {
     lever uniform "${on[@]}" --set short_task_preference=0
     lever new-128 --set learning_rate=1e-3
     lever new-256 --set learning_rate=1e-3 --set latent_size=256
-    lever new-encoder --set learning_rate=1e-3 --encoder base-model
 }
 
 lever() {
