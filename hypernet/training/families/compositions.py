@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from hypernet.training.families.picking import distinct_lengths, hidden, tellable
-from hypernet.training.families.recipe import Recipe
+from hypernet.training.families.recipe import Recipe, naming
 
 LENGTHS = (3, 4, 5, 6)
 
@@ -80,13 +80,7 @@ def _asked(pick: str, taken: Collection[str]) -> bool:
 
 
 def _patterns(said: str) -> tuple[str, ...]:
-    return (
-        f"{{write}} {said}.{{end}}",
-        f"Given a list, {{write}} {said}.{{end}}",
-        f"The input is a list of words. {{write}} {said}.{{end}}",
-        f"Your answer should be {said}.{{end}}",
-        f"{said}.{{end}}",
-    )
+    return naming(said, "Given a list,", "The input is a list of words.")
 
 
 def _picked(

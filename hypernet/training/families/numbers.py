@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from hypernet.training.families.recipe import Recipe
+from hypernet.training.families.recipe import Recipe, naming
 
 
 def numbers(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[Recipe]:
@@ -26,11 +26,6 @@ def numbers(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[Recipe]:
     for name, (rule, said) in rules.items() if pairs else ():
         yield Recipe(
             name,
-            (
-                f"{{write}} {said}.{{end}}",
-                f"Given two numbers, {{write}} {said}.{{end}}",
-                f"The input holds two numbers. {{write}} {said}.{{end}}",
-                f"Your answer should be {said}.{{end}}",
-            ),
+            naming(said, "Given two numbers,", "The input holds two numbers.")[:-1],
             lambda rng, rule=rule: (text := rng.choice(pairs), str(rule(*map(int, text.split())))),  # type: ignore[misc]
         )

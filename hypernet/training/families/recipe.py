@@ -50,6 +50,23 @@ class Recipe:
         )
 
 
+def naming(said: str, given: str, told: str) -> tuple[str, ...]:
+    """Patterns that ask for an answer by naming it.
+
+    Args:
+        said: the answer, e.g. "the last letter of the word".
+        given: how an order begins, e.g. "Given a word,".
+        told: a sentence about the input, e.g. "The input is one word."
+    """
+    return (
+        f"{{write}} {said}.{{end}}",
+        f"{given} {{write}} {said}.{{end}}",
+        f"{told} {{write}} {said}.{{end}}",
+        f"Your answer should be {said}.{{end}}",
+        f"{said}.{{end}}",
+    )
+
+
 def _wordings(patterns: Sequence[str], rng: random.Random) -> list[str]:
     """Up to `WORDINGS` different fillings of the patterns."""
     found: dict[str, None] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from hypernet.training.families.recipe import COUNTS, Recipe
+from hypernet.training.families.recipe import COUNTS, Recipe, naming
 
 
 def lists(words: Sequence[str]) -> Iterator[Recipe]:
@@ -79,12 +79,6 @@ def letters(words: Sequence[str]) -> Iterator[Recipe]:
     for name, (rule, said) in rules.items():
         yield Recipe(
             name,
-            (
-                f"{{write}} {said}.{{end}}",
-                f"Given a word, {{write}} {said}.{{end}}",
-                f"The input is one word. {{write}} {said}.{{end}}",
-                f"Your answer should be {said}.{{end}}",
-                f"{said}.{{end}}",
-            ),
+            naming(said, "Given a word,", "The input is one word."),
             lambda rng, rule=rule: (text := rng.choice(dressed)(rng.choice(plain)), rule(text)),  # type: ignore[misc]
         )

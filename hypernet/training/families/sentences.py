@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from hypernet.training.families.recipe import Recipe
+from hypernet.training.families.recipe import Recipe, naming
 
 WORDS = range(4, 13)
 """How many words a sentence may have."""
@@ -39,13 +39,7 @@ def sentences(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[Recipe]
     for name, (rule, said) in RULES.items() if plain else ():
         yield Recipe(
             name,
-            (
-                f"{{write}} {said}.{{end}}",
-                f"Read the text and {{write}} {said}.{{end}}",
-                f"The input is a sentence. {{write}} {said}.{{end}}",
-                f"Your answer should be {said}.{{end}}",
-                f"{said}.{{end}}",
-            ),
+            naming(said, "Read the text and", "The input is a sentence."),
             lambda rng, rule=rule: (text := rng.choice(plain), str(rule(text.split()))),  # type: ignore[misc]
         )
 
