@@ -169,8 +169,8 @@ async def _open(house: AsyncExitStack, settings: Settings, state: AppState, load
 
 def _library(settings: Settings, writer: AdapterWriter, metrics: Metrics) -> AdapterLibrary:
     secret = settings.cache_key.get_secret_value()
-    if settings.redis_url is not None and "cache_key" not in settings.model_fields_set:
-        log.warning("T2L_CACHE_KEY is not set: whoever can write to this Redis can write adapters")
+    if settings.redis_url is not None and settings.cache_key == Settings.model_fields["cache_key"].default:
+        log.warning("T2L_CACHE_KEY is the default: whoever can write to this Redis can write adapters")
     key = AdapterKeyer(
         secret,
         hypernetwork=writer.fingerprint,

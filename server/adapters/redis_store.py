@@ -43,7 +43,7 @@ T = TypeVar("T")
 _HEADER_GUESS = 4096
 """Bytes that hold most headers; longer ones take a second read."""
 _PAGE = 100
-"""Fewest members of the index that one turn of a listing reads: many may be gone."""
+"""Fewest members of the index that a further turn of a listing reads: many may be gone."""
 _CONNECTIONS = 16
 """Most connections per process; further calls wait for one, within their timeout."""
 
@@ -173,13 +173,13 @@ class RedisStore:
         """
         highest = "+inf" if after is None else str(after[0])
         found: list[AdapterInfo] = []
-        offset, more = 0, True
-        turn = max(limit, _PAGE)
+        offset, turn, more = 0, limit, True
         while more and len(found) < limit:
             ids = await self._ids(highest, offset, turn)
             # Members of the same microsecond as the cursor are read again, and those before it dropped.
             found += [i for i in await self._infos(ids) if after is None or (i.created_us, i.id) < after]
             offset, more = offset + len(ids), len(ids) == turn
+            turn = max(limit, _PAGE)
         return found[:limit]
 
     async def check(self) -> bool:
