@@ -202,7 +202,7 @@ def _library(settings: Settings, writer: AdapterWriter, metrics: Metrics) -> Ada
         )
         shared = SharedTier(redis, WriteBehind(redis.put, metrics, settings.write_queue_bytes))
     store = TieredStore(MemoryStore(settings.memory_bytes), shared, metrics)
-    return AdapterLibrary(key, store, batcher, metrics)
+    return AdapterLibrary(key, store, batcher, metrics, writer.spec)
 
 
 def _watch(metrics: Metrics, engine: Engine, library: AdapterLibrary) -> None:

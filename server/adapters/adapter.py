@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import sys
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from hypernet.config import LoraSpec
 from hypernet.lora import InvalidLoraError, LoraWeights
+from server.adapters.pages import pages
 from server.errors import AdapterRejectedError
 
 
@@ -61,11 +60,23 @@ class Adapter:
         return AdapterInfo(self.id, self.description, self.created_us, self.spec)
 
     @classmethod
-    def seal(cls, adapter_id: str, description: str, created_us: int, weights: LoraWeights) -> Adapter:
-        """Check freshly written weights and move them into one flat bf16 buffer. Milliseconds of work.
+    def seal(
+        cls,
+        adapter_id: str,
+        description: str,
+        created_us: int,
+        weights: LoraWeights,
+        memory: Tensor | None = None,
+    ) -> Adapter:
+        """Check freshly written weights and move them into one flat bf16 buffer. A millisecond of work.
 
         bf16 is what the engine computes in; checking after the cast also catches
         numbers that the cast made infinite.
+
+        Args:
+            adapter_id, description, created_us: as the attributes.
+            weights: of any dtype.
+            memory: where to keep them, [num_parameters] of bf16 that nobody else uses; None: from `pages`.
 
         Raises:
             AdapterRejectedError: the hypernetwork wrote something that no engine may see.
@@ -73,23 +84,10 @@ class Adapter:
         try:
             cast = weights.to(torch.bfloat16)
             cast.validate()
-            sealed = LoraWeights.unflatten(weights.spec, _pages(weights.spec))
+            sealed = LoraWeights.unflatten(weights.spec, pages(weights.spec) if memory is None else memory)
             for name in sealed.a:
                 sealed.a[name].copy_(cast.a[name])
                 sealed.b[name].copy_(cast.b[name])
         except InvalidLoraError as error:
             raise AdapterRejectedError(f"the hypernetwork wrote an unusable adapter: {error}") from error
         return cls(adapter_id, description, created_us, sealed)
-
-
-def _pages(spec: LoraSpec) -> Tensor:
-    """Memory for one adapter that goes back to the system with it. [num_parameters]
-
-    Between a batch's temporaries on the heap it would leave holes: a third more memory was seen.
-    """
-    size = 2 * spec.num_parameters
-    if sys.platform == "linux":  # all pages in one call, not by hundreds of faults
-        pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
-    else:
-        pages = mmap.mmap(-1, size)
-    return torch.frombuffer(pages, dtype=torch.bfloat16)

@@ -9,13 +9,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from hypernet.config import LoraSpec
 from server.adapters.adapter import Adapter
 from server.adapters.batcher import Batcher
 from server.adapters.key import AdapterKeyer
+from server.adapters.pages import PagesAhead
 from server.adapters.single_flight import SingleFlight
 from server.adapters.tiered import TieredStore
 from server.adapters.writer import Written
 from server.observability.metrics import Metrics
+
+REFILL_S = 0.2
+"""From the taking of ready pages to the fetching of more: whoever took them is with the engine by then."""
 
 Source = Literal["memory", "redis", "generated"]
 
@@ -40,6 +45,7 @@ class AdapterLibrary:
         store: TieredStore,
         batcher: Batcher[str, Written],
         metrics: Metrics,
+        spec: LoraSpec,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.key = key
@@ -47,10 +53,12 @@ class AdapterLibrary:
         self.batcher = batcher
         self._metrics = metrics
         self._now = now
+        self._pages = PagesAhead(spec)
         self._flights: SingleFlight[Found] = SingleFlight()
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._pages.fetch)
         await self._open.enter_async_context(self.batcher)
         if self.store.shared is not None:
             self._open.push_async_callback(self.store.shared.store.close)
@@ -80,7 +88,11 @@ class AdapterLibrary:
             return Found(adapter, "redis")
         written, queue_s = await self.batcher.submit(description)
         created_us = int(self._now() * 1e6)
-        adapter = await asyncio.to_thread(Adapter.seal, adapter_id, description, created_us, written.weights)
+        loop = asyncio.get_running_loop()
+        adapter = await loop.run_in_executor(
+            None, lambda: Adapter.seal(adapter_id, description, created_us, written.weights, self._pages.take())
+        )
+        loop.call_later(REFILL_S, loop.run_in_executor, None, self._pages.fetch)
         self._metrics.adapters_made.inc()
         self.store.put(adapter)
         return Found(adapter, "generated", queue_s, written.embed_s, written.generate_s)

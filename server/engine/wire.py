@@ -6,6 +6,7 @@ journey, because vLLM folds it in place otherwise and would change staged tensor
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -41,14 +42,21 @@ def encode(weights: LoraWeights, engine: LoraSpec) -> Parcel:
         weights.validate()
     except InvalidLoraError as error:
         raise AdapterRejectedError(f"the adapter is not usable: {error}") from error
-    folded = LoraWeights(spec, weights.a, {name: b.float() * spec.scaling for name, b in weights.b.items()})
-    flat = folded.to(torch.bfloat16).flatten().cpu()
+    flat = torch.empty(spec.num_parameters, dtype=torch.bfloat16)
+    folded = LoraWeights.unflatten(spec, flat)
+    for name in folded.a:
+        folded.a[name].copy_(weights.a[name])
+        folded.b[name].copy_(weights.b[name].float() * spec.scaling)
     return Parcel(spec.model_dump_json(), flat.view(torch.uint8).numpy().data)
 
 
 def decode(spec: str, data: bytes, device: torch.device, dtype: torch.dtype) -> LoraWeights:
-    """Undo `encode`: A as it was and B with the scale in it, all of them views into one new buffer."""
-    flat: Tensor = torch.frombuffer(bytearray(data), dtype=torch.bfloat16)
+    """Undo `encode`: A as it was and B with the scale in it, views into one buffer. Only to be read.
+
+    On a CPU that computes in bf16 the buffer is `data` itself: nothing is copied while every stream waits.
+    """
+    with warnings.catch_warnings(action="ignore"):  # torch warns of bytes that must not be written to
+        flat: Tensor = torch.frombuffer(data, dtype=torch.bfloat16)
     return LoraWeights.unflatten(LoraSpec.model_validate_json(spec), flat.to(device, dtype))
 
 
