@@ -142,8 +142,13 @@ def multitask(
     seed: Seed = None,
     set_: Set = None,
     base_model: BaseModel = None,
+    encoder: Encoder = None,
     device: Device = "cpu",
     threads: Threads = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Hypernetwork to start from: the LoRA nearest to the mean of what it writes."),
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """One plain LoRA for all tasks: what a hypernetwork has to beat.
@@ -161,7 +166,14 @@ def multitask(
         given = {"steps": steps, "minutes": minutes, "seed": seed}
         settings = load_config(FineTuning, config, **given | assignments(set_ or ()))
         state = train_multitask(
-            tasks, out, settings, base_model=base_model_folder(base_model), device=device, resume=resume
+            tasks,
+            out,
+            settings,
+            base_model=base_model_folder(base_model),
+            encoder=encoder,
+            device=device,
+            start=start,
+            resume=resume,
         )
     typer.echo(
         f"{state.step} steps, {state.seconds / 60:.1f} minutes, validation NLL {state.best:.4f}: {out}/best"

@@ -12,8 +12,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from hypernet.checkpoint import CheckpointError
 from hypernet.config import LoraSpec
 from hypernet.frozen import FrozenBase
+from hypernet.generator import Generator
+from hypernet.lora import LoraWeights
 from hypernet.model import LoraBatch
 from hypernet.peft_io import save_adapter
 from hypernet.training.config import FineTuning
@@ -22,6 +25,7 @@ from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import example_nll, sft_loss
 from hypernet.training.packing import pack
 from hypernet.training.prepared import VALIDATION_EXAMPLES, check_enough, draw_row, draw_weights, prepare_all
+from hypernet.training.stand_in import stand_in
 
 
 class StaticLora(nn.Module):
@@ -43,6 +47,13 @@ class StaticLora(nn.Module):
                 torch.stack([(2 * torch.rand(shape, generator=g) - 1) * bound for g in generators])
             )
             self.B[m.name] = nn.Parameter(torch.zeros(len(seeds), spec.num_layers, m.out_features, spec.rank))
+
+    def take(self, adapter: LoraWeights) -> None:
+        """Start all of them at an adapter of their shape instead."""
+        with torch.no_grad():
+            for name in self.A:
+                self.A[name].copy_(adapter.a[name])
+                self.B[name].copy_(adapter.b[name])
 
     def forward(self) -> LoraBatch:
         """All of them: A [K, L, r, in] and B [K, L, out, r] per module."""
@@ -69,6 +80,22 @@ class MultitaskRun:
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
         self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
         self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
+
+    def start_from(self, checkpoint: Path, encoder: str | None) -> None:
+        """Start where a hypernetwork stands, as well as one LoRA can: see `stand_in`.
+
+        What the network has learnt of the tasks at large is then not learnt again, and equal steps from there
+        on are equal training.
+
+        Raises:
+            CheckpointError: it is no checkpoint, or writes LoRAs of another shape.
+            MismatchError: it is for another base model or encoder.
+        """
+        generator = Generator.load(checkpoint, encoder, self.base.device)
+        generator.check_base(self.base.name, self.base.fingerprint)
+        if generator.spec != self.base.spec:
+            raise CheckpointError(f"{checkpoint} writes {generator.spec}, this run trains {self.base.spec}")
+        self.model.take(stand_in(generator, [task.wordings[0] for task in self.tasks], self._weights))
 
     def step(self, number: int) -> StepResult:
         """Loss on the batch that belongs to step `number`."""
@@ -114,18 +141,23 @@ def train_multitask(
     config: FineTuning,
     *,
     base_model: Path,
+    encoder: str | None = None,
     device: str = "cpu",
+    start: Path | None = None,
     resume: bool = False,
 ) -> RunState:
     """Train one LoRA for all tasks; the best one lands in `out/best` as a PEFT folder.
 
-    Arguments and errors as `sft.train_sft`.
+    Arguments and errors as `sft.train_sft`, but `start` is a hypernetwork whose place it takes, and
+    `encoder` that network's.
     """
     check_folder(out, resume)
     every = [task for path in tasks for task in load_tasks(path)]
     run = MultitaskRun(config, every, FrozenBase(base_model, config.lora_spec(base_model), device))
     check_enough(run.tasks, run.validation, config)
-    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save)
+    if start:
+        run.start_from(start, encoder)
+    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save, trained=start is not None)
     if resume:
         trainer.resume()
     return trainer.run()

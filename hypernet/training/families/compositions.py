@@ -47,36 +47,34 @@ def compositions(
 ) -> Iterator[Recipe]:
     """Every dress of every pick, and of the one word of each category: "uppercase_of_the_animal".
 
-    A pick that an evaluation task asks for, at any length, is left out whole: exact match looks
-    past case and punctuation, so "the last of five, in brackets" would be "the last of five" itself.
+    A pick that an evaluation task asks for is left out at that task's length: exact match looks past
+    case and punctuation, so "the last of five, in brackets" would be "the last of five" itself.
     """
     others: dict[str, list[str]] = {}
     for one, rest in tellable(categories):
         others.setdefault(one, []).append(rest)
     for dress, (wear, worn) in DRESSES.items():
         for pick, (rule, said) in PICKS.items():
-            if _asked(pick, taken):
-                continue
-            yield Recipe(
-                f"{dress}_of_the_{pick}",
-                _patterns(worn.format(said)),
-                lambda rng, rule=rule, wear=wear: _picked(rng, words, rule, wear),  # type: ignore[misc]
-            )
+            if lengths := _free(taken, f"(choose_)?{pick}(_of)?_"):
+                yield Recipe(
+                    f"{dress}_of_the_{pick}",
+                    _patterns(worn.format(said)),
+                    lambda rng, n=lengths, rule=rule, wear=wear: _picked(rng, words, rng.choice(n), rule, wear),  # type: ignore[misc]
+                )
         for one, rests in others.items():
-            if _asked(one, taken):
-                continue
-            yield Recipe(
-                f"{dress}_of_the_{one}",
-                _patterns(worn.format(f"the {one} of the list")),
-                lambda rng, one=one, rests=rests, wear=wear: _found(  # type: ignore[misc]
-                    rng, categories[one], categories[rng.choice(rests)], wear
-                ),
-            )
+            if lengths := _free(taken, f"{one}_v_[a-z]+_"):
+                yield Recipe(
+                    f"{dress}_of_the_{one}",
+                    _patterns(worn.format(f"the {one} of the list")),
+                    lambda rng, n=lengths, one=one, rests=rests, wear=wear: _found(  # type: ignore[misc]
+                        rng, categories[one], categories[rng.choice(rests)], rng.choice(n), wear
+                    ),
+                )
 
 
-def _asked(pick: str, taken: Collection[str]) -> bool:
-    """Whether an evaluation task has this pick, as "choose_last_of_5" and "animal_v_object_5" have theirs."""
-    return any(re.fullmatch(rf"(choose_)?{pick}_((of|v_[a-z]+)_)?\d", name) for name in taken)
+def _free(taken: Collection[str], pick: str) -> list[int]:
+    """The lengths at which no evaluation task has this pick; `pick` matches how its name begins."""
+    return [n for n in LENGTHS if not any(re.fullmatch(f"{pick}{n}", name) for name in taken)]
 
 
 def _patterns(said: str) -> tuple[str, ...]:
@@ -84,14 +82,18 @@ def _patterns(said: str) -> tuple[str, ...]:
 
 
 def _picked(
-    rng: random.Random, words: Sequence[str], rule: Callable[[list[str]], str], wear: Callable[[str], str]
+    rng: random.Random,
+    words: Sequence[str],
+    n: int,
+    rule: Callable[[list[str]], str],
+    wear: Callable[[str], str],
 ) -> tuple[str, str]:
-    chosen = distinct_lengths(rng, words, rng.choice(LENGTHS))
+    chosen = distinct_lengths(rng, words, n)
     return ", ".join(chosen), wear(rule(chosen))
 
 
 def _found(
-    rng: random.Random, one: Sequence[str], rest: Sequence[str], wear: Callable[[str], str]
+    rng: random.Random, one: Sequence[str], rest: Sequence[str], n: int, wear: Callable[[str], str]
 ) -> tuple[str, str]:
-    text, answer = hidden(rng, one, rest, rng.choice(LENGTHS))
+    text, answer = hidden(rng, one, rest, n)
     return text, wear(answer)

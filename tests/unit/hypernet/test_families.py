@@ -122,11 +122,17 @@ def test_taken_names_are_not_built() -> None:
 
 def test_nor_is_what_differs_from_them_in_case_and_punctuation_only() -> None:
     taken = {"choose_last_of_5", "animal_v_object_5", "alphabetically_first_3"}
-    names = {task.name for task in derive(TASKS, taken)}
-    for pick in ("last", "animal", "alphabetically_first"):
-        assert not any(name.endswith(f"_of_the_{pick}") for name in names)
+    built = {task.name: task for task in derive(TASKS, taken)}
+    for pick, length in (("last", 5), ("animal", 5), ("alphabetically_first", 3)):
+        lengths = {len(i.input.split(", ")) for i in built[f"bracket_of_the_{pick}"].instances}
+        assert lengths == {3, 4, 5, 6} - {length}
     for pick in ("first", "second_to_last", "object", "alphabetically_last"):
-        assert f"bracket_of_the_{pick}" in names
+        assert {len(i.input.split(", ")) for i in built[f"bracket_of_the_{pick}"].instances} == {3, 4, 5, 6}
+
+
+def test_a_pick_that_is_asked_for_at_every_length_is_not_built() -> None:
+    names = {task.name for task in derive(TASKS, {f"choose_last_of_{n}" for n in (3, 4, 5, 6)})}
+    assert not any(name.endswith("_of_the_last") for name in names)
 
 
 def test_categories_that_share_words_are_not_told_apart() -> None:

@@ -1,0 +1,43 @@
+"""The one LoRA that stands in best for a hypernetwork: as much of it as a static adapter can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from hypernet.generator import Generator
+from hypernet.lora import LoraWeights
+
+CHUNK = 16
+
+
+def stand_in(generator: Generator, descriptions: Sequence[str], weights: Sequence[float]) -> LoraWeights:
+    """The LoRA nearest to the mean of what a hypernetwork writes, in the sense of least squares of delta W.
+
+    The mean of many products B A has any rank; its largest singular values, as many as the LoRA has ranks,
+    are what one LoRA can hold (Eckart & Young 1936). Each factor gets the square root of them.
+
+    Args:
+        generator: writes the adapters.
+        descriptions: one a task.
+        weights: how much each counts; they need not sum to one.
+    """
+    spec = generator.spec
+    total = sum(weights)
+    a, b = {}, {}
+    means = {m.name: torch.zeros(spec.num_layers, m.out_features, m.in_features) for m in spec.modules}
+    for i in range(0, len(descriptions), CHUNK):
+        part = generator.batch(generator.embed(list(descriptions[i : i + CHUNK])))
+        share = torch.tensor(weights[i : i + CHUNK], dtype=torch.float32) / total
+        for name in means:
+            # [K, L, out, r], [K, L, r, in] -> [L, out, K r], [L, K r, in] -> [L, out, in]
+            left = (part.b[name].cpu() * share[:, None, None, None]).permute(1, 2, 0, 3).flatten(2)
+            right = part.a[name].cpu().permute(1, 0, 2, 3).flatten(1, 2)
+            means[name] += left @ right
+    for name, mean in means.items():
+        u, s, vh = torch.linalg.svd(mean, full_matrices=False)
+        root = s[:, : spec.rank].sqrt()
+        b[name] = (u[:, :, : spec.rank] * root[:, None]).contiguous()
+        a[name] = (root[:, :, None] * vh[:, : spec.rank]).contiguous()
+    return LoraWeights(spec, a, b)
