@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +43,13 @@ class LoraWeights:
         )
 
     def flatten(self) -> Tensor:
-        """All numbers in one contiguous vector: per module of the spec, A then B. [num_parameters]."""
+        """All numbers in one contiguous vector: per module of the spec, A then B. [num_parameters].
+
+        What `unflatten` made gives the vector that its tensors are views of; nothing is copied then.
+        """
         parts = [t for m in self.spec.modules for t in (self.a[m.name], self.b[m.name])]
+        if _in_a_row(parts):
+            return parts[0].as_strided((self.spec.num_parameters,), (1,))
         return torch.cat([t.reshape(-1) for t in parts])
 
     @classmethod
@@ -97,3 +102,13 @@ class LoraWeights:
     def delta(self, module: str) -> Tensor:
         """What merging adds to the base weight of `module`: scaling * B A. [layers, out, in]."""
         return self.spec.scaling * (self.b[module] @ self.a[module])
+
+
+def _in_a_row(parts: Sequence[Tensor]) -> bool:
+    """Whether each tensor lies right behind the one before, in the same memory."""
+    memory, at = parts[0].untyped_storage().data_ptr(), parts[0].storage_offset()
+    for t in parts:
+        if t.untyped_storage().data_ptr() != memory or t.storage_offset() != at or not t.is_contiguous():
+            return False
+        at += t.numel()
+    return True

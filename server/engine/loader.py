@@ -80,11 +80,11 @@ def with_memory(original: Callable[[Any, LoRARequest], LoRAModel]) -> Callable[[
 
 
 def build(int_id: int, weights: LoraWeights, manager: Any) -> LoRAModel:
-    """Adapter weights as vLLM holds them, sharing memory: with a scaling of 1 it folds nothing in place.
+    """Adapter weights as vLLM holds them.
 
     Args:
         int_id: vLLM's number for the adapter.
-        weights: with the scale already in B.
+        weights: of the engine's dtype.
         manager: vLLM's adapter manager; where it has stacked its layers (`slots.py`) the adapter
             is told its places there, and has no layers of its own.
     """
@@ -102,13 +102,16 @@ def build(int_id: int, weights: LoraWeights, manager: Any) -> LoRAModel:
 
 
 def _layers(weights: LoraWeights, model: type) -> dict[str, Any]:
-    """vLLM's record for every layer of every module, by its name for the layer."""
+    """vLLM's record for every layer of every module, by its name for the layer.
+
+    B is a scaled copy: told of a scaling, vLLM would fold it into the tensors that it is given.
+    """
     from vllm.lora.lora_weights import LoRALayerWeights
 
     spec = weights.spec
     loras = {}
     for module in spec.modules:
-        a, b = weights.a[module.name].unbind(), weights.b[module.name].unbind()
+        a, b = weights.a[module.name].unbind(), (weights.b[module.name] * spec.scaling).unbind()
         for layer, name in enumerate(_names(module.path, spec.num_layers, model)):
             loras[name] = LoRALayerWeights(name, spec.rank, spec.rank, a[layer], b[layer], scaling=1.0)
     return loras

@@ -45,12 +45,12 @@ class Stack:
     filled: set[int] = field(default_factory=set)
     """Slots that may hold something."""
 
-    def put(self, slot: int, a: Tensor, b: Tensor) -> None:
-        """Fill a slot with A [layers, r, in] and B [layers, out, r], r at most the slot's rank."""
+    def put(self, slot: int, a: Tensor, b: Tensor, scaling: float) -> None:
+        """Fill a slot with A [layers, r, in] and scaling * B [layers, out, r], r at most the slot's rank."""
         rank = a.shape[1]
         self.filled.add(slot)
         self.a[:, slot, 0, :rank].copy_(a, non_blocking=True)
-        self.b[:, slot, 0, :, :rank].copy_(b, non_blocking=True)
+        torch.mul(b, scaling, out=self.b[:, slot, 0, :, :rank])
         if rank < self.a.shape[3]:
             self.a[:, slot, 0, rank:] = 0
             self.b[:, slot, 0, :, rank:] = 0
@@ -153,8 +153,9 @@ class Ready:
 
     def fill(self, stacks: dict[Place, Stack], slot: int) -> None:
         """Make a slot this adapter's, whatever was in it."""
+        weights = self.weights
         for name, place in self.places.items():
-            stacks[place].put(slot, self.weights.a[name], self.weights.b[name])
+            stacks[place].put(slot, weights.a[name], weights.b[name], weights.spec.scaling)
         for place in stacks.keys() - self.places.values():
             stacks[place].clear(slot)
 

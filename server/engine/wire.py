@@ -1,7 +1,7 @@
 """An adapter as it crosses into the engine's process: one flat bf16 buffer of plain bytes.
 
-Nothing is pickled and no file is written. The scale is folded into B before the
-journey, because vLLM folds it in place otherwise and would change staged tensors.
+Nothing is pickled, no file is written, and a sealed adapter is sent from where it lies.
+The scale goes along as a number and is folded in where B is copied anyway, into its slot.
 """
 
 from __future__ import annotations
@@ -42,16 +42,12 @@ def encode(weights: LoraWeights, engine: LoraSpec) -> Parcel:
         weights.validate()
     except InvalidLoraError as error:
         raise AdapterRejectedError(f"the adapter is not usable: {error}") from error
-    flat = torch.empty(spec.num_parameters, dtype=torch.bfloat16)
-    folded = LoraWeights.unflatten(spec, flat)
-    for name in folded.a:
-        folded.a[name].copy_(weights.a[name])
-        folded.b[name].copy_(weights.b[name].float() * spec.scaling)
+    flat = weights.to(torch.bfloat16).flatten().cpu()  # as the server keeps adapters: nothing is copied
     return Parcel(spec.model_dump_json(), flat.view(torch.uint8).numpy().data)
 
 
 def decode(spec: str, data: bytes, device: torch.device, dtype: torch.dtype) -> LoraWeights:
-    """Undo `encode`: A as it was and B with the scale in it, views into one buffer. Only to be read.
+    """Undo `encode`: the weights as views into one buffer. Only to be read.
 
     On a CPU that computes in bf16 the buffer is `data` itself: nothing is copied while every stream waits.
     """

@@ -23,7 +23,7 @@ Q, K, V = 6, 4, 4
 def spec(rank: int = RANK, modules: tuple[str, ...] = ("q_proj", "v_proj"), layers: int = LAYERS) -> LoraSpec:
     outs = {"q_proj": Q, "k_proj": K, "v_proj": V}
     shapes = tuple(ModuleShape(path=f"self_attn.{m}", in_features=5, out_features=outs[m]) for m in modules)
-    return LoraSpec(rank=rank, alpha=rank, num_layers=layers, modules=shapes)
+    return LoraSpec(rank=rank, alpha=2 * rank, num_layers=layers, modules=shapes)
 
 
 def layer(pack: bool, tp_size: int = 1, size: int = 5) -> Any:
@@ -66,7 +66,7 @@ def weights(seed: int, of: LoraSpec) -> LoraWeights:
 def fill_as_vllm(modules: dict[str, Any], slot: int, w: LoraWeights) -> None:
     for i, module in enumerate(modules.values()):
         a = [w.a[f"{m}_proj"][i] if f"{m}_proj" in w.a else None for m in "qkv"]
-        b = [w.b[f"{m}_proj"][i] if f"{m}_proj" in w.b else None for m in "qkv"]
+        b = [w.b[f"{m}_proj"][i] * w.spec.scaling if f"{m}_proj" in w.b else None for m in "qkv"]
         module.set_lora(slot, a, b)
 
 
@@ -122,7 +122,7 @@ def test_the_kernel_sees_an_adapter_that_came_by_a_stack() -> None:
     q, v = cpu_kernel.parts_of(*stacked).used
     assert (q.start, v.start) == (0, Q + K)
     assert torch.equal(q.down[RANK:], w.a["q_proj"][1])
-    assert torch.equal(v.up[RANK:], w.b["v_proj"][1].T)
+    assert torch.equal(v.up[RANK:], w.b["v_proj"][1].T * w.spec.scaling)
 
 
 def test_tensor_parallel_layers_keep_vllms_way() -> None:
