@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import multiprocessing
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -49,6 +50,7 @@ class VllmEngine:
         self._dead: str | None = None
         self._death = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
+        self._not_ours: set[Any] = set()
         self._numbers = itertools.count()
 
     # --- life and death
@@ -74,7 +76,9 @@ class VllmEngine:
         self._die("the engine was stopped")
         if self._watcher:
             self._watcher.cancel()
-        if self._llm is None:
+        if self._llm is None:  # loading, for many seconds to come unless the child ends
+            for child in {*multiprocessing.active_children()} - self._not_ours:
+                child.terminate()
             return
         handler = self._llm.output_handler
         # It would call the end of its core, which we bring about here, an error.
@@ -92,6 +96,8 @@ class VllmEngine:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        self._not_ours = {*multiprocessing.active_children()}
+        self._check_alive()
         cpu = None if torch.cuda.is_available() else torch.cpu.get_capabilities()
         dtype = self.config.resolved_dtype(cpu)
         ops = cpu_ops.ARGUMENTS if plugin.wants_ops() else {}
@@ -114,9 +120,12 @@ class VllmEngine:
     def _dead_error(self) -> EngineDeadError:
         return EngineDeadError(f"{self._dead}; restart the server")
 
-    def _check(self) -> None:
+    def _check_alive(self) -> None:
         if self._dead is not None:
             raise self._dead_error()
+
+    def _check(self) -> None:
+        self._check_alive()
         if self._llm is None:
             raise UnavailableError("the engine is starting")
 

@@ -90,3 +90,19 @@ async def test_stopping_ends_every_process_and_every_wait(doomed: VllmEngine, ma
         with suppress(psutil.NoSuchProcess):
             assert process.status() == psutil.STATUS_ZOMBIE
     assert doomed.dead == "the engine was stopped"
+
+
+async def test_stopping_while_it_loads_ends_the_load(engine_config: EngineConfig) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    engine = VllmEngine(engine_config)
+    loading = asyncio.create_task(engine.start())
+    while not set(psutil.Process().children(recursive=True)) - before:
+        assert not loading.done()
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(1)  # vLLM's tracker comes first, its core right after
+    await engine.stop()
+    with pytest.raises((RuntimeError, EngineDeadError)):
+        await loading
+    assert engine.dead == "the engine was stopped"
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert not [p for p in left if p.status() != psutil.STATUS_ZOMBIE and "EngineCore" in p.name()]
