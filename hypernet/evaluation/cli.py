@@ -125,20 +125,22 @@ def evaluate(
 
 def tables(
     folder: Annotated[Path, typer.Argument(help="Cells are read from here and below.")],
-    out: Annotated[Path | None, typer.Option(help="Write OUT/tables.md and figures there, too.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write tables.md, figures and a CSV of every score there, too.")
+    ] = None,
     only: Annotated[str | None, typer.Option(help="Names of tasks, as `t2l eval` takes them.")] = None,
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
 ) -> None:
     """Print the tables of cells that `t2l eval` wrote, and draw their figures.
 
     A main table, then paired differences of the own description from every other row;
-    figures of the differences and of each task.
+    figures of the differences and of each task; a CSV of every task's scores.
 
         t2l report runs/eval --out docs/results
     """
     from hypernet.evaluation.cells import cells_by_folder
     from hypernet.evaluation.figures import write_figures
-    from hypernet.evaluation.report import group_name, groups, report
+    from hypernet.evaluation.report import group_name, groups, report, scores
     from hypernet.training.data import TaskFileError, pick_names
 
     every = cells_by_folder(folder)
@@ -156,6 +158,7 @@ def tables(
         out.mkdir(parents=True, exist_ok=True)
         (out / "tables.md").write_text(text)
         for settings, cells in found:
+            (out / f"{settings}-scores.csv").write_text(scores(cells))
             for group in groups(cells):
                 for path in write_figures(group, out, f"{settings}-{group_name(group)}", seed):
                     typer.echo(path, err=True)

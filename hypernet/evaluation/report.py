@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 
 from hypernet.evaluation.cells import Cell
 from hypernet.evaluation.metrics import METRICS, bootstrap
@@ -87,6 +89,17 @@ def report(cells: Sequence[Cell], seed: int = 0) -> str:
         about = f"{group[0].base}, seed {group[0].seed}, {_range([c.n for c in group])} questions a task"
         sections.append(f"## {title}\n\n{about}; mean [95% bootstrap interval]{note}.\n\n{tables(group, seed)}")
     return "\n".join(sections)
+
+
+def scores(cells: Sequence[Cell]) -> str:
+    """A CSV of every cell's means, by task: what the tables are made of, for other tools and later pairings."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["task", "condition", "system", "metric", "n", "seed", "score", "nll"])
+    for c in sorted(cells, key=lambda c: (c.task, c.condition, c.system)):
+        nll = "" if c.nll is None else f"{c.nll:.5f}"
+        writer.writerow([c.task, c.condition, c.system, c.metric, c.n, c.seed, f"{c.score:.5f}", nll])
+    return text.getvalue()
 
 
 def groups(cells: Sequence[Cell]) -> list[list[Cell]]:

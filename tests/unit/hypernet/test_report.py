@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,11 @@ def test_the_command_writes_tables_and_figures(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert (tmp_path / "out" / "tables.md").read_text() in done.output
     assert len(list((tmp_path / "out").glob("*.svg"))) == 2
+    (table,) = (tmp_path / "out").glob("*-scores.csv")
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == len(cells())
+    own = next(row for row in rows if (row["task"], row["condition"]) == ("lol_b", "matched"))
+    assert (own["system"], own["metric"], float(own["score"])) == ("t2l-l", "exact_match", 0.5)
 
 
 @pytest.mark.parametrize("folder", ["empty", "none"])
