@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -67,12 +68,10 @@ class Row:
 
 
 async def interleaved(rounds: int, works: Mapping[str, Work]) -> dict[str, list[float]]:
-    """Every work once a round, in an order that turns round by round; numbers by name."""
+    """Every work once a round, in an order drawn for each: nobody always follows the same neighbour."""
     seen: dict[str, list[float]] = {name: [] for name in works}
-    names = list(works)
     for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+        for name in random.Random(number).sample(list(works), len(works)):
             result = works[name](number)
             seen[name].append(await result if inspect.isawaitable(result) else result)
     return seen
