@@ -105,9 +105,9 @@ class Generator:
         return self._encoder.encode(descriptions)
 
     def write(self, embeddings: Tensor) -> list[LoraWeights]:
-        """[n, e] -> n adapters, in fp32."""
+        """[n, e] -> n adapters, in the dtype of the heads."""
         return self.batch(embeddings).split(self.spec)
 
     def batch(self, embeddings: Tensor) -> LoraBatch:
-        """[n, e] -> n adapters in one value, in fp32, as `FrozenBase` takes them."""
+        """[n, e] -> n adapters in one value, as `FrozenBase` takes them."""
         return self._model(embeddings.to(self._device))

@@ -246,9 +246,9 @@ class Ready:
 
     Args:
         model: on its device; its weights must not change afterwards.
-        heads: dtype in which the heads' products are computed. With bf16 sums are still float32, the
-            bias is added in float32, and an adapter is as far from the float32 one as rounding it to
-            bf16 takes it anyway.
+        heads: dtype of the heads and of what they write. With bf16 products are summed in float32, bias
+            included, and rounded once: an adapter is as far from the float32 one as rounding that to bf16
+            takes it anyway.
     """
 
     @torch.inference_mode()
@@ -264,7 +264,7 @@ class Ready:
 
     @torch.inference_mode()
     def __call__(self, embeddings: Tensor) -> LoraBatch:
-        """As `Hypernet.forward`."""
+        """As `Hypernet.forward`, in the heads' dtype."""
         model = self._model
         task = F.linear(model.task(embeddings), self._task)[:, None, None]  # [N, 1, 1, 4d]
         x = self._rest(task + self._constant)  # [N, M, L, d]
@@ -272,17 +272,10 @@ class Ready:
 
 
 def _head_in(dtype: torch.dtype, head: nn.Linear) -> Product:
-    """A head that multiplies in another dtype and adds its bias in its own."""
-    weight, bias = head.weight.detach(), head.bias
-    if dtype == weight.dtype:
-        return product(weight, bias)
-    narrow = product(weight.to(dtype))
-
-    def wide(x: Tensor) -> Tensor:
-        y = narrow(x.to(dtype)).to(x.dtype)
-        return y if bias is None else y.add_(bias)
-
-    return wide
+    """A head that multiplies and answers in another dtype."""
+    weight, bias = head.weight.detach().to(dtype), head.bias
+    multiply = product(weight, None if bias is None else bias.detach().to(dtype))
+    return lambda x: multiply(x.to(dtype))
 
 
 def _two_linears(size: int, out: int, dropout: float) -> tuple[nn.Module, ...]:

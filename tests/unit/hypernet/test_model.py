@@ -82,7 +82,7 @@ def test_heads_in_bf16_are_as_near_as_rounding_and_the_same_in_a_batch(
         alone = ready(z[i : i + 1])
         for mine, lone, true in ((t, o, e) for t, o, e in zip(together, alone, exact, strict=True)):
             for name, got in mine.items():
-                assert got.dtype == torch.float32
+                assert got.dtype == torch.bfloat16
                 size = true[name].abs().max()
                 # A product is off by a unit in its last place where its sum, in another order, falls there.
                 assert (got[i] - lone[name][0]).abs().max() <= ulp * size
