@@ -161,10 +161,20 @@ async def _open(house: AsyncExitStack, settings: Settings, state: AppState, load
         log.exception("the server could not start")
         state.lifecycle.failed(f"{type(error).__name__}: {error}")
         return
+    mourning = asyncio.create_task(_end_with(models.engine, state.lifecycle, settings.exit_after_death_s))
+    house.callback(mourning.cancel)  # before the engine is stopped
     _watch(state.metrics, models.engine, library)
     state.service = service
     state.lifecycle.opened()
     log.info("ready", extra={"fields": {"model": service.model, "seconds": round(time.monotonic() - begun, 1)}})
+
+
+async def _end_with(engine: Engine, lifecycle: Lifecycle, after_s: float) -> None:
+    """End the process once its engine has died, which only a restart mends; until then `/health` is red."""
+    reason = await engine.death()
+    log.error("the inference engine has died (%s): the server ends in %g s", reason, after_s)
+    await asyncio.sleep(after_s)
+    lifecycle.failed(f"the inference engine has died: {reason}")
 
 
 def _library(settings: Settings, writer: AdapterWriter, metrics: Metrics) -> AdapterLibrary:

@@ -19,6 +19,9 @@ from hypernet.models import DEFAULT_CHECKPOINT
 PREFIX = "T2L_"
 MIB = 2**20
 
+_SERVICE_LINK = f"{PREFIX}SERVICE_HOST"
+"""What Kubernetes sets, among others, in every pod beside a Service called `t2l`."""
+
 
 class Settings(BaseSettings):
     """The server's settings. Sizes in bytes and times in seconds, as the names say."""
@@ -97,6 +100,13 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(300, gt=0, description="Longest time for one request; then 503.")
     drain_timeout_s: float = Field(30, ge=0, description="After SIGTERM, how long what runs may go on.")
 
+    exit_after_death_s: float = Field(
+        10,
+        ge=0,
+        description="If the engine dies, how long the server says so before it exits with status 1, to be "
+        "restarted.",
+    )
+
     # the cache
     memory_bytes: int = Field(256 * MIB, ge=0, description="Adapters kept in this process, in bytes.")
     redis_url: RedisDsn | None = Field(None, description="Redis shared by replicas. Default: memory only.")
@@ -126,6 +136,11 @@ class Settings(BaseSettings):
     @classmethod
     def _no_unknown_variables(cls, given: Any) -> Any:
         """A misspelt variable must not be silently ignored."""
+        if _SERVICE_LINK in os.environ:
+            raise ValueError(
+                "Kubernetes has set variables of a Service called `t2l`, which are read as settings: give the "
+                "pod `enableServiceLinks: false`, or the Service another name"
+            )
         known = {variable(name) for name in cls.model_fields}
         for name in sorted(os.environ):
             if name.upper().startswith(PREFIX) and name.upper() not in known:

@@ -59,6 +59,9 @@ class Engine(Protocol):
     def dead(self) -> str | None:
         """Why the engine no longer runs; None while it does. Death is final."""
 
+    async def death(self) -> str:
+        """Wait until the engine no longer runs; returns why."""
+
     def tokenize(self, messages: list[dict[str, str]] | None, text: str | None) -> list[int]:
         """Token ids of chat messages (through the chat template, with the generation prompt) or of raw text."""
 

@@ -92,6 +92,11 @@ class VllmEngine:
         """Why the engine no longer runs; None while it does."""
         return self._dead
 
+    async def death(self) -> str:
+        """Wait until the engine no longer runs; returns why."""
+        await self._death.wait()
+        return str(self._dead)
+
     def _construct(self) -> None:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

@@ -92,6 +92,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.dead: str | None = None
+        self.died = asyncio.Event()
         self.started = self.stopped = False
         self.start_failure: Exception | None = None
         self.ready = asyncio.Event()
@@ -115,6 +116,14 @@ class FakeEngine:
 
     async def stop(self) -> None:
         self.stopped = True
+
+    def die(self) -> None:
+        self.dead = "killed"
+        self.died.set()
+
+    async def death(self) -> str:
+        await self.died.wait()
+        return str(self.dead)
 
     def tokenize(self, messages: list[dict[str, str]] | None, text: str | None) -> list[int]:
         if messages is not None:
@@ -143,7 +152,7 @@ class FakeEngine:
                 if i > 1:
                     await self.gate.wait()
                 if self.die_after is not None and i > self.die_after:
-                    self.dead = "killed"
+                    self.die()
                     raise EngineDeadError("the engine has died")
                 if self.crash:
                     raise self.crash

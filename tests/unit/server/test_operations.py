@@ -41,6 +41,15 @@ async def test_a_server_that_cannot_start_ends_with_the_reason(launch, caplog):
     assert "could not start" in caplog.text
 
 
+async def test_a_server_whose_engine_has_died_says_so_and_ends(launch):
+    async with launch(exit_after_death_s=0.5) as running:
+        running.engine.die()
+        assert (await running.http.get("/health")).status_code == 503
+        await asyncio.wait_for(asyncio.shield(running.done), 5)
+        assert running.app.state.lifecycle.failure == "the inference engine has died: killed"
+    assert running.engine.stopped
+
+
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 async def test_on_a_signal_what_runs_finishes_and_nobody_new_comes_in(running, sig):
     running.engine.gate.clear()

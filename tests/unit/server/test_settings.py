@@ -37,6 +37,13 @@ def test_a_misspelt_variable_is_refused_in_small_letters_too(monkeypatch):
         Settings()
 
 
+def test_variables_of_a_kubernetes_service_are_told_from_misspelt_ones(monkeypatch):
+    monkeypatch.setenv("T2L_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("T2L_PORT", "tcp://10.0.0.1:8000")
+    with pytest.raises(ValidationError, match="enableServiceLinks: false"):
+        Settings()
+
+
 def test_settings_are_frozen_and_secrets_do_not_print():
     settings = Settings(cache_key="hush")
     with pytest.raises(ValidationError):
