@@ -2,7 +2,7 @@
 FROM python:3.11-slim AS build
 RUN apt-get update && apt-get install --no-install-recommends -y make && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
-COPY pyproject.toml README.md Makefile ./
+COPY pyproject.toml README.md LICENSE Makefile ./
 COPY deploy ./deploy
 COPY hypernet ./hypernet
 COPY server ./server
@@ -18,5 +18,5 @@ COPY --from=build --chown=t2l /app /app
 USER t2l
 ENV T2L_HOST=0.0.0.0 T2L_CACHE=/app/cache PATH=/app/.venv/bin:$PATH
 EXPOSE 8000
-HEALTHCHECK --start-period=120s CMD python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health')"
+HEALTHCHECK --start-period=120s CMD python -c "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('T2L_PORT', '8000') + '/ready')"
 CMD ["t2l", "serve"]

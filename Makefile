@@ -36,6 +36,7 @@ clean:
 
 # torch first: PyPI's default build is CUDA's, so the CPU build may have to come from PyTorch's own index.
 $(VENV)/.ready: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "The lock is for Python 3.11: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	grep -A1 '^torch==' $(LOCK) > $(VENV)/torch.lock
 	$(PIP) --require-hashes -r $(VENV)/torch.lock || $(PIP) --require-hashes --extra-index-url $(TORCH_INDEX) -r $(VENV)/torch.lock

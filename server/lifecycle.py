@@ -27,7 +27,7 @@ class Lifecycle:
 
     Attributes:
         phase: where the server stands.
-        failure: why it could not start, once it could not.
+        failure: why it cannot serve, once it cannot.
         in_flight: requests admitted and not done.
     """
 
@@ -49,7 +49,7 @@ class Lifecycle:
             self.phase = "ready"
 
     def failed(self, reason: str) -> None:
-        """The server will never be ready."""
+        """The server will never be ready, or never again."""
         self.phase, self.failure = "failed", reason
 
     def drain(self, timeout_s: float) -> None:
@@ -96,7 +96,7 @@ class Lifecycle:
         if self.phase == "draining":
             raise UnavailableError("the server is stopping; ask another replica", code="draining")
         if self.phase == "failed":
-            raise UnavailableError(f"the server could not start: {self.failure}", code="startup_failed")
+            raise UnavailableError(f"the server has failed and is ending: {self.failure}", code="failed")
 
     @contextmanager
     def admit(self) -> Iterator[Deadline]:

@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
 
 
 def serve(app: FastAPI, host: str, port: int, drain_timeout_s: float) -> int:
-    """Serve until a signal; the process's exit status: 0, or 1 if the server could not start."""
+    """Serve until a signal; the process's exit status: 0, or 1 if it could not start or its engine died."""
     config = uvicorn.Config(
         app,
         host=host,

@@ -72,7 +72,7 @@ def map_command(
 @app.command("compression")
 def compression_command(
     runs: Annotated[list[Path], typer.Argument(help="Folders of `t2l train reconstruction`.")],
-    cells: Annotated[Path, typer.Option(help="Cells of `t2l eval`, see below.")],
+    cells: Annotated[Path, typer.Option(help="Cells of `t2l eval`, see above.")],
     out: Annotated[Path, typer.Option(help="Folder for compression.md and compression.svg.")],
 ) -> None:
     """How much of a library's LoRAs each network keeps: error of the weights against performance.

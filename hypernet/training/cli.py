@@ -297,7 +297,7 @@ def distill(
 ) -> None:
     """Teach a small hypernetwork to write what a large one writes.
 
-    The base model is not loaded: a minute here does what an hour of `t2l train sft` does,
+    The base model is not loaded: minutes here do what an hour of `t2l train sft` does,
     and `t2l train sft --start OUT/best` goes on from there. Safe to kill: run the same
     line with --resume.
 

@@ -115,16 +115,16 @@ def without_wordings(task: Task, trained: Iterable[Task]) -> Task | None:
 def validation_share(tasks: list[Task], share: float) -> tuple[list[Task], list[Task]]:
     """Split tasks into (train, validation) by a hash of their names: the same on every machine and run.
 
-    Derived tasks never validate: a sibling in training would make that too easy. Nor do they train
-    if they are a validation task built anew.
+    One task at least validates, if there is another to train on. Derived tasks never do: a sibling in
+    training would make that too easy. Nor do they train if they are a validation task built anew.
     """
-
-    def validates(task: Task) -> bool:
-        return not task.derived and _position(task.task) < share
-
-    validation = [task for task in tasks if validates(task)]
-    taken = {task.name for task in validation if task.name}
-    return [t for t in tasks if not validates(t) and not (t.derived and t.name in taken)], validation
+    given = [task for task in tasks if not task.derived]
+    validation = [task for task in given if _position(task.task) < share]
+    if not validation and len(given) > 1:
+        validation = [min(given, key=lambda task: _position(task.task))]
+    chosen = {task.task for task in validation}
+    built_anew = {task.name for task in validation if task.name}
+    return [t for t in tasks if t.task not in chosen and not (t.derived and t.name in built_anew)], validation
 
 
 def pick_names(names: list[str], only: str | None = None, count: int | None = None) -> list[str]:

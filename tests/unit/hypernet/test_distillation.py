@@ -82,4 +82,4 @@ def test_too_few_tasks_are_refused_before_training(tiny_checkpoint: Path, tiny_e
     encoder = Encoder.load(str(tiny_encoder))
     with pytest.raises(TaskFileError, match="0 to choose the checkpoint with"):
         config = DistillationConfig(steps=1, validation_share=1e-9)
-        DistillationRun(config, tiny_checkpoint, TASKS, encoder)
+        DistillationRun(config, tiny_checkpoint, TASKS[:1], encoder)

@@ -144,15 +144,15 @@ def test_a_run_on_fewer_tasks_keeps_its_validation(
 
 
 @pytest.mark.parametrize(
-    ("share", "longest", "complaint"),
-    [(1e-9, 1000, "validation_share is 1e-09"), (0.2, 3, "at most 3 tokens")],
+    ("count", "longest", "complaint"),
+    [(1, 1000, "validation_share is 1e-09"), (20, 3, "at most 3 tokens")],
 )
 def test_a_run_that_would_fail_later_does_not_start(
-    tiny_base: Path, tiny_encoder: Path, tmp_path: Path, share: float, longest: int, complaint: str
+    tiny_base: Path, tiny_encoder: Path, tmp_path: Path, count: int, longest: int, complaint: str
 ) -> None:
     path = tmp_path / "tasks.jsonl"
-    path.write_text("".join(f"{task(f't{i}', 'red').model_dump_json()}\n" for i in range(20)))
-    config = SftConfig(steps=1, rank=2, validation_share=share, max_example_tokens=longest)
+    path.write_text("".join(f"{task(f't{i}', 'red').model_dump_json()}\n" for i in range(count)))
+    config = SftConfig(steps=1, rank=2, validation_share=1e-9, max_example_tokens=longest)
     with pytest.raises(TaskFileError, match=complaint):
         train_sft([path], tmp_path / "run", config, base_model=tiny_base, encoder=str(tiny_encoder))
     with pytest.raises(TaskFileError, match=complaint):

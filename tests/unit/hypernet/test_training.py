@@ -81,6 +81,8 @@ def test_the_validation_share_is_stable_and_disjoint(tmp_path: Path) -> None:
     assert {t.task for t in train} == {t.task for t in again}
     assert len(train) + len(validation) == 200
     assert 20 < len(validation) < 60
+    assert [len(part) for part in validation_share(tasks, 1e-9)] == [199, 1]
+    assert [len(part) for part in validation_share(tasks[:1], 1e-9)] == [1, 0]
     named = [task.model_copy(update={"name": task.task}) for task in tasks]
     built = [task.model_copy(update={"task": f"derived_{task.task}", "derived": True}) for task in named]
     with_built, same = validation_share([*named, *built], 0.2)

@@ -17,7 +17,7 @@ def make(**limits):
     [
         (lambda life: None, "starting"),
         (lambda life: life.drain(1), "draining"),
-        (lambda life: life.failed("no model"), "startup_failed"),
+        (lambda life: life.failed("no model"), "failed"),
     ],
 )
 def test_nobody_is_admitted_unless_ready(act, code):
