@@ -45,10 +45,10 @@ class LoraWeights:
     def flatten(self) -> Tensor:
         """All numbers in one contiguous vector: per module of the spec, A then B. [num_parameters].
 
-        What `unflatten` made gives the vector that its tensors are views of; nothing is copied then.
+        What `unflatten` made gives the very vector that its tensors are views of: not to be written to.
         """
         parts = [t for m in self.spec.modules for t in (self.a[m.name], self.b[m.name])]
-        if _in_a_row(parts):
+        if _in_a_row(parts) and not parts[0].requires_grad:  # a view of one would carry no other's gradient
             return parts[0].as_strided((self.spec.num_parameters,), (1,))
         return torch.cat([t.reshape(-1) for t in parts])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -106,6 +107,8 @@ async def load_models(settings: Settings) -> Models:
     from server.engine.config import EngineConfig
     from server.engine.vllm import VllmEngine
 
+    if settings.cache is not None:
+        os.environ["T2L_CACHE"] = str(settings.cache)  # where the science, which has no settings, looks
     # Of this process; the engine's core is another, with threads of its own.
     torch.set_num_threads(settings.hypernetwork_threads)
     writer = await asyncio.to_thread(

@@ -6,6 +6,7 @@ fixed set, so that it can also be the label of a metric.
 
     ServiceError
     +-- InvalidRequestError       400  a field is wrong
+    |   +-- SlowBodyError         408  the body does not arrive
     |   +-- PayloadTooLargeError  413  the body is too big
     +-- NotFoundError             404  no such adapter
     +-- OverloadedError           429  a bounded queue is full; try again shortly
@@ -46,6 +47,13 @@ class InvalidRequestError(ServiceError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_value"
+
+
+class SlowBodyError(InvalidRequestError):
+    """408: the client has not sent its body in time."""
+
+    status = 408
+    code = "body_too_slow"
 
 
 class PayloadTooLargeError(InvalidRequestError):

@@ -178,8 +178,13 @@ class Service:
 
         Raises:
             NotFoundError: neither memory nor Redis has it.
+            ServiceError: not admitted, or out of time, as `generate`.
         """
-        return (await self._get(adapter_id)).info
+        with self._lifecycle.admit() as deadline:
+            info = await deadline.wait(self._adapters.store.info(adapter_id))
+        if info is None:
+            raise _not_found(adapter_id)
+        return info
 
     async def page(self, limit: int, after: tuple[int, str] | None) -> Page:
         """Adapters strictly after (created_us, id), newest first.

@@ -54,6 +54,7 @@ class AdapterLibrary:
         self._metrics = metrics
         self._now = now
         self._pages = PagesAhead(spec)
+        self._refill: asyncio.TimerHandle | None = None
         self._flights: SingleFlight[Found] = SingleFlight()
         self._open = AsyncExitStack()
 
@@ -67,6 +68,8 @@ class AdapterLibrary:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._refill is not None:
+            self._refill.cancel()
         await self._open.aclose()
 
     async def get(self, adapter_id: str, description: str) -> Found:
@@ -92,7 +95,7 @@ class AdapterLibrary:
         adapter = await loop.run_in_executor(
             None, lambda: Adapter.seal(adapter_id, description, created_us, written.weights, self._pages.take())
         )
-        loop.call_later(REFILL_S, loop.run_in_executor, None, self._pages.fetch)
+        self._refill = loop.call_later(REFILL_S, loop.run_in_executor, None, self._pages.fetch)
         self._metrics.adapters_made.inc()
         self.store.put(adapter)
         return Found(adapter, "generated", queue_s, written.embed_s, written.generate_s)

@@ -137,6 +137,13 @@ class RedisStore:
         self._metrics.lookups.labels("redis", "hit").inc()
         return adapter
 
+    async def info(self, adapter_id: str) -> AdapterInfo | None:
+        """What the signed header of an adapter says; None where `get` would find nothing. Never raises."""
+        try:
+            return next(iter(await self._infos([adapter_id])), None)
+        except RedisUnavailableError:
+            return None
+
     async def put(self, adapter: Adapter) -> None:
         """Write an adapter and delete what is then beyond the cap. Never raises: the outcome is counted."""
         if self._max_members < 1:

@@ -53,6 +53,13 @@ class TieredStore:
         """The adapter from whichever tier has it."""
         return self.in_memory(adapter_id) or await self.in_redis(adapter_id)
 
+    async def info(self, adapter_id: str) -> AdapterInfo | None:
+        """What is known about an adapter; its weights stay where they are."""
+        adapter = self.memory.get(adapter_id)
+        if adapter is not None:
+            return adapter.info
+        return await self.shared.store.info(adapter_id) if self.shared else None
+
     def put(self, adapter: Adapter) -> None:
         """Keep a new adapter: in memory now, in Redis soon."""
         self.memory.put(adapter)

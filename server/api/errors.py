@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from server.api.state import app_state
 from server.api.streaming import ClientLeftError
 from server.errors import InvalidRequestError, NotFoundError, ServiceError
-from server.observability.logging import note
+from server.observability.logging import note, note_error
 from server.wire import error_response
 
 _CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field", "json_invalid": "invalid_json"}
@@ -35,7 +35,7 @@ def install(app: FastAPI) -> None:
 
 def _refuse(request: Request, error: ServiceError, headers: dict[str, str] | None = None) -> Response:
     app_state(request).metrics.rejections.labels(error.code).inc()
-    note(error=error.code)
+    note_error(error)
     return error_response(error, headers)
 
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.errors import ServiceError
-from server.observability.logging import note
+from server.observability.logging import note, note_error
 
 log = logging.getLogger("t2l.stream")
 
@@ -108,7 +108,7 @@ class EventStream(Response):
 
     async def _send_error(self, send: Send, error: ServiceError) -> None:
         self._on_error(error)
-        note(error=error.code)
+        note_error(error)
         await _send_data(send, json.dumps(error.body()))
 
 

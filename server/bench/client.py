@@ -64,6 +64,8 @@ async def ask(
                         _read(json.loads(line.removeprefix("data: ")), sample, clock)
     except httpx.HTTPError as error:
         sample.error = type(error).__name__
+    except (ValueError, KeyError, TypeError):
+        sample.error = "bad_event"
     sample.end = clock()
     if sample.error is None and sample.tokens is None:
         sample.error = "cut_off"

@@ -13,9 +13,7 @@ SOURCES = ("base", "memory", "redis", "generated")
 
 
 def percentile(values: Sequence[float], p: float) -> float:
-    """The p-th percentile, linear between neighbours; nan without values."""
-    if not values:
-        return float("nan")
+    """The p-th percentile of some values, linear between neighbours."""
     ordered = sorted(values)
     place = (len(ordered) - 1) * p / 100
     low = int(place)
@@ -57,10 +55,14 @@ def table(summary: dict[str, Any]) -> str:
             "",
             f"| ms | {' | '.join(heads)} |",
             "|---|" + "---|" * len(heads),
-            *(f"| {name} | {' | '.join(f'{row[h]:.0f}' for h in heads)} |" for name, row in rows.items()),
+            *(
+                f"| {name} | {' | '.join(f'{row[h]:.0f}' for h in heads)} |"
+                for name, row in rows.items()
+                if row
+            ),
         ]
     )
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    return {f"p{p}": 1e3 * percentile(seconds, p) for p in PERCENTILES}
+    return {f"p{p}": 1e3 * percentile(seconds, p) for p in PERCENTILES} if seconds else {}

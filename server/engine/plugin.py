@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 
-from server.engine import cpu_kernel, cpu_ops, loader, seeds, slots
+from server.engine import cpu_kernel, cpu_ops, lineage, loader, seeds, slots
 
 MENDED = "0.32."
 """The releases whose CPU operator was read and found wrong; others keep their own."""
@@ -26,6 +26,7 @@ def register() -> None:
         return
     _done = True
 
+    lineage.follow()
     from vllm.lora.worker_manager import WorkerLoRAManager
 
     WorkerLoRAManager._load_adapter = loader.with_memory(WorkerLoRAManager._load_adapter)

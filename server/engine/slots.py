@@ -49,7 +49,7 @@ class Stack:
         """Fill a slot with A [layers, r, in] and scaling * B [layers, out, r], r at most the slot's rank."""
         rank = a.shape[1]
         self.filled.add(slot)
-        self.a[:, slot, 0, :rank].copy_(a, non_blocking=True)
+        self.a[:, slot, 0, :rank].copy_(a)
         torch.mul(b, scaling, out=self.b[:, slot, 0, :, :rank])
         if rank < self.a.shape[3]:
             self.a[:, slot, 0, rank:] = 0

@@ -50,6 +50,7 @@ class VllmEngine:
         self._dead: str | None = None
         self._death = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
+        self._loading = False
         self._not_ours: set[Any] = set()
         self._numbers = itertools.count()
 
@@ -64,6 +65,9 @@ class VllmEngine:
         cpu, cores = not torch.cuda.is_available(), len(os.sched_getaffinity(0))
         for name, value in self.config.environment(cpu=cpu, cores=cores).items():
             os.environ.setdefault(name, value)
+        if cpu and self.config.cpu_threads is not None:  # asked for by name: wins over what the machine has set
+            os.environ["OMP_NUM_THREADS"] = str(self.config.cpu_threads)
+        self._not_ours = {*multiprocessing.active_children()}
         # Importing vLLM takes seconds and its constructor waits for the child: not on the event loop.
         await asyncio.to_thread(self._construct)
         # Starts vLLM's output handler, and pays what a first request would.
@@ -76,9 +80,11 @@ class VllmEngine:
         self._die("the engine was stopped")
         if self._watcher:
             self._watcher.cancel()
-        if self._llm is None:  # loading, for many seconds to come unless the child ends
+        while self._loading:  # in a thread, for many seconds to come unless the child that it waits for ends
             for child in {*multiprocessing.active_children()} - self._not_ours:
-                child.terminate()
+                child.kill()  # while it builds the engine it would only take note of a gentler signal
+            await asyncio.sleep(0.1)
+        if self._llm is None:
             return
         handler = self._llm.output_handler
         # It would call the end of its core, which we bring about here, an error.
@@ -98,18 +104,22 @@ class VllmEngine:
         return str(self._dead)
 
     def _construct(self) -> None:
+        self._loading = True
+        try:
+            self._llm = self._load_model()
+        finally:
+            self._loading = False
+
+    def _load_model(self) -> Any:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self._not_ours = {*multiprocessing.active_children()}
         self._check_alive()
         cpu = None if torch.cuda.is_available() else torch.cpu.get_capabilities()
         dtype = self.config.resolved_dtype(cpu)
         ops = cpu_ops.ARGUMENTS if plugin.wants_ops() else {}
         arguments = AsyncEngineArgs(**self.config.engine_arguments() | {"dtype": dtype} | ops)
-        self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
-        if self._dead is not None:  # stopped meanwhile, and `stop` found nothing to end
-            self._llm.shutdown(STOP_SECONDS)
+        return AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
 
     async def _watch(self) -> None:
         """Notice a death while nothing runs: vLLM's output handler ends with the core, and only then."""

@@ -15,6 +15,8 @@ import time
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from server.errors import ServiceError
+
 REQUEST = logging.getLogger("t2l.request")
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -35,6 +37,13 @@ def note(**values: Any) -> None:
     notes = _notes.get()
     if notes is not None:
         notes.update(values)
+
+
+def note_error(error: ServiceError) -> None:
+    """Note an error that a client gets; the server's own mistakes are logged with their causes as well."""
+    note(error=error.code)
+    if error.status == 500:
+        REQUEST.error("a request failed: %s", error.message, exc_info=error)
 
 
 def configure(level: str, form: Literal["text", "json"]) -> None:

@@ -7,12 +7,21 @@ import contextlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import InvalidRequestError, PayloadTooLargeError, ServiceError, TimedOutError
+from server.errors import (
+    InvalidRequestError,
+    OverloadedError,
+    PayloadTooLargeError,
+    ServiceError,
+    SlowBodyError,
+)
+from server.observability.logging import note
 from server.observability.metrics import Metrics
 from server.wire import error_response
 
 _READ_S = 60.0
 """How long a body may take to arrive."""
+_HELD_BYTES = 64 * 2**20
+"""How much of bodies that are still arriving is held, all clients together."""
 _LINGER_BYTES = 16 * 2**20
 _LINGER_S = 5.0
 """How much of a refused body is read, so that the client can hear the refusal."""
@@ -29,6 +38,7 @@ class BodyLimit:
         self._app = app
         self._max_bytes = max_bytes
         self._metrics = metrics
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -45,6 +55,10 @@ class BodyLimit:
             await error_response(error, {"connection": "close"})(scope, receive, send)
             return
 
+        if messages[0]["type"] == "http.disconnect":
+            note(client="left")
+            return
+
         async def replay() -> Message:
             return messages.pop(0) if messages else await receive()
 
@@ -55,7 +69,8 @@ class BodyLimit:
 
         Raises:
             PayloadTooLargeError: it is larger than the limit.
-            TimedOutError: it is still not there.
+            SlowBodyError: it is still not there.
+            OverloadedError: too much is on its way from too many clients.
         """
         for name, value in scope["headers"]:
             if name == b"content-length":
@@ -69,12 +84,18 @@ class BodyLimit:
                     message = await receive()
                     if message["type"] != "http.request":
                         return [message]
-                    body += message.get("body", b"")
-                    self._check(len(body))
+                    piece = message.get("body", b"")
+                    self._check(len(body) + len(piece))
                     if not message.get("more_body", False):
-                        return [{"type": "http.request", "body": bytes(body), "more_body": False}]
+                        return [{"type": "http.request", "body": bytes(body) + piece, "more_body": False}]
+                    body += piece
+                    self._held += len(piece)
+                    if self._held > _HELD_BYTES:
+                        raise OverloadedError("too many bodies are arriving at once", code="too_many_requests")
         except TimeoutError:
-            raise TimedOutError(f"the body did not arrive within {_READ_S:.0f} seconds") from None
+            raise SlowBodyError(f"the body did not arrive within {_READ_S:.0f} seconds") from None
+        finally:
+            self._held -= len(body)
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:

@@ -87,7 +87,11 @@ class Process:
         }
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server.cli", "serve"], env=environment, stderr=file, stdout=file
+                [sys.executable, "-m", "server.cli", "serve"],
+                env=environment,
+                stderr=file,
+                stdout=file,
+                start_new_session=True,  # a process group, as a shell gives one to each command
             )
         self.url = self._url()
 
@@ -243,7 +247,7 @@ async def test_another_server_finds_the_adapters_in_redis_drains_and_leaves_noth
             async with other.stream("POST", "/v1/generate", json=body) as response:
                 lines = response.aiter_lines()
                 await anext(lines)
-                second.process.send_signal(signal.SIGTERM)
+                os.killpg(second.process.pid, signal.SIGTERM)  # as Ctrl-C does: it must not reach the engine
                 rest = [line async for line in lines if line]
             assert rest[-1] == "data: [DONE]"
             assert json.loads(rest[-2].removeprefix("data: "))["finish_reason"] in ("length", "stop")
@@ -258,3 +262,10 @@ def test_logs_hold_no_description(server):
     text = server.log.read_text()
     assert "t2l.request" in text
     assert not [description for description in DESCRIPTIONS if description in text]
+
+
+def test_a_server_that_is_killed_outright_leaves_nothing(server):
+    family = server.family()
+    assert len(family) > 1
+    server.process.kill()
+    assert psutil.wait_procs(family, timeout=10)[1] == []

@@ -142,6 +142,14 @@ async def test_pages_are_complete_when_many_were_made_in_one_moment(store):
     ]
 
 
+async def test_what_is_known_of_an_adapter_is_read_without_its_weights(store, valkey):
+    await store.put(A)
+    valkey.client().setrange(f"t2l:1:test:adapter:{A.id}", len(CODEC.encode(A)) - 2, b"??")
+    assert await store.info(A.id) == A.info  # the header is whole
+    assert await store.get(A.id) is None
+    assert await store.info("0" * 32) is None
+
+
 async def test_an_answer_that_says_no_is_no_outage(store, valkey):
     await store.put(A)
     await store.put(B)

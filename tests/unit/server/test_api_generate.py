@@ -86,12 +86,13 @@ async def test_new_descriptions_share_a_batch_while_one_computes(running):
     assert max(a.json()["timings"]["queue_s"] for a in answers) > 0
 
 
-async def test_a_failing_hypernetwork_is_a_clear_500_and_the_next_try_is_fresh(running):
+async def test_a_failing_hypernetwork_is_a_clear_500_and_the_next_try_is_fresh(running, caplog):
     running.writer.failure = RuntimeError("out of memory")
     refused = await post(running, task_description=OPPOSITE)
     assert refused.status_code == 500
     assert refused.json()["error"]["code"] == "adapter_generation_failed"
     assert "memory" not in refused.text
+    assert "RuntimeError: out of memory" in caplog.text  # the operator is told why
     running.writer.failure = None
     assert (await post(running, task_description=OPPOSITE)).status_code == 200
 

@@ -7,19 +7,26 @@ from server.security import body_limit
 from server.security.body_limit import BodyLimit
 
 
-async def answer(receive, *headers):
-    """Status and body of what a request gets; the app behind the limit must not be reached."""
-    sent = []
+async def never_reached(scope, receive, send):
+    raise AssertionError("reached")
 
-    async def app(scope, receive, send):
-        raise AssertionError("reached")
+
+async def sent_to(receive, *headers, limit=None):
+    """What a request gets from the limit; the app behind it must not be reached."""
+    sent = []
 
     async def send(message):
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": list(headers)}
-    await BodyLimit(app, 10, Metrics())(scope, receive, send)
-    return sent[0]["status"], sent[1]["body"]
+    await (limit or BodyLimit(never_reached, 10, Metrics()))(scope, receive, send)
+    return sent
+
+
+async def answer(receive, *headers):
+    """Status and body of that."""
+    start, body = await sent_to(receive, *headers)
+    return start["status"], body["body"]
 
 
 async def test_who_waits_to_be_asked_is_refused_without_being_asked():
@@ -48,4 +55,37 @@ async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch):
         await asyncio.Event().wait()
 
     status, body = await answer(receive)
-    assert status == 503 and b'"timeout"' in body
+    assert status == 408 and b'"body_too_slow"' in body
+
+
+async def test_a_client_that_leaves_while_it_sends_gets_no_answer():
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    assert await sent_to(receive) == []
+
+
+async def test_bodies_that_arrive_slowly_are_held_up_to_a_bound_in_all(monkeypatch):
+    monkeypatch.setattr(body_limit, "_HELD_BYTES", 10)
+    monkeypatch.setattr(body_limit, "_LINGER_S", 0.01)
+    limit = BodyLimit(never_reached, 10, Metrics())
+    go_on = asyncio.Event()
+
+    def client():
+        pieces = iter((b"x" * 6,))
+
+        async def receive():
+            if piece := next(pieces, None):
+                return {"type": "http.request", "body": piece, "more_body": True}
+            await go_on.wait()
+            return {"type": "http.disconnect"}
+
+        return receive
+
+    first = asyncio.create_task(sent_to(client(), limit=limit))
+    await asyncio.sleep(0)
+    second = await sent_to(client(), limit=limit)
+    assert second[0]["status"] == 429
+    go_on.set()
+    assert await first == []
+    assert limit._held == 0
