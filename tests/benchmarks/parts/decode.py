@@ -32,8 +32,8 @@ async def run(world: World) -> list[Row]:
     async def engine_base(i: int) -> list[float]:
         return await on_engine(engine, i, tokens, "", None)
 
-    for stream in (ours_adapted, stock_adapted, engine_adapted):
-        await together(stream, ADAPTERS)  # adapters made and loaded
+    for stream in (ours_adapted, stock_adapted, stock_base, engine_adapted, engine_base):
+        await together(stream, ADAPTERS)  # adapters made and loaded, first times over
     seen = await interleaved(
         world.rounds,
         {
