@@ -13,6 +13,7 @@
 #   oracles          training tasks' held-out instances: L against a LoRA trained on the task itself
 #   benchmarks       the ten benchmarks
 #   compression      a library of LoRAs in one network of each size
+#   onwards          L and a multi-task LoRA in its place, from one start for the same time
 #   levers           what contrast, learning rates, sampling, families and a wider latent do, in minutes each
 #   tasks            unseen tasks: 16, 64, 128 or all training tasks, at equal budget; and beside them
 #   reconstruction     a network that learnt the library's weights instead of the tasks
@@ -152,6 +153,19 @@ experiment_compression() {
     "$T2L" analyse compression "$OUT"/recon-[LMS]-* --cells "$OUT/compression" --out "$OUT/compression/report"
 }
 
+# Both go on from what L knows, so neither lacks training that the other had.
+experiment_onwards() {
+    derived
+    local tasks=(--tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/onwards.yaml --start "$SHIPPED")
+    train sft "$OUT/onwards/L" "${tasks[@]}"
+    train multitask "$OUT/onwards/multitask" "${tasks[@]}"
+    for checkpoint in "$OUT/onwards/L/last" "$SHIPPED"; do
+        "$T2L" eval "$checkpoint" --out "$OUT/onwards/eval" --examples "$EXAMPLES" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" \
+            --multitask "$OUT/onwards/multitask/best" --conditions copy,prompted,multitask,matched
+    done
+    "$T2L" report "$OUT/onwards/eval" --out "$OUT/onwards/report"
+}
+
 # One thing changed at a time, most of them onwards from the shipped L; what counts is the log of each run.
 experiment_levers() {
     derived
@@ -230,7 +244,7 @@ experiment_nuance() {
 }
 
 mkdir -p "$OUT"
-[ $# -gt 0 ] || set -- main oracles benchmarks compression levers tasks reconstruction encoder source robustness map flops nuance
+[ $# -gt 0 ] || set -- main oracles benchmarks compression onwards levers tasks reconstruction encoder source robustness map flops nuance
 for name in "$@"; do
     echo "== $name"
     "experiment_$name"

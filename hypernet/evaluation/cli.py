@@ -252,9 +252,10 @@ def _hyperdecoder(
 
 
 def system_name(checkpoint: Path) -> str:
-    """What to call a checkpoint: its folder, or the run whose best one it is."""
+    """What to call a checkpoint: its folder, or the run whose best or last one it is."""
     path = checkpoint.resolve()
-    return path.parent.name if path.name == "best" else path.name
+    run = path.parent.name
+    return {"best": run, "last": f"{run}-last"}.get(path.name, path.name)
 
 
 NEEDS = {

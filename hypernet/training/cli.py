@@ -98,7 +98,8 @@ def sft(
 
     Each batch holds several tasks; one description of each goes through the
     hypernetwork, and the loss is that of the task's answers under the LoRA it wrote.
-    Safe to kill: run the same line with --resume.
+    With --start the last step's checkpoint is kept beside the best, in OUT/last. Safe to
+    kill: run the same line with --resume.
 
         t2l train sft --tasks tasks.jsonl.gz --out runs/l --config hypernet/configs/l-sft.yaml
 
@@ -154,7 +155,7 @@ def multitask(
     """One plain LoRA for all tasks: what a hypernetwork has to beat.
 
     The same batches, loss and schedule as `t2l train sft`, without a description. The
-    result is a PEFT folder. Safe to kill: run the same line with --resume.
+    result is a PEFT folder. With --start the last step's is kept, too, in OUT/last. Safe to kill: run the same line with --resume.
 
         t2l train multitask --tasks tasks.jsonl.gz --out runs/multitask --steps 1000
     """

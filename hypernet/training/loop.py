@@ -5,6 +5,7 @@ same batches as one that never stopped. The folder of a run holds
 
     state.pt      network, optimiser, step, minutes: tensors and numbers only
     best/         the checkpoint with the lowest validation loss, ready to serve
+    last/         that of the last step, where the run started from a trained model, which may stay the best
     log.jsonl     one line a step or validation
 """
 
@@ -14,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Trainer:
         config: schedule and optimiser settings.
         compute: step number -> loss of that step, with its graph.
         validate: measures the model; the first number decides which checkpoint is best (lower is better).
-        save_best: writes `model` as a checkpoint to a folder.
+        save_checkpoint: writes `model` to a folder; `best` of the state is the validation loss that it has.
         clip: limits the gradients of `model` to a norm, and returns the norm they had.
         workers: the processes of this run, if there are several. `compute` then gives this one's part of
             loss and metrics, and the first process alone logs, validates and saves.
@@ -86,7 +87,7 @@ class Trainer:
         config: Schedule,
         compute: Callable[[int], StepResult],
         validate: Callable[[], dict[str, float]],
-        save_best: Callable[[Path, RunState], None],
+        save_checkpoint: Callable[[Path, RunState], None],
         clip: Callable[[nn.Module, float], Tensor] = clip_together,
         workers: Workers | None = None,
         *,
@@ -95,7 +96,7 @@ class Trainer:
         self._workers = workers or Workers("cpu")
         self._trained = trained
         self.folder, self.model, self.config, self._clip = folder, model, config, clip
-        self._compute, self._validate, self._save_best = compute, validate, save_best
+        self._compute, self._validate, self._save_checkpoint = compute, validate, save_checkpoint
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
         )
@@ -139,7 +140,9 @@ class Trainer:
                 if self.state.seconds - saved_at > SAVE_SECONDS:
                     self._save()
                     saved_at = self.state.seconds
-        self._check()
+        last = self._check()
+        if self._trained and self._workers.first:
+            self._save_checkpoint(self.folder / "last", replace(self.state, best=last))
         self._save()
         return self.state
 
@@ -165,10 +168,10 @@ class Trainer:
         self._log(kind="step", loss=loss, lr=rate, norm=norm.item(), tokens_per_s=rate_tokens, **metrics)
         return f"step {self.state.step} loss {loss:.3f} {rate_tokens:,.0f} tok/s"
 
-    def _check(self) -> None:
-        """Validate, and keep the checkpoint if it is the best so far."""
+    def _check(self) -> float:
+        """Validate, and keep the checkpoint if it is the best so far; its validation loss."""
         if not self._workers.first:
-            return
+            return math.inf
         started = time.perf_counter()
         self.model.eval()
         # Its batches are of other shapes: compiling for them would take longer than they do.
@@ -178,8 +181,9 @@ class Trainer:
         first = next(iter(scores.values()))
         if first < self.state.best:
             self.state.best = first
-            self._save_best(self.folder / "best", self.state)
+            self._save_checkpoint(self.folder / "best", self.state)
             self._save()  # or a run that is killed now would come back not knowing what it has to beat
+        return first
 
     def _save(self) -> None:
         if not self._workers.first:

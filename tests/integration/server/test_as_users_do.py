@@ -18,6 +18,7 @@ from test_full_stack import Process
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hypernet.embedded import base_model_path
+from hypernet.peft_io import read_provenance
 
 pytestmark = pytest.mark.integration
 
@@ -84,13 +85,17 @@ def test_an_exported_adapter_in_peft_gives_the_served_tokens(url: str, tmp_path:
 
 def test_model_cards_and_checkpoints_agree_and_are_small() -> None:
     folders = sorted((ROOT / "checkpoints").iterdir())
+    assert [folder.name for folder in folders] == [f"smollm2-135m{s}" for s in ("", "-m", "-multitask", "-s")]
+    assert sum(f.stat().st_size for folder in folders for f in folder.iterdir()) < 40_000_000
+    baseline = folders.pop(2)
+    provenance = read_provenance(baseline)
+    assert f"{int(provenance['t2l.steps']):,} steps" in (baseline / "README.md").read_text()
+    assert f"{float(provenance['t2l.validation_nll']):.3f}" in (baseline / "README.md").read_text()
     for folder in folders:
         training = json.loads((folder / "config.json").read_text())["training"]
         card = (folder / "README.md").read_text()
         assert f"{training['steps']:,} steps" in card
         assert f"{training['validation_nll']:.3f}" in card
-    assert [folder.name for folder in folders] == [f"smollm2-135m{variant}" for variant in ("", "-m", "-s")]
-    assert sum(f.stat().st_size for folder in folders for f in folder.iterdir()) < 40_000_000
 
 
 def test_the_load_generator_measures_a_real_server(url: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from hypernet.checkpoint import CheckpointError
 from hypernet.generator import Generator
+from hypernet.peft_io import read_provenance
 from hypernet.training.config import FineTuning
 from hypernet.training.loop import read_log
 from hypernet.training.stand_in import stand_in
@@ -72,6 +73,7 @@ def test_a_multitask_run_measures_it_before_the_first_step(
     )
     first = next(line for line in read_log(out) if line["kind"] == "validation")
     assert first["step"] == 0
+    assert read_provenance(out / "last")["t2l.steps"] == "1"
 
 
 def test_another_shape_is_refused(
