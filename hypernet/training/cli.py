@@ -155,7 +155,8 @@ def multitask(
     """One plain LoRA for all tasks: what a hypernetwork has to beat.
 
     The same batches, loss and schedule as `t2l train sft`, without a description. The
-    result is a PEFT folder. With --start the last step's is kept, too, in OUT/last. Safe to kill: run the same line with --resume.
+    result is a PEFT folder. With --start the last step's is kept, too, in OUT/last. Safe to
+    kill: run the same line with --resume.
 
         t2l train multitask --tasks tasks.jsonl.gz --out runs/multitask --steps 1000
     """
