@@ -20,7 +20,7 @@ from server.adapters.writer import Written
 from server.observability.metrics import Metrics
 
 REFILL_S = 0.2
-"""From the taking of ready pages to the fetching of more: whoever took them is with the engine by then."""
+"""From the last taking of pages to the fetching of more: whoever took them is with the engine by then."""
 
 Source = Literal["memory", "redis", "generated"]
 
@@ -91,11 +91,17 @@ class AdapterLibrary:
             return Found(adapter, "redis")
         written, queue_s = await self.batcher.submit(description)
         created_us = int(self._now() * 1e6)
-        loop = asyncio.get_running_loop()
-        adapter = await loop.run_in_executor(
-            None, lambda: Adapter.seal(adapter_id, description, created_us, written.weights, self._pages.take())
+        adapter = await asyncio.to_thread(
+            lambda: Adapter.seal(adapter_id, description, created_us, written.weights, self._pages.take())
         )
-        self._refill = loop.call_later(REFILL_S, loop.run_in_executor, None, self._pages.fetch)
+        self._refill_soon()
         self._metrics.adapters_made.inc()
         self.store.put(adapter)
         return Found(adapter, "generated", queue_s, written.embed_s, written.generate_s)
+
+    def _refill_soon(self) -> None:
+        """Fetch pages once no adapter has been made for a while: only an idle machine is slow to find them."""
+        if self._refill is not None:
+            self._refill.cancel()
+        loop = asyncio.get_running_loop()
+        self._refill = loop.call_later(REFILL_S, loop.run_in_executor, None, self._pages.fetch)

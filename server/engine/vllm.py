@@ -63,10 +63,10 @@ class VllmEngine:
             Exception: whatever vLLM has to say about the model or the machine.
         """
         cpu, cores = not torch.cuda.is_available(), len(os.sched_getaffinity(0))
+        if cpu and self.config.cpu_threads is not None:  # asked for by name: wins over what the machine has set
+            os.environ.pop("OMP_NUM_THREADS", None)
         for name, value in self.config.environment(cpu=cpu, cores=cores).items():
             os.environ.setdefault(name, value)
-        if cpu and self.config.cpu_threads is not None:  # asked for by name: wins over what the machine has set
-            os.environ["OMP_NUM_THREADS"] = str(self.config.cpu_threads)
         self._not_ours = {*multiprocessing.active_children()}
         # Importing vLLM takes seconds and its constructor waits for the child: not on the event loop.
         await asyncio.to_thread(self._construct)

@@ -46,7 +46,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
-            messages = await self._read(scope, receive)
+            body = await self._read(scope, receive)
         except ServiceError as error:
             self._metrics.rejections.labels(error.code).inc()
             if not _waits_to_be_asked(scope):
@@ -55,17 +55,18 @@ class BodyLimit:
             await error_response(error, {"connection": "close"})(scope, receive, send)
             return
 
-        if messages[0]["type"] == "http.disconnect":
+        if body is None:
             note(client="left")
             return
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
-            return messages.pop(0) if messages else await receive()
+            return messages.pop() if messages else await receive()
 
         await self._app(scope, replay, send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
-        """The whole body as one message, or the disconnection that came instead.
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None if the client left instead.
 
         Raises:
             PayloadTooLargeError: it is larger than the limit.
@@ -83,11 +84,11 @@ class BodyLimit:
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
-                        return [message]
-                    piece = message.get("body", b"")
+                        return None
+                    piece: bytes = message.get("body", b"")
                     self._check(len(body) + len(piece))
                     if not message.get("more_body", False):
-                        return [{"type": "http.request", "body": bytes(body) + piece, "more_body": False}]
+                        return bytes(body) + piece
                     body += piece
                     self._held += len(piece)
                     if self._held > _HELD_BYTES:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from hypernet.config import LoraSpec, ModuleShape
 from server.engine.config import EngineConfig
+from server.engine.vllm import VllmEngine
 
 
 def config(rank: int = 8, **fields: object) -> EngineConfig:
@@ -19,6 +22,23 @@ def config(rank: int = 8, **fields: object) -> EngineConfig:
 @pytest.mark.parametrize(("rank", "slot"), [(1, 1), (2, 8), (8, 8), (9, 16), (512, 512)])
 def test_slots_are_of_the_smallest_rank_that_fits(rank: int, slot: int) -> None:
     assert config(rank).engine_arguments()["max_lora_rank"] == slot
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, "7"), (3, "3")])
+async def test_threads_that_were_asked_for_win_over_the_machines(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, threads: str
+) -> None:
+    environment = {"OMP_NUM_THREADS": "7"}
+    monkeypatch.setattr(os, "environ", environment)
+    engine = VllmEngine(config(cpu_threads=asked))
+
+    def no_model() -> None:
+        raise RuntimeError("no model")
+
+    monkeypatch.setattr(engine, "_construct", no_model)
+    with pytest.raises(RuntimeError, match="no model"):
+        await engine.start()
+    assert environment["OMP_NUM_THREADS"] == threads
 
 
 def test_only_the_hypernetworks_modules_get_slots() -> None:

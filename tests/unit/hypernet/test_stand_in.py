@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from test_static_and_oracles import multitask_config, write_tasks
 
 from hypernet.checkpoint import CheckpointError
 from hypernet.generator import Generator
 from hypernet.peft_io import read_provenance
-from hypernet.training.config import FineTuning
 from hypernet.training.loop import read_log
 from hypernet.training.stand_in import stand_in
 from hypernet.training.static import train_multitask
@@ -41,32 +40,18 @@ def test_of_many_it_is_the_best_that_its_rank_allows(
         torch.testing.assert_close(left, dropped, rtol=1e-3, atol=1e-6)
 
 
-def config(**changes: object) -> FineTuning:
-    return FineTuning.model_validate(
-        {"rows": 2, "row_tokens": 60, "steps": 1, "validation_share": 0.3, **changes}
-    )
-
-
 @pytest.fixture
 def tasks(tmp_path: Path) -> Path:
-    path = tmp_path / "tasks.jsonl"
-    lines = [
-        {
-            "task": f"t{i}",
-            "descriptions": [f"Answer {i}."],
-            "instances": [{"input": c, "output": [str(i)]} for c in "abcdefghij"],
-        }
-        for i in range(8)
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
+    return write_tasks(tmp_path / "tasks.jsonl", [f"{letter}{i}" for letter in "ab" for i in range(4)])
 
 
 def test_a_multitask_run_measures_it_before_the_first_step(
     tiny_base: Path, tiny_checkpoint: Path, tiny_encoder: Path, tasks: Path, tmp_path: Path
 ) -> None:
     shape = Generator.load(tiny_checkpoint, str(tiny_encoder)).spec
-    settings = config(rank=shape.rank, alpha=shape.alpha, target_modules=tuple(m.name for m in shape.modules))
+    settings = multitask_config(
+        steps=1, rank=shape.rank, alpha=shape.alpha, target_modules=tuple(m.name for m in shape.modules)
+    )
     out = tmp_path / "run"
     train_multitask(
         [tasks], out, settings, base_model=tiny_base, encoder=str(tiny_encoder), start=tiny_checkpoint
@@ -83,7 +68,7 @@ def test_another_shape_is_refused(
         train_multitask(
             [tasks],
             tmp_path / "run",
-            config(rank=7),
+            multitask_config(rank=7),
             base_model=tiny_base,
             encoder=str(tiny_encoder),
             start=tiny_checkpoint,

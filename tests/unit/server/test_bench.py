@@ -93,6 +93,8 @@ async def test_a_server_that_is_not_there_is_an_error_of_each_request() -> None:
         (['{"delta": "a"}'], "cut_off"),
         (['{"delta": "a"}', '{"error": {"code": "engine_dead"}}', "[DONE]"], "engine_dead"),
         (['{"usage": {"completion_tokens": 1}, "adapter": null}', "[DONE]"], None),
+        (['{"delta": "a"}', '{"usage": {}}'], "bad_event"),
+        (['{"delta": "a"}', '{"usage": '], "bad_event"),
     ],
 )
 async def test_streams_that_end_in_other_ways(events: list[str], error: str | None) -> None:
@@ -108,6 +110,13 @@ async def test_a_refusal_without_our_body_is_named_by_its_status() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(502, text="<html>"))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         assert (await ask(http, {}, time.perf_counter)).error == "http_502"
+
+
+def test_answers_of_one_piece_have_no_gaps_to_report() -> None:
+    summary = summarise([Sample(1.0, [1.5], end=1.5, tokens=1)])
+    assert summary["between_tokens_ms"] == {}
+    assert "between tokens" not in table(summary)
+    json.dumps(summary, allow_nan=False)
 
 
 def test_waiting_counts_from_when_the_request_was_due() -> None:
