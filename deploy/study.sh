@@ -14,6 +14,7 @@
 #   benchmarks       the ten benchmarks
 #   compression      a library of LoRAs in one network of each size
 #   onwards          L and a multi-task LoRA in its place, from one start for the same time
+#   relations        both on from there, with tasks of public word data beside the others
 #   levers           what contrast, learning rates, sampling, families and a wider latent do, in minutes each
 #   tasks            unseen tasks: 16, 64, 128 or all training tasks, at equal budget; and beside them
 #   reconstruction     a network that learnt the library's weights instead of the tasks
@@ -39,7 +40,7 @@ COMPRESSED=fv_antonym,fv_capitalize,fv_country_capital,fv_english_spanish,fv_sin
 # Those and others like them, and some short tasks of the other kind: 84 in all.
 LIBRARY='fv_adjective*,fv_alphabetically*,fv_animal*,fv_antonym,fv_cap*,fv_choose*,fv_color*,fv_concept*,fv_conll*,fv_country*,fv_english*,fv_fruit*,fv_l*,fv_n*,fv_o*,fv_p*,fv_s*,fv_v*,fv_w*,ii_*,lol_1413,lol_833,lol_645,lol_1614,lol_639,lol_1713,lol_132,lol_1293,lol_1744,lol_321,lol_670,lol_875,lol_009,lol_041,lol_898,lol_050,lol_1339,lol_897,lol_1317,lol_1483,lol_1508,lol_1482,lol_227,lol_042,lol_444,lol_1447,lol_922'
 
-: "${RECON_STEPS:=400}" "${DISTILL_STEPS_M:=1000}" "${DISTILL_STEPS_S:=600}" "${EXAMPLES:=20}" "${FEW_EXAMPLES:=8}" "${LABEL_EXAMPLES:=50}" "${LONG_EXAMPLES:=10}" "${THREADS:=1}"
+: "${RECON_STEPS:=400}" "${DISTILL_STEPS_M:=1000}" "${DISTILL_STEPS_S:=600}" "${EXAMPLES:=20}" "${MANY_EXAMPLES:=40}" "${FEW_EXAMPLES:=8}" "${LABEL_EXAMPLES:=50}" "${LONG_EXAMPLES:=10}" "${THREADS:=1}"
 
 # A finished run has a mark; an unfinished one goes on.
 train() {
@@ -166,6 +167,22 @@ experiment_onwards() {
     "$T2L" report "$OUT/onwards/eval" --out "$OUT/onwards/report"
 }
 
+# Words, numbers, places and dates: what given tasks hold few relations of.
+experiment_relations() {
+    derived
+    local start=$OUT/onwards/L/last relations=$OUT/relations.jsonl.gz
+    [ -e "$relations" ] || "$T2L" tasks relate --tasks "$TRAIN" --exclude "$UNSEEN" --out "$relations"
+    local tasks=(--tasks "$TRAIN" --tasks "$DERIVED" --tasks "$relations" --config $CONFIGS/relations.yaml --start "$start")
+    train sft "$OUT/relations/L" "${tasks[@]}"
+    train multitask "$OUT/relations/multitask" "${tasks[@]}"
+    for checkpoint in "$OUT/relations/L/last" "$start"; do
+        "$T2L" eval "$checkpoint" --out "$OUT/relations/eval" --examples "$MANY_EXAMPLES" --tasks "$UNSEEN" \
+            --trained "$TRAIN" --trained "$DERIVED" --trained "$relations" --multitask "$OUT/relations/multitask/best" \
+            --conditions prompted,multitask,matched,mismatched
+    done
+    "$T2L" report "$OUT/relations/eval" --out "$OUT/relations/report"
+}
+
 # One thing changed at a time, most of them onwards from the shipped L; what counts is the log of each run.
 experiment_levers() {
     derived
@@ -244,7 +261,7 @@ experiment_nuance() {
 }
 
 mkdir -p "$OUT"
-[ $# -gt 0 ] || set -- main oracles benchmarks compression onwards levers tasks reconstruction encoder source robustness map flops nuance
+[ $# -gt 0 ] || set -- main oracles benchmarks compression onwards relations levers tasks reconstruction encoder source robustness map flops nuance
 for name in "$@"; do
     echo "== $name"
     "experiment_$name"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from hypernet.training.data import Task
 
 app = typer.Typer(help="Make task files to train on.", no_args_is_help=True)
 
@@ -30,17 +34,51 @@ def derive(
 
         t2l tasks derive --tasks tasks.train.jsonl.gz --exclude tasks.unseen.jsonl.gz --out derived.jsonl.gz
     """
-    from hypernet.training.data import TaskFileError, load_tasks
     from hypernet.training.families import derive as build
 
-    try:
-        given = load_tasks(tasks)
-        taken = {task.name for task in load_tasks(exclude)}
-    except TaskFileError as error:
-        raise typer.BadParameter(str(error)) from error
-    made = build(given, taken, instances=instances, seed=seed)
+    given, unseen = _load(tasks), _load(exclude)
+    made = build(given, {task.name for task in unseen}, instances=instances, seed=seed)
     if not made:
         raise typer.BadParameter(f"{tasks} holds no word lists, word pairs or number pairs to build from")
+    _write(made, out)
+
+
+@app.command()
+def relate(
+    tasks: Annotated[Path, typer.Option(help="Task file of training tasks, for their words.")],
+    exclude: Annotated[Path, typer.Option(help="Task file of evaluation tasks: they stay unseen.")],
+    out: Annotated[Path, typer.Option(help="Where to write, .jsonl.gz.")],
+    instances: Annotated[int, typer.Option(help="Instances to draw per task.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+) -> None:
+    """Build tasks from public word data: inflections, numerals, countries, dates, letters.
+
+    They widen what there is to ask. The data come with `pip install 't2l-server[relations]'`.
+
+        t2l tasks relate --tasks tasks.train.jsonl.gz --exclude tasks.unseen.jsonl.gz --out relations.jsonl.gz
+    """
+    from hypernet.training.relations import relate as build
+
+    given, unseen = _load(tasks), _load(exclude)
+    try:
+        made = build(given, unseen, instances=instances, seed=seed)
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter(
+            f"{error}: the word data come with `pip install 't2l-server[relations]'`"
+        ) from error
+    _write(made, out)
+
+
+def _load(path: Path) -> list[Task]:
+    from hypernet.training.data import TaskFileError, load_tasks
+
+    try:
+        return load_tasks(path)
+    except TaskFileError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _write(made: Sequence[Task], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(out, "wt") as file:
         file.writelines(f"{task.model_dump_json()}\n" for task in made)
