@@ -10,6 +10,7 @@ from torch import Tensor
 from hypernet import checkpoint
 from hypernet.config import LoraSpec
 from hypernet.encoder import Encoder, choose
+from hypernet.fixed_sizes import Write, compiled
 from hypernet.lora import LoraWeights
 from hypernet.model import LoraBatch, Ready
 
@@ -47,7 +48,7 @@ class Generator:
     ) -> None:
         model, config = checkpoint.load_checkpoint(folder)
         check_encoder(folder, config, encoder)
-        self._model = Ready(model.to(device), dtype)
+        self._model: Write = Ready(model.to(device), dtype)
         self._device = device
         self._encoder = encoder
         self.spec: LoraSpec = config.hypernet.lora
@@ -95,6 +96,10 @@ class Generator:
                 f"the hypernetwork writes adapters for {self._base_name} ({self.base_fingerprint}), not for "
                 f"{name} ({fingerprint}). Name the right one with --base-model"
             )
+
+    def compile(self) -> None:
+        """Fuse the hypernetwork's small kernels (see `fixed_sizes`). Takes a minute or two."""
+        self._model = compiled(self._model, self.embed(["warm up"]).to(self._device))
 
     def generate(self, descriptions: list[str]) -> list[LoraWeights]:
         """One adapter per description, from one batched pass."""

@@ -53,6 +53,11 @@ class Settings(BaseSettings):
     hypernetwork_device: str = Field(
         "cpu", description="Where hypernetwork and encoder run: `cpu`, `cuda`, ..."
     )
+    hypernetwork_compile: Literal["auto", "0", "1"] = Field(
+        "auto",
+        description="1 compiles the hypernetwork at the start, for batches of 1, 8 and 64, in a minute or two; "
+        "`auto` does so on a GPU.",
+    )
     cache: Path | None = Field(
         None, description="Where unpacked models are kept. Default: `$XDG_CACHE_HOME/t2l` or `~/.cache/t2l`."
     )
@@ -131,6 +136,12 @@ class Settings(BaseSettings):
         "INFO", description="Least level that is logged."
     )
     log_format: Literal["text", "json"] = Field("text", description="One line per request, as text or JSON.")
+
+    @property
+    def compiles_hypernetwork(self) -> bool:
+        """Whether to: on a CPU its weights are packed instead, which the compiler does not take."""
+        on_gpu = not self.hypernetwork_device.startswith("cpu")
+        return on_gpu if self.hypernetwork_compile == "auto" else self.hypernetwork_compile == "1"
 
     @model_validator(mode="before")
     @classmethod

@@ -44,6 +44,15 @@ def test_variables_of_a_kubernetes_service_are_told_from_misspelt_ones(monkeypat
         Settings()
 
 
+@pytest.mark.parametrize(
+    ("device", "choice", "compiles"),
+    [("cpu", "auto", False), ("cuda", "auto", True), ("cuda:1", "0", False), ("cpu", "1", True)],
+)
+def test_the_hypernetwork_is_compiled_on_a_gpu_or_when_asked_for(device, choice, compiles):
+    settings = Settings(hypernetwork_device=device, hypernetwork_compile=choice)
+    assert settings.compiles_hypernetwork is compiles
+
+
 def test_settings_are_frozen_and_secrets_do_not_print():
     settings = Settings(cache_key="hush")
     with pytest.raises(ValidationError):
