@@ -81,8 +81,7 @@ class AdapterCodec:
 
     def encode(self, adapter: Adapter) -> bytes:
         """Bytes to store."""
-        flat = adapter.weights.flatten().to(torch.bfloat16)
-        weights = _swap_on_big_endian(flat.view(torch.uint8).numpy().tobytes())
+        weights = _swap_on_big_endian(adapter.weights.flatten().view(torch.uint8).numpy().data)
         header = json.dumps(
             {
                 "id": adapter.id,
@@ -108,7 +107,7 @@ class AdapterCodec:
             raise CorruptAdapterError(f"the value under {adapter_id} is adapter {header.id}")
         if header.spec != self.spec:
             raise CorruptAdapterError("the adapter has another LoRA spec")
-        weights = data[header_size(data) :]
+        weights = memoryview(data)[header_size(data) :]
         if not hmac.compare_digest(_digest(weights), header.weights_digest):
             raise CorruptAdapterError("the weights do not match their digest")
         try:
@@ -156,13 +155,13 @@ def header_size(data: bytes) -> int:
     return _PREFIX + length + _DIGEST
 
 
-def _digest(weights: bytes) -> str:
+def _digest(weights: memoryview) -> str:
     return blake2b(weights, digest_size=_DIGEST).hexdigest()
 
 
-def _swap_on_big_endian(weights: bytes) -> bytes:
+def _swap_on_big_endian(weights: memoryview) -> memoryview:
     if sys.byteorder == "little":
         return weights
     swapped = bytearray(weights)
-    swapped[0::2], swapped[1::2] = weights[1::2], weights[0::2]
-    return bytes(swapped)
+    swapped[0::2], swapped[1::2] = swapped[1::2], swapped[0::2]
+    return memoryview(swapped)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hypernet.lora import LoraWeights
-from server.engine import slots, wire
+from server.engine import parcels, slots
 
 if TYPE_CHECKING:
     from vllm.lora.lora_model import LoRAModel
@@ -44,7 +44,7 @@ class AdapterWorker:
             int_id: vLLM's number for the adapter, never in use twice at a time.
             path: its content-addressed name, `t2l://<adapter id>`.
             spec: `LoraSpec` as JSON.
-            data: the flat buffer of `wire.encode`.
+            data: the flat buffer of `parcels.encode`.
             evict: number of the adapter to take out first.
         """
         from vllm.lora.request import LoRARequest
@@ -52,7 +52,7 @@ class AdapterWorker:
         if evict is not None:
             self.t2l_unload(evict)
         # One copy to the device; the slots are then filled from there, without pinning tensor by tensor.
-        _staged[int_id] = wire.decode(spec, data, self.device, self.lora_config.lora_dtype)
+        _staged[int_id] = parcels.decode(spec, data, self.device, self.lora_config.lora_dtype)
         try:
             self.model_runner.add_lora(LoRARequest(lora_name=path, lora_int_id=int_id, lora_path=path))
         except BaseException:

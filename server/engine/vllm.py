@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 
 from hypernet.lora import LoraWeights
-from server.engine import cpu_ops, plugin, wire
+from server.engine import cpu_ops, parcels, plugin
 from server.engine.config import EngineConfig
 from server.engine.interface import Delta, Lease, Sampling
 from server.engine.loader import SCHEME
@@ -279,7 +279,7 @@ class VllmEngine:
 
     async def _load(self, adapter_id: str, int_id: int, weights: LoraWeights, evict: int | None) -> None:
         try:
-            parcel = await asyncio.to_thread(wire.encode, weights, self.config.lora)
+            parcel = await asyncio.to_thread(parcels.encode, weights, self.config.lora)
         except AdapterRejectedError:
             if evict is not None:
                 await self._unload(evict)

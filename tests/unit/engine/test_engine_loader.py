@@ -10,7 +10,7 @@ import torch
 
 from hypernet.config import LoraSpec, ModuleShape
 from hypernet.lora import LoraWeights
-from server.engine import loader, wire
+from server.engine import loader, parcels
 
 pytest.importorskip("vllm")
 
@@ -62,7 +62,7 @@ def worker() -> Any:
 
 def parcel() -> tuple[LoraWeights, str, bytes]:
     weights = LoraWeights.unflatten(SPEC, torch.randn(SPEC.num_parameters))
-    packed = wire.encode(weights, SPEC)
+    packed = parcels.encode(weights, SPEC)
     return weights, packed.spec, bytes(packed.data)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from hypernet.config import LoraSpec, ModuleShape
 from hypernet.lora import LoraWeights
-from server.engine import wire
+from server.engine import parcels
 from server.errors import AdapterRejectedError
 
 ENGINE = LoraSpec(
@@ -34,25 +34,27 @@ def make(spec: LoraSpec = ENGINE, value: float | None = None) -> LoraWeights:
 @pytest.mark.parametrize("rank", [1, 4, 8])
 def test_an_adapter_arrives_as_it_was_with_its_scale_beside_it(rank: int) -> None:
     weights = make(ENGINE.model_copy(update={"rank": rank, "use_rslora": True}))
-    parcel = wire.encode(weights, ENGINE)
-    arrived = wire.decode(parcel.spec, bytes(parcel.data), CPU, torch.bfloat16)
+    parcel = parcels.encode(weights, ENGINE)
+    arrived = parcels.decode(parcel.spec, bytes(parcel.data), CPU, torch.bfloat16)
     assert arrived.spec == weights.spec
     assert arrived.flatten().equal(weights.flatten().bfloat16())
 
 
 def test_what_lies_flat_in_bf16_is_sent_from_where_it_lies() -> None:
     flat = torch.randn(ENGINE.num_parameters).bfloat16()
-    data = wire.encode(LoraWeights.unflatten(ENGINE, flat), ENGINE).data
+    data = parcels.encode(LoraWeights.unflatten(ENGINE, flat), ENGINE).data
     assert torch.frombuffer(data, dtype=torch.bfloat16).data_ptr() == flat.data_ptr()
 
 
 def test_the_buffer_is_two_bytes_a_number() -> None:
-    assert wire.encode(make(), ENGINE).data.nbytes == 2 * ENGINE.num_parameters
+    assert parcels.encode(make(), ENGINE).data.nbytes == 2 * ENGINE.num_parameters
 
 
 def test_weights_are_cast_to_the_engines_dtype() -> None:
-    parcel = wire.encode(make(), ENGINE)
-    assert wire.decode(parcel.spec, bytes(parcel.data), CPU, torch.float16).a["q_proj"].dtype == torch.float16
+    parcel = parcels.encode(make(), ENGINE)
+    assert (
+        parcels.decode(parcel.spec, bytes(parcel.data), CPU, torch.float16).a["q_proj"].dtype == torch.float16
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,10 +68,10 @@ def test_weights_are_cast_to_the_engines_dtype() -> None:
 )
 def test_an_adapter_of_another_shape_is_rejected(change: dict[str, object], says: str) -> None:
     with pytest.raises(AdapterRejectedError, match=says):
-        wire.encode(make(ENGINE.model_copy(update=change)), ENGINE)
+        parcels.encode(make(ENGINE.model_copy(update=change)), ENGINE)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e6])
 def test_numbers_that_would_poison_the_model_are_rejected(value: float) -> None:
     with pytest.raises(AdapterRejectedError, match="not finite or above"):
-        wire.encode(make(value=value), ENGINE)
+        parcels.encode(make(value=value), ENGINE)
