@@ -138,6 +138,7 @@ async def load_models(settings: Settings) -> Models:
         cpu_lora_kernel=settings.cpu_lora_kernel,
         cpu_ops=settings.cpu_ops,
         stacked_slots=settings.stacked_slots,
+        lend_weights=settings.lend_weights == "1",
     )
     return Models(writer, VllmEngine(config))
 
@@ -217,7 +218,7 @@ def _library(settings: Settings, writer: AdapterWriter, metrics: Metrics) -> Ada
         )
         shared = SharedTier(redis, WriteBehind(redis.put, metrics, settings.write_queue_bytes))
     store = TieredStore(MemoryStore(settings.memory_bytes), shared, metrics)
-    return AdapterLibrary(key, store, batcher, metrics, writer.spec)
+    return AdapterLibrary(key, store, batcher, metrics, writer.spec, keep_fresh=settings.lend_weights == "1")
 
 
 def _watch(metrics: Metrics, engine: Engine, library: AdapterLibrary) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hypernet.peft_io import dump_adapter, provenance
@@ -134,9 +134,10 @@ class Service:
                     # memory? Redis? an in-flight twin? else the next batch, and a write-behind to Redis
                     found = await deadline.wait(self._adapters.get(adapter_id, description))
                     found_at = self._clock()
-                    leasing = self._engine.lease(adapter_id, found.adapter.weights)
+                    leasing = self._engine.lease(adapter_id, found.weights)
                     lease = await deadline.wait(held.enter_async_context(leasing))
                     register_s = self._clock() - found_at
+                    found = replace(found, fresh=None)  # the engine has a copy
                 sampling = Sampling(max_tokens, ask.temperature, ask.top_p, ask.stop, ask.seed)
                 stream = self._engine.generate(tokens, sampling, lease, ask.id)
                 async with aclosing(deadline.each(stream)) as deltas:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, RedisDsn, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -93,6 +93,11 @@ class Settings(BaseSettings):
     stacked_slots: Literal["0", "1"] = Field(
         "1", description="1 loads an adapter with two copies a module, 0 with vLLM's own for every layer."
     )
+    lend_weights: Literal["0", "1"] = Field(
+        "0",
+        description="1 leaves a new adapter on the device where it was written and tells the engine where it "
+        "lies. For a hypernetwork on the engine's own GPU; not yet run on one.",
+    )
     hypernetwork_threads: int = Field(
         1, ge=1, description="CPU threads of encoder and hypernetwork; more would fight the engine's."
     )
@@ -142,6 +147,14 @@ class Settings(BaseSettings):
         """Whether to: on a CPU its weights are packed instead, which the compiler does not take."""
         on_gpu = not self.hypernetwork_device.startswith("cpu")
         return on_gpu if self.hypernetwork_compile == "auto" else self.hypernetwork_compile == "1"
+
+    @model_validator(mode="after")
+    def _lends_to_one(self) -> Self:
+        if self.lend_weights == "1" and self.tensor_parallel > 1:
+            raise ValueError(
+                f"{variable('lend_weights')}=1 lends to one device: it needs {variable('tensor_parallel')}=1"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from hypernet.config import LoraSpec
+from hypernet.lora import LoraWeights
 from server.adapters.adapter import Adapter
 from server.adapters.batcher import Batcher
 from server.adapters.key import AdapterKeyer
@@ -34,6 +35,13 @@ class Found:
     queue_s: float = 0.0
     embed_s: float = 0.0
     generate_s: float = 0.0
+    fresh: LoraWeights | None = field(default=None, repr=False)
+    """Its weights where the hypernetwork wrote them, for an engine that can take them from there."""
+
+    @property
+    def weights(self) -> LoraWeights:
+        """What to load: the nearest there is."""
+        return self.fresh or self.adapter.weights
 
 
 class AdapterLibrary:
@@ -47,12 +55,15 @@ class AdapterLibrary:
         metrics: Metrics,
         spec: LoraSpec,
         now: Callable[[], float] = time.time,
+        *,
+        keep_fresh: bool = False,
     ) -> None:
         self.key = key
         self.store = store
         self.batcher = batcher
         self._metrics = metrics
         self._now = now
+        self._keep_fresh = keep_fresh
         self._pages = PagesAhead(spec)
         self._refill: asyncio.TimerHandle | None = None
         self._flights: SingleFlight[Found] = SingleFlight()
@@ -97,7 +108,8 @@ class AdapterLibrary:
         self._refill_soon()
         self._metrics.adapters_made.inc()
         self.store.put(adapter)
-        return Found(adapter, "generated", queue_s, written.embed_s, written.generate_s)
+        fresh = written.weights if self._keep_fresh else None
+        return Found(adapter, "generated", queue_s, written.embed_s, written.generate_s, fresh)
 
     def _refill_soon(self) -> None:
         """Fetch pages once no adapter has been made for a while: only an idle machine is slow to find them."""

@@ -52,6 +52,8 @@ class EngineConfig:
     """`1` has vLLM use its own kernels for norms and positions on a CPU."""
     stacked_slots: str = "1"
     """`1` fills an adapter's slot with two copies a module."""
+    lend_weights: bool = False
+    """Send an adapter to the core's process as a handle on its memory; for one device, not several ranks."""
     enforce_eager: bool = False
     """Skip CUDA graphs. Without effect on a CPU, where LoRA already rules out compilation."""
 

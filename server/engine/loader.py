@@ -16,6 +16,7 @@ import torch
 
 from hypernet.lora import LoraWeights
 from server.engine import parcels, slots
+from server.engine.loans import Loan
 
 if TYPE_CHECKING:
     from vllm.lora.lora_model import LoRAModel
@@ -34,7 +35,7 @@ class AdapterWorker:
     lora_config: Any
     model_runner: Any
 
-    def t2l_load(self, int_id: int, path: str, spec: str, data: bytes, evict: int | None) -> None:
+    def t2l_load(self, int_id: int, path: str, spec: str, data: bytes | Loan, evict: int | None) -> None:
         """Put an adapter into a slot, after taking out the one whose place it gets.
 
         One call does both, since each waits for the engine's next step. If it
@@ -44,7 +45,7 @@ class AdapterWorker:
             int_id: vLLM's number for the adapter, never in use twice at a time.
             path: its content-addressed name, `t2l://<adapter id>`.
             spec: `LoraSpec` as JSON.
-            data: the flat buffer of `parcels.encode`.
+            data: of `parcels.encode`.
             evict: number of the adapter to take out first.
         """
         from vllm.lora.request import LoRARequest

@@ -279,7 +279,9 @@ class VllmEngine:
 
     async def _load(self, adapter_id: str, int_id: int, weights: LoraWeights, evict: int | None) -> None:
         try:
-            parcel = await asyncio.to_thread(parcels.encode, weights, self.config.lora)
+            parcel = await asyncio.to_thread(
+                parcels.encode, weights, self.config.lora, lend=self.config.lend_weights
+            )
         except AdapterRejectedError:
             if evict is not None:
                 await self._unload(evict)

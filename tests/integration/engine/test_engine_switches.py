@@ -1,4 +1,4 @@
-"""Each speed-up of the engine room can be switched off, and answers stay what they are with all of them on."""
+"""Each speed-up of the engine room can be switched on and off, and answers stay what they are."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from server.engine.vllm import VllmEngine
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
-SWITCHES = (
+SWITCHES: tuple[dict[str, str], ...] = (
     {},
     {"T2L_STACKED_SLOTS": "0"},
     {"T2L_CPU_LORA_KERNEL": "products"},
     {"T2L_CPU_LORA_KERNEL": "0"},
     {"T2L_CPU_OPS": "0"},
+    {"T2L_LEND_WEIGHTS": "1"},
 )
 
 
-async def test_mixed_streams_say_the_same_with_each_switch_off(
+async def test_mixed_streams_say_the_same_with_each_switch_turned(
     engine_config: EngineConfig, make_adapter: Any, complete: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float32, where the company that a request is in changes no rounding that matters.
@@ -37,7 +38,8 @@ async def test_mixed_streams_say_the_same_with_each_switch_off(
             monkeypatch.delenv(name, raising=False)
         for name, value in switches.items():
             monkeypatch.setenv(name, value)
-        engine = VllmEngine(replace(engine_config, dtype="float32"))
+        lends = "T2L_LEND_WEIGHTS" in switches  # the one that the front end reads, not the core
+        engine = VllmEngine(replace(engine_config, dtype="float32", lend_weights=lends))
         try:
             await engine.start()
             prompt = engine.tokenize([{"role": "user", "content": "Name three fruits."}], None)

@@ -57,6 +57,17 @@ def test_weights_are_cast_to_the_engines_dtype() -> None:
     )
 
 
+def test_lent_weights_arrive_by_handle_and_the_lenders_stay_where_they_are() -> None:
+    flat = torch.randn(ENGINE.num_parameters).bfloat16()
+    place = flat.data_ptr()
+    parcel = parcels.encode(LoraWeights.unflatten(ENGINE, flat), ENGINE, lend=True)
+    assert isinstance(parcel.data, list) and all(type(v) in (str, int, bytes) for v in parcel.data)
+    arrived = parcels.decode(parcel.spec, parcel.data, CPU, torch.bfloat16)
+    assert arrived.flatten().equal(flat) and flat.data_ptr() == place
+    parcel.kept.zero_()  # what arrived is a copy
+    assert arrived.flatten().equal(flat)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

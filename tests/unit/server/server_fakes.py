@@ -102,6 +102,7 @@ class FakeEngine:
         self.die_after: int | None = None
         self.crash: Exception | None = None
         self.leases: Counter[str] = Counter()
+        self.loaded: list[LoraWeights] = []
         self.running = 0
         self.aborted = 0
         self.forgotten: list[str] = []
@@ -133,6 +134,7 @@ class FakeEngine:
     @asynccontextmanager
     async def lease(self, adapter_id: str, weights: LoraWeights) -> AsyncIterator[Lease]:
         weights.validate()
+        self.loaded.append(weights)
         self.leases[adapter_id] += 1
         try:
             yield Lease(adapter_id, None)

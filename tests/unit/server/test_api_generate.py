@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+import torch
 from server_fakes import FakeEngine, FakeWriter, eventually, weights_for
 
 OPPOSITE = "Given a word, say its opposite."
@@ -185,7 +186,15 @@ async def test_a_request_that_takes_too_long_is_503_and_aborted(launch):
         assert running.engine.aborted == 1
 
 
-async def test_the_engine_gets_the_weights_that_were_written(running):
-    await post(running, task_description="x")
-    page = (await running.http.get("/v1/adapters")).json()
-    assert page["data"][0]["nbytes"] == 2 * weights_for("x").spec.num_parameters
+@pytest.mark.parametrize("lend", ["0", "1"])
+async def test_the_engine_gets_the_weights_that_were_written(launch, lend):
+    async with launch(lend_weights=lend) as running:
+        await post(running, task_description="x")
+        await post(running, task_description="x")
+        page = (await running.http.get("/v1/adapters")).json()
+        assert page["data"][0]["nbytes"] == 2 * weights_for("x").spec.num_parameters
+        written, kept = running.engine.loaded
+    # Lent, they come as the hypernetwork wrote them, here in float32; what is kept is bf16 either way.
+    assert written.a["q_proj"].dtype == (torch.float32 if lend == "1" else torch.bfloat16)
+    assert kept.flatten().equal(weights_for("x").flatten().bfloat16())
+    assert written.flatten().bfloat16().equal(kept.flatten())
