@@ -155,11 +155,15 @@ experiment_compression() {
 }
 
 # Both go on from what L knows, so neither lacks training that the other had.
-experiment_onwards() {
+go_onwards() {
     derived
     local tasks=(--tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/onwards.yaml --start "$SHIPPED")
     train sft "$OUT/onwards/L" "${tasks[@]}"
     train multitask "$OUT/onwards/multitask" "${tasks[@]}"
+}
+
+experiment_onwards() {
+    go_onwards
     for checkpoint in "$OUT/onwards/L/last" "$SHIPPED"; do
         "$T2L" eval "$checkpoint" --out "$OUT/onwards/eval" --examples "$EXAMPLES" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" \
             --multitask "$OUT/onwards/multitask/best" --conditions copy,prompted,multitask,matched
@@ -169,7 +173,7 @@ experiment_onwards() {
 
 # Words, numbers, places and dates: what given tasks hold few relations of.
 experiment_relations() {
-    derived
+    go_onwards
     local start=$OUT/onwards/L/last relations=$OUT/relations.jsonl.gz
     [ -e "$relations" ] || "$T2L" tasks relate --tasks "$TRAIN" --exclude "$UNSEEN" --out "$relations"
     local tasks=(--tasks "$TRAIN" --tasks "$DERIVED" --tasks "$relations" --config $CONFIGS/relations.yaml --start "$start")

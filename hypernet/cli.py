@@ -54,8 +54,9 @@ def import_reference_command(
     Example: t2l import-reference trained_t2l/gemma_2b_t2l checkpoints/gemma-2-2b --base-model ~/gemma-2-2b-it
     """
     from hypernet.base_model import BaseModelError
+    from hypernet.embedded import ModelNotFoundError
     from hypernet.lora import InvalidLoraError
-    from hypernet.models import ModelNotFoundError, folder
+    from hypernet.models import folder
     from hypernet.reference import ARGS_FILE, ReferenceImportError, import_reference, read_args
 
     try:
@@ -80,6 +81,9 @@ def generate(
     out: Annotated[Path, typer.Option(help="The PEFT adapter folder to write.")],
     checkpoint: Annotated[Path, typer.Option(help="A hypernetwork checkpoint.")] = DEFAULT_CHECKPOINT,
     encoder: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="What the encoder `base-model` stands for; default: the embedded one.")
+    ] = None,
 ) -> None:
     """Write one adapter without a server, as a folder that PEFT and `vllm --lora-modules` load.
 
@@ -88,13 +92,13 @@ def generate(
     import torch
 
     from hypernet.checkpoint import CheckpointError, load_config
+    from hypernet.embedded import ModelNotFoundError
     from hypernet.generator import Generator, MismatchError
-    from hypernet.models import ModelNotFoundError
     from hypernet.peft_io import provenance, save_adapter
 
     try:
         base = load_config(checkpoint).base_model.name
-        writer = Generator.load(checkpoint, encoder)
+        writer = Generator.load(checkpoint, encoder, base_model=base_model)
     except (CheckpointError, MismatchError, ModelNotFoundError) as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error

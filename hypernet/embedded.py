@@ -26,7 +26,11 @@ _ENCODER_FOLDER = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 _ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-class EmbeddedModelError(RuntimeError):
+class ModelNotFoundError(ValueError):
+    """A model name that leads nowhere."""
+
+
+class EmbeddedModelError(ModelNotFoundError):
     """An embedded model is not installed, or its file is not the one that was pinned."""
 
 

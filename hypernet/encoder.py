@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hypernet.base_model import fingerprint, read_config
-from hypernet.embedded import ENCODER_NAME
+from hypernet.embedded import ENCODER_NAME, ModelNotFoundError
 from hypernet.lean_bert import make_lean
-from hypernet.models import ModelNotFoundError, base_model_folder, encoder_folder
+from hypernet.models import base_model_folder, encoder_folder
 from hypernet.packed import pack
 
 BASE_MODEL = "base-model"

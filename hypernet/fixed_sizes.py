@@ -15,9 +15,6 @@ from torch.nn.functional import pad
 
 from hypernet.model import LoraBatch
 
-SIZES = (1, 8, 64)
-"""One request, a burst, and the most that is written at once."""
-
 log = logging.getLogger(__name__)
 
 
@@ -25,7 +22,7 @@ Write = Callable[[Tensor], LoraBatch]
 """Embeddings [n, e] -> n adapters; each row's adapter depends on that row only."""
 
 
-def compiled(write: Write, example: Tensor, sizes: tuple[int, ...] = SIZES) -> Write:
+def compiled(write: Write, example: Tensor, sizes: tuple[int, ...]) -> Write:
     """A network compiled for every size now, so that no request waits for it; as it is, where that fails.
 
     Args:

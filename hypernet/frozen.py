@@ -30,6 +30,7 @@ class FrozenBase:
     """
 
     def __init__(self, folder: Path, spec: LoraSpec, device: str, dtype: torch.dtype | None = None) -> None:
+        self.folder = folder
         self.name = folder.name
         self.fingerprint = fingerprint(folder)
         self.spec = spec

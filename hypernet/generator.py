@@ -97,9 +97,14 @@ class Generator:
                 f"{name} ({fingerprint}). Name the right one with --base-model"
             )
 
-    def compile(self) -> None:
-        """Fuse the hypernetwork's small kernels (see `fixed_sizes`). Takes a minute or two."""
-        self._model = compiled(self._model, self.embed(["warm up"]).to(self._device))
+    def compile(self, max_batch: int) -> None:
+        """Fuse the hypernetwork's small kernels (see `fixed_sizes`). Takes a minute or two.
+
+        Args:
+            max_batch: the most descriptions that come at once.
+        """
+        sizes = tuple(sorted({1, min(8, max_batch), max_batch}))
+        self._model = compiled(self._model, self.embed(["warm up"]).to(self._device), sizes)
 
     def generate(self, descriptions: list[str]) -> list[LoraWeights]:
         """One adapter per description, from one batched pass."""

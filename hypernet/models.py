@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypernet.embedded import BASE_MODEL_NAME, ENCODER_NAME, base_model_path, encoder_path
+from hypernet.embedded import BASE_MODEL_NAME, ENCODER_NAME, ModelNotFoundError, base_model_path, encoder_path
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "smollm2-135m"
 """The hypernetwork that ships with the repository."""
-
-
-class ModelNotFoundError(ValueError):
-    """A model name that leads nowhere."""
 
 
 def base_model_folder(name: str | None = None) -> Path:

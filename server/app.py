@@ -120,7 +120,7 @@ async def load_models(settings: Settings) -> Models:
         fast_dtype(settings.hypernetwork_device),
     )
     if settings.compiles_hypernetwork:
-        await asyncio.to_thread(writer.compile)
+        await asyncio.to_thread(writer.compile, settings.max_batch)
     base = await asyncio.to_thread(base_model_folder, settings.base_model)
     name = settings.model_name or (settings.base_model and Path(settings.base_model).name) or BASE_MODEL_NAME
     writer.check_base(name, await asyncio.to_thread(fingerprint, base))

@@ -6,6 +6,7 @@ fixed set, so that it can also be the label of a metric.
 
     ServiceError
     +-- InvalidRequestError       400  a field is wrong
+    |   +-- MethodNotAllowedError 405  the route does something else
     |   +-- SlowBodyError         408  the body does not arrive
     |   +-- PayloadTooLargeError  413  the body is too big
     +-- NotFoundError             404  no such adapter
@@ -47,6 +48,13 @@ class InvalidRequestError(ServiceError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_value"
+
+
+class MethodNotAllowedError(InvalidRequestError):
+    """405: the route exists, but not for this method."""
+
+    status = 405
+    code = "method_not_allowed"
 
 
 class SlowBodyError(InvalidRequestError):

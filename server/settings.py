@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     )
     hypernetwork_compile: Literal["auto", "0", "1"] = Field(
         "auto",
-        description="1 compiles the hypernetwork at the start, for batches of 1, 8 and 64, in a minute or two; "
+        description="1 compiles the hypernetwork at the start, for batches of 1, 8 and `T2L_MAX_BATCH`; "
         "`auto` does so on a GPU.",
     )
     cache: Path | None = Field(

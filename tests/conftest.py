@@ -17,7 +17,10 @@ from hypernet.encoder import sentence_fingerprint
 from hypernet.generator import Generator
 from hypernet.model import Hypernet
 
-CHAT = "{% for m in messages %}<user>{{ m['content'] }}{% endfor %}<answer>"
+CHAT = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<answer>{{ m['content'] }}<end>"
+    "{% else %}<user>{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<answer>{% endif %}"
+)
 
 
 def save_tokenizer(folder: Path) -> int:

@@ -13,9 +13,10 @@ examples are shown; and for all `descriptions.json` with `train_descriptions` an
 
 from __future__ import annotations
 
+import gzip
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,15 +207,16 @@ STYLES = {
 }
 
 
-def load_benchmarks(folder: Path, n: int, seed: int, names: Sequence[str] = tuple(STYLES)) -> list[Sheet]:
-    """Draw up to n questions of each benchmark.
+def load_benchmarks(folder: Path, n: int, seed: int, needed: Collection[str] = tuple(STYLES)) -> list[Sheet]:
+    """Draw up to n questions of each benchmark that is there.
 
     Raises:
-        BenchmarkError: a file is missing or malformed.
+        BenchmarkError: a needed file is missing, or one is malformed.
     """
     try:
         wordings = TypeAdapter(dict[str, Wordings]).validate_json((folder / DESCRIPTIONS_FILE).read_bytes())
-        return [_sheet(folder, name, wordings[name], n, seed) for name in names]
+        there = {name for name in wordings if _file(folder, name).exists()}
+        return [_sheet(folder, name, wordings[name], n, seed) for name in STYLES if name in there | {*needed}]
     except (OSError, KeyError) as error:
         raise BenchmarkError(f"{folder} is no folder of the ten benchmarks: {error}") from error
     except ValidationError as error:
@@ -224,10 +226,10 @@ def load_benchmarks(folder: Path, n: int, seed: int, names: Sequence[str] = tupl
 
 def _sheet(folder: Path, name: str, wordings: Wordings, n: int, seed: int) -> Sheet:
     style, rng = STYLES[name], random.Random(f"{seed}:{name}")
-    rows = _read(folder / f"{name}.jsonl")
+    rows = _read(_file(folder, name))
     fitting = [q for q in rng.sample(rows, len(rows)) if len(style.ask(q)) <= MAX_PROMPT_CHARACTERS]
     asked = fitting[:n]
-    training = folder / f"{name}.train.jsonl"
+    training = _file(folder, f"{name}.train")
     seen = _read(training) if training.exists() else []
     solved = [(style.ask(q), style.opening + style.solve(q)) for q in rng.sample(seen, len(seen))]
     fresh = [pair for pair in solved if pair[0] not in {style.ask(q) for q in asked}]
@@ -253,9 +255,15 @@ def _item(style: Style, q: Question) -> Item:
     )
 
 
+def _file(folder: Path, name: str) -> Path:
+    packed = folder / f"{name}.jsonl.gz"
+    return packed if packed.exists() else folder / f"{name}.jsonl"
+
+
 def _read(path: Path) -> list[Question]:
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(data.decode().splitlines(), start=1):
         try:
             rows.append(Question.model_validate_json(line))
         except ValidationError as error:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder.")],
     tasks: Annotated[Path | None, typer.Option(help="Task file, .jsonl or .jsonl.gz.")] = None,
-    benchmarks: Annotated[Path | None, typer.Option(help="Folder of the ten benchmarks.")] = None,
+    benchmarks: Annotated[
+        Path | None, typer.Option(help="Folder of the ten benchmarks: NAME.jsonl each, and descriptions.json.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Cells go to OUT/SETTINGS, one JSON file each.")] = Path(
         "runs/eval"
     ),
@@ -66,15 +68,16 @@ def evaluate(
 
     from hypernet.base_model import BaseModelError, fingerprint
     from hypernet.checkpoint import CheckpointError
-    from hypernet.evaluation.benchmarks import BenchmarkError, load_benchmarks
+    from hypernet.embedded import ModelNotFoundError
+    from hypernet.evaluation.benchmarks import STYLES, BenchmarkError, load_benchmarks
     from hypernet.evaluation.cells import CellStore
     from hypernet.evaluation.conditions import stranger_wordings, t2l_conditions
-    from hypernet.evaluation.remote import ServerError, can_serve
+    from hypernet.evaluation.remote import ServerError
     from hypernet.evaluation.report import report
     from hypernet.generator import Generator, MismatchError
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
-    from hypernet.models import ModelNotFoundError, base_model_folder
+    from hypernet.models import base_model_folder
     from hypernet.training.data import TaskFileError, pick_names
 
     errors = (
@@ -88,8 +91,9 @@ def evaluate(
         )
     try:
         asked = asked_of(tasks, trained or [], examples, seed, instances) if tasks else []
-        marks = load_benchmarks(benchmarks, examples, seed) if benchmarks else []
-        named = set(pick_names([s.task for s in (*asked, *marks)], only))
+        known = [*(s.task for s in asked), *(STYLES if benchmarks else ())]
+        named = set(pick_names(known, only))
+        marks = load_benchmarks(benchmarks, examples, seed, named) if benchmarks else []
         generator = Generator.load(checkpoint, encoder, device, base_model)
         folder = base_model_folder(base_model)
         generator.check_base(folder.name, fingerprint(folder))
@@ -102,18 +106,9 @@ def evaluate(
     found += t2l_conditions(generator, name or system_name(checkpoint), strangers, seed)
     chosen = _choose(found, conditions)
     sheets = [s for s in (*asked, *marks) if s.task in named]
-    for gone in (s.task for s in sheets if not s.items):
-        typer.echo(f"left out: {gone}, training has seen all that could be asked", err=True)
-    sheets = [s for s in sheets if s.items]
-    if not sheets:
-        raise typer.BadParameter("nothing to ask: give --tasks or --benchmarks")
-    for condition in chosen:
-        for reason, without in Counter(filter(None, map(condition.lacks, sheets))).items():
-            typer.echo(f"left out: {condition.name} of {without} tasks: {reason}", err=True)
+    chosen, sheets = _what_can_be_asked(chosen, sheets, server)
     served = "-served" if server else ""
     store = CellStore(out / f"{folder.name}-n{examples}-seed{seed}-{instances}{served}")
-    if server:
-        chosen = [condition for condition in chosen if can_serve(condition)]
     runner = _runner(server, generator, folder, store, seed, device)
     total = sum(not condition.lacks(s) for condition in chosen for s in sheets)
     try:
@@ -182,6 +177,25 @@ def asked_of(tasks: Path, trained: list[Path], n: int, seed: int, instances: Ins
         else:
             sheets.append(sheet(new, n, seed, instances, known))
     return sheets
+
+
+def _what_can_be_asked(
+    conditions: list[Condition], sheets: list[Sheet], server: str | None
+) -> tuple[list[Condition], list[Sheet]]:
+    """Conditions and sheets without those that come to nothing, each of which is named."""
+    from hypernet.evaluation.remote import can_serve
+
+    for gone in (s.task for s in sheets if not s.items):
+        typer.echo(f"left out: {gone}, training has seen all that could be asked", err=True)
+    sheets = [s for s in sheets if s.items]
+    if not sheets:
+        raise typer.BadParameter("nothing to ask: give --tasks or --benchmarks")
+    for condition in conditions:
+        if server and not can_serve(condition):
+            typer.echo(f"left out: {condition.name}, which no server can be asked for", err=True)
+        for reason, without in Counter(filter(None, map(condition.lacks, sheets))).items():
+            typer.echo(f"left out: {condition.name} of {without} tasks: {reason}", err=True)
+    return [c for c in conditions if not server or can_serve(c)], sheets
 
 
 def _runner(

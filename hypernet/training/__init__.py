@@ -1,1 +1,1 @@
-"""Training a hypernetwork: by supervised fine-tuning through the frozen base model."""
+"""Training: hypernetworks, from tasks, a library of LoRAs or one another, and the plain LoRAs beside them."""

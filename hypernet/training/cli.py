@@ -48,10 +48,10 @@ def _usage_errors(threads: int | None) -> Iterator[None]:
 
     from hypernet.base_model import BaseModelError
     from hypernet.checkpoint import CheckpointError
+    from hypernet.embedded import ModelNotFoundError
     from hypernet.generator import MismatchError
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
-    from hypernet.models import ModelNotFoundError
     from hypernet.training.config import TrainingConfigError
     from hypernet.training.data import TaskFileError
 

@@ -169,12 +169,13 @@ def assignments(pairs: Sequence[str]) -> dict[str, object]:
     """`NAME=VALUE` texts, as they stand on a command line -> fields; values are read as YAML's are.
 
     Raises:
-        TrainingConfigError: a text without "=".
+        TrainingConfigError: a text without "=", or a value that is no YAML.
     """
     for pair in pairs:
         if "=" not in pair:
             raise TrainingConfigError(f"--set {pair}: write NAME=VALUE, as in --set learning_rate=1e-3")
-    return {name.strip(): yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+    split = (pair.partition("=") for pair in pairs)
+    return {name.strip(): _yaml(value, f"--set {name}") for name, _, value in split}
 
 
 def load_config(kind: type[AnySchedule], path: Path | None, **overrides: object) -> AnySchedule:
@@ -183,7 +184,9 @@ def load_config(kind: type[AnySchedule], path: Path | None, **overrides: object)
     Raises:
         TrainingConfigError: naming the field.
     """
-    raw = yaml.safe_load(path.read_text()) if path else {}
+    if path and not path.is_file():
+        raise TrainingConfigError(f"{path} does not exist: --config takes a YAML file, as in hypernet/configs")
+    raw = _yaml(path.read_text(), str(path)) if path else {}
     if not isinstance(raw, dict):
         raise TrainingConfigError(f"{path}: needs a mapping of field names to values")
     try:
@@ -196,3 +199,10 @@ def load_config(kind: type[AnySchedule], path: Path | None, **overrides: object)
     if config.steps is None and config.minutes is None:
         raise TrainingConfigError("how long to train is not set: give --steps or --minutes")
     return config
+
+
+def _yaml(text: str, where: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise TrainingConfigError(f"{where}: is not YAML: {' '.join(str(error).split())}") from error

@@ -92,6 +92,13 @@ def load_tasks(path: Path) -> list[Task]:
     return tasks
 
 
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a `.jsonl` or `.jsonl.gz` file; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
 def taught(tasks: Iterable[Task]) -> set[tuple[str, str]]:
     """Every pair of input and answer that training on these tasks shows, as `Instance.pair`.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -24,13 +22,14 @@ def from_hub(
 
         t2l tasks from-hub Lots-of-LoRAs/task1146_country_capital --out capitals.jsonl.gz
     """
+    from hypernet.training.data import write_lines
     from hypernet.training.hub import HubError, download, natural_instruction
 
     try:
         tasks = [natural_instruction(name, download(name, None, split)[:limit]) for name in names]
     except HubError as error:
         raise typer.BadParameter(str(error)) from error
-    _write(out, (task.model_dump_json() for task in tasks))
+    write_lines(out, (task.model_dump_json() for task in tasks))
     typer.echo(f"{len(tasks)} tasks: {out}")
 
 
@@ -45,6 +44,7 @@ def benchmark(
 
     t2l tasks benchmark gsm8k --out benchmarks/gsm8k.jsonl
     """
+    from hypernet.training.data import write_lines
     from hypernet.training.hub import BENCHMARKS, HubError, benchmark_rows, download
 
     source = BENCHMARKS.get(name)
@@ -54,11 +54,5 @@ def benchmark(
         rows = benchmark_rows(name, download(source.name, source.subset, split or source.split), split)
     except HubError as error:
         raise typer.BadParameter(str(error)) from error
-    _write(out, map(json.dumps, rows))
+    write_lines(out, map(json.dumps, rows))
     typer.echo(f"{len(rows)} rows: {out}")
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as file:
-        file.writelines(f"{line}\n" for line in lines)

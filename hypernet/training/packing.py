@@ -77,6 +77,8 @@ class ChatFormat:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        self.end_of_turn = _end_of_turn(tokenizer)
+        """The token that ends an answer."""
 
     def example(self, prompt: str, response: str) -> Example:
         """One user turn and its answer."""
@@ -108,11 +110,6 @@ class ChatFormat:
         """An answer and the end of its turn."""
         return [*self._ids(text), self.end_of_turn]
 
-    @property
-    def end_of_turn(self) -> int:
-        """The token that ends an answer."""
-        return int(self._tokenizer.eos_token_id)
-
     def text(self, tokens: list[int]) -> str:
         """Tokens back to text, special tokens left out."""
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
@@ -120,6 +117,15 @@ class ChatFormat:
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
         return ids
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What the chat template puts behind an answer: not always the end of text (Gemma's `<end_of_turn>`)."""
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    chat = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    behind: list[int] = tokenizer(chat.rpartition("answer")[2], add_special_tokens=False).input_ids
+    marks = behind and behind[0] in tokenizer.added_tokens_decoder
+    return behind[0] if marks else int(tokenizer.eos_token_id)
 
 
 def fit_row(examples: list[Example], budget: int) -> list[Example]:

@@ -91,7 +91,7 @@ class MultitaskRun:
             CheckpointError: it is no checkpoint, or writes LoRAs of another shape.
             MismatchError: it is for another base model or encoder.
         """
-        generator = Generator.load(checkpoint, encoder, self.base.device)
+        generator = Generator.load(checkpoint, encoder, self.base.device, str(self.base.folder))
         generator.check_base(self.base.name, self.base.fingerprint)
         if generator.spec != self.base.spec:
             raise CheckpointError(f"{checkpoint} writes {generator.spec}, this run trains {self.base.spec}")

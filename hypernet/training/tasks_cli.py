@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +23,7 @@ def tasks() -> None:
 def derive(
     tasks: Annotated[Path, typer.Option(help="Task file of training tasks, to build from.")],
     exclude: Annotated[Path, typer.Option(help="Task file of evaluation tasks: none of them is built.")],
-    out: Annotated[Path, typer.Option(help="Where to write, .jsonl.gz.")],
+    out: Annotated[Path, typer.Option(help="Where to write, .jsonl or .jsonl.gz.")],
     instances: Annotated[int, typer.Option(help="Instances to draw per task.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
@@ -47,7 +46,7 @@ def derive(
 def relate(
     tasks: Annotated[Path, typer.Option(help="Task file of training tasks, for their words.")],
     exclude: Annotated[Path, typer.Option(help="Task file of evaluation tasks: they stay unseen.")],
-    out: Annotated[Path, typer.Option(help="Where to write, .jsonl.gz.")],
+    out: Annotated[Path, typer.Option(help="Where to write, .jsonl or .jsonl.gz.")],
     instances: Annotated[int, typer.Option(help="Instances to draw per task.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
@@ -63,9 +62,8 @@ def relate(
     try:
         made = build(given, unseen, instances=instances, seed=seed)
     except ModuleNotFoundError as error:
-        raise typer.BadParameter(
-            f"{error}: the word data come with `pip install 't2l-server[relations]'`"
-        ) from error
+        hint = "the word data come with `pip install -e '.[relations]'`, in a clone"
+        raise typer.BadParameter(f"{error}: {hint}") from error
     _write(made, out)
 
 
@@ -79,7 +77,7 @@ def _load(path: Path) -> list[Task]:
 
 
 def _write(made: Sequence[Task], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(out, "wt") as file:
-        file.writelines(f"{task.model_dump_json()}\n" for task in made)
+    from hypernet.training.data import write_lines
+
+    write_lines(out, (task.model_dump_json() for task in made))
     typer.echo(f"{len(made)} tasks: {out}")

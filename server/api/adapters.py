@@ -23,7 +23,7 @@ AdapterId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="32 hex ch
     status_code=201,
     responses={
         200: {"model": AdapterMade, "description": "It was there."},
-        **refusals(400, 413, 429, 500, 503),
+        **refusals(400, 408, 413, 429, 500, 503),
     },
 )
 async def make(body: MakeRequest, request: Request, response: Response, service: ServiceDep) -> AdapterMade:
@@ -51,7 +51,7 @@ async def page(
     )
 
 
-@router.get("/{adapter_id}", responses=refusals(400, 404, 503))
+@router.get("/{adapter_id}", responses=refusals(400, 404, 429, 503))
 async def describe(adapter_id: AdapterId, service: ServiceDep) -> AdapterOut:
     """One adapter."""
     return _out(await service.describe(adapter_id))

@@ -11,18 +11,11 @@ from starlette.exceptions import HTTPException
 
 from server.api.state import app_state
 from server.api.streaming import ClientLeftError
-from server.errors import InvalidRequestError, NotFoundError, ServiceError
+from server.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServiceError
 from server.observability.logging import note, note_error
 from server.wire import error_response
 
 _CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field", "json_invalid": "invalid_json"}
-
-
-class MethodNotAllowedError(InvalidRequestError):
-    """405: the route exists, but not for this method."""
-
-    status = 405
-    code = "method_not_allowed"
 
 
 def install(app: FastAPI) -> None:

@@ -48,7 +48,7 @@ class _Head:
             "description": "The completion. With `stream`, events: pieces, the whole answer, `[DONE]`.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **refusals(400, 413, 429, 500, 503),
+        **refusals(400, 408, 413, 429, 500, 503),
     },
 )
 async def generate(body: GenerateRequest, request: Request, service: ServiceDep, state: StateDep) -> Response:

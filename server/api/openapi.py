@@ -12,6 +12,7 @@ from server.api.schemas import ErrorOut
 _MEANINGS = {
     400: "A field is wrong; `param` names it.",
     404: "There is no such adapter.",
+    408: "The body does not arrive.",
     413: "The body is too large.",
     429: "A bounded queue is full; `Retry-After` says when to try again.",
     500: "The server's own fault.",

@@ -54,8 +54,6 @@ class EngineConfig:
     """`1` fills an adapter's slot with two copies a module."""
     lend_weights: bool = False
     """Send an adapter to the core's process as a handle on its memory; for one device, not several ranks."""
-    enforce_eager: bool = False
-    """Skip CUDA graphs. Without effect on a CPU, where LoRA already rules out compilation."""
 
     @property
     def slot_rank(self) -> int:
@@ -85,7 +83,6 @@ class EngineConfig:
             "max_num_seqs": self.max_num_seqs,
             "kv_cache_memory_bytes": self.kv_cache_bytes,
             "tensor_parallel_size": self.tensor_parallel,
-            "enforce_eager": self.enforce_eager,
             "enable_lora": True,
             "max_loras": self.max_loras,
             # One tier: what is registered is in a slot, so vLLM never evicts on its own.

@@ -168,7 +168,10 @@ class VllmEngine:
         self._check()
         tokenizer = self._llm.get_tokenizer()
         if messages is None:
-            return cast("list[int]", tokenizer.encode(text or ""))
+            written = text or ""
+            # Whoever rendered a chat template has its first token; the tokenizer would put it there again.
+            begun = bool(tokenizer.bos_token) and written.startswith(tokenizer.bos_token)
+            return cast("list[int]", tokenizer.encode(written, add_special_tokens=not begun))
         from jinja2 import TemplateError
 
         try:
@@ -282,7 +285,7 @@ class VllmEngine:
             parcel = await asyncio.to_thread(
                 parcels.encode, weights, self.config.lora, lend=self.config.lend_weights
             )
-        except AdapterRejectedError:
+        except Exception:  # whatever it was: the registry counts on the other one being gone
             if evict is not None:
                 await self._unload(evict)
             raise

@@ -132,7 +132,7 @@ class World:
 def stock_command(config: EngineConfig, port: int) -> list[str]:
     """The command line of vLLM's own server with the arguments that our engine has."""
     arguments = config.engine_arguments() | {"dtype": config.resolved_dtype(cpu_capabilities())}
-    ours_only = {"worker_extension_cls", "enforce_eager", "use_tqdm_on_load"}
+    ours_only = {"worker_extension_cls", "use_tqdm_on_load"}
     flags: list[str] = []
     for name, value in arguments.items():
         if name in ours_only:

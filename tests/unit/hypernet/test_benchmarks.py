@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,22 @@ def test_code_and_numbers() -> None:
     assert last_number("so 1,200 cents, or $12.50.") == 12.5
     assert last_number("minus -3 degrees") == -3
     assert last_number("none") is None
+
+
+def test_a_folder_of_some_is_enough_for_those(folder: Path) -> None:
+    rows = (folder / "gsm8k.jsonl").read_bytes()
+    for path in folder.glob("*.jsonl"):
+        path.unlink()
+    (folder / "gsm8k.jsonl.gz").write_bytes(gzip.compress(rows))
+    (sheet,) = load_benchmarks(folder, 4, 0, ["gsm8k"])
+    assert sheet.task == "gsm8k" and sheet.items
+    with pytest.raises(BenchmarkError, match="piqa"):
+        load_benchmarks(folder, 4, 0, ["gsm8k", "piqa"])
+
+
+def test_what_is_there_beside_the_needed_is_loaded_too_for_its_descriptions(folder: Path) -> None:
+    (folder / "mbpp.jsonl").unlink()
+    assert {s.task for s in load_benchmarks(folder, 4, 0, ["gsm8k"])} > {"gsm8k", "piqa"}
 
 
 def test_faults_are_named(folder: Path) -> None:

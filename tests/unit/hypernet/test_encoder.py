@@ -11,10 +11,10 @@ from transformers import AutoModel, AutoTokenizer
 from hypernet.base_model import lora_spec
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig
+from hypernet.embedded import ModelNotFoundError
 from hypernet.encoder import Encoder, EncoderError, LastTokenEncoder, SentenceEncoder, last_token_fingerprint
 from hypernet.generator import Generator, MismatchError
 from hypernet.model import Hypernet
-from hypernet.models import ModelNotFoundError
 
 TEXTS = ["Name the opposite.", "Hi", "", "a much longer description that says the same thing twice, and again"]
 

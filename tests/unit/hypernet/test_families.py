@@ -181,6 +181,14 @@ def test_the_command_writes_a_task_file_without_the_evaluation_tasks(tmp_path: P
     assert {"animal_v_object_5", "animal_v_object_3"} & {task.name for task in made} == {"animal_v_object_3"}
 
 
+def test_the_command_writes_plain_text_where_the_name_says_so(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl.gz", TASKS)
+    out = tmp_path / "derived.jsonl"
+    arguments = ["tasks", "derive", "--tasks", str(train), "--exclude", str(train), "--out", str(out)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert load_tasks(out) and out.read_text().startswith("{")
+
+
 def test_the_command_says_when_there_is_nothing_to_build_from(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl.gz", [pair_task("plain", [("a question", "an answer")])])
     arguments = [

@@ -51,6 +51,11 @@ def test_rows_in_another_form_are_kept_whole_and_described_by_name() -> None:
     assert task.wordings == ["task1146 country capital"]
 
 
+def test_a_stray_row_does_not_take_the_definition_away() -> None:
+    rows = [{"input": PROMPT.format("France"), "output": "Paris"}, {"input": "Peru", "output": "Lima"}]
+    assert natural_instruction(NAME, rows).definition == "Name the capital of the country."
+
+
 @pytest.mark.parametrize("rows", [[], [{"input": "a", "output": []}], [{"output": "b"}]])
 def test_rows_without_content_are_refused(rows: list[dict[str, Any]]) -> None:
     with pytest.raises(HubError, match="task1146"):

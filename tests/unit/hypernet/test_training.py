@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from hypernet.lora import InvalidLoraError, LoraWeights
-from hypernet.training.config import ReconstructionConfig, SftConfig, TrainingConfigError, load_config
+from hypernet.training.config import (
+    ReconstructionConfig,
+    SftConfig,
+    TrainingConfigError,
+    assignments,
+    load_config,
+)
 from hypernet.training.data import Instance, Task, TaskFileError, load_tasks, validation_share
 from hypernet.training.loop import RunState, StepResult, Trainer, read_log, schedule
 from hypernet.training.packing import Example, fit_row, pack, shared_prefix
@@ -105,6 +111,17 @@ def test_unknown_configuration_keys_are_refused(tmp_path: Path) -> None:
         load_config(SftConfig, path, steps=1)
     with pytest.raises(TrainingConfigError, match="how long"):
         load_config(SftConfig, None)
+
+
+def test_configurations_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(TrainingConfigError, match=r"none\.yaml does not exist"):
+        load_config(SftConfig, tmp_path / "none.yaml")
+    path = tmp_path / "c.yaml"
+    path.write_text("rows: [1\n")
+    with pytest.raises(TrainingConfigError, match=r"c\.yaml: is not YAML"):
+        load_config(SftConfig, path)
+    with pytest.raises(TrainingConfigError, match="--set rows: is not YAML"):
+        assignments(["rows=[1"])
 
 
 @pytest.mark.parametrize("path", sorted(Path("hypernet/configs").glob("*.yaml")), ids=lambda p: p.name)

@@ -147,6 +147,6 @@ async def test_a_surprise_is_a_500_in_the_same_shape_that_says_nothing(running):
 async def test_the_document_promises_what_is_answered(running):
     document = (await running.http.get("/openapi.json")).json()
     responses = document["paths"]["/v1/generate"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "413", "429", "500", "503"}
+    assert set(responses) == {"200", "400", "408", "413", "429", "500", "503"}
     assert responses["400"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorOut")
     assert "HTTPValidationError" not in document["components"]["schemas"]
