@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from hypernet.model import LoraBatch
-from hypernet.training.packing import Example, Packed, pack, shared_prefix
+from hypernet.packing import Example, Packed, pack, shared_prefix
 
 if TYPE_CHECKING:
     from hypernet.frozen import FrozenBase

@@ -21,7 +21,7 @@ from hypernet.base_model import fingerprint, read_config
 from hypernet.embedded import ENCODER_NAME, ModelNotFoundError
 from hypernet.lean_bert import make_lean
 from hypernet.models import base_model_folder, encoder_folder
-from hypernet.packed import pack
+from hypernet.onednn import pack
 
 BASE_MODEL = "base-model"
 """The name of the encoder that is the base model itself."""

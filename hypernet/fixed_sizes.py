@@ -63,6 +63,4 @@ class FixedSizes:
         count = len(embeddings)
         size = next(size for size in self._sizes if size >= count)
         written = self._write(pad(embeddings, (0, 0, 0, size - count)))
-        return LoraBatch(
-            {m: t[:count] for m, t in written.a.items()}, {m: t[:count] for m, t in written.b.items()}
-        )
+        return written.map(lambda t: t[:count])

@@ -16,7 +16,7 @@ from hypernet.config import LoraSpec
 from hypernet.decoding import answer
 from hypernet.hardware import can_compile, fast_dtype
 from hypernet.model import LoraBatch
-from hypernet.training.packing import ChatFormat, Example, Packed
+from hypernet.packing import ChatFormat, Example, Packed
 
 
 class FrozenBase:

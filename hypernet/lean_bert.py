@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypernet.packed import product
+from hypernet.onednn import product
 
 
 class LeanLayer(nn.Module):

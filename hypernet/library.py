@@ -185,11 +185,7 @@ class Library:
 
     def stack(self) -> LoraBatch:
         """All LoRAs at once: A [len, layers, r, in] and B [len, layers, out, r] per module."""
-        loras = [self[name] for name in self.names]
-        return LoraBatch(
-            {m.name: torch.stack([lora.a[m.name] for lora in loras]) for m in self.spec.modules},
-            {m.name: torch.stack([lora.b[m.name] for lora in loras]) for m in self.spec.modules},
-        )
+        return LoraBatch.stack([self[name] for name in self.names])
 
     def average(self) -> LoraWeights:
         """The mean of all A and of all B, element by element: T2L's "average LoRA".

@@ -10,7 +10,7 @@ e embedding, d latent, h head input.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
 from hypernet.lora import LoraWeights
-from hypernet.packed import Product, product
+from hypernet.onednn import Product, product
 
 HARMLESS_GAIN = 0.1
 """How much smaller than Kaiming the shared A/B bias of M and S starts. Their B cannot start at
@@ -40,13 +40,23 @@ class LoraBatch(NamedTuple):
             for i in range(count)
         ]
 
+    @classmethod
+    def stack(cls, adapters: Sequence[LoraWeights]) -> LoraBatch:
+        """Adapters of one spec side by side."""
+        names = adapters[0].a
+        return cls(
+            {m: torch.stack([adapter.a[m] for adapter in adapters]) for m in names},
+            {m: torch.stack([adapter.b[m] for adapter in adapters]) for m in names},
+        )
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> LoraBatch:
+        """The same with every tensor changed."""
+        return LoraBatch({m: change(t) for m, t in self.a.items()}, {m: change(t) for m, t in self.b.items()})
+
     def take(self, index: list[int]) -> LoraBatch:
         """The adapters at these places; one may be taken more than once."""
         places = torch.tensor(index, device=next(iter(self.a.values())).device)
-        return LoraBatch(
-            {m: t.index_select(0, places) for m, t in self.a.items()},
-            {m: t.index_select(0, places) for m, t in self.b.items()},
-        )
+        return self.map(lambda t: t.index_select(0, places))
 
 
 class Anchor(nn.Module):

@@ -48,7 +48,7 @@ def map_command(
     t2l analyse map checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz --out runs/map
     """
     from hypernet.analysis.embedding_map import draw, embedding_map
-    from hypernet.training.data import load_tasks
+    from hypernet.tasks import load_tasks
 
     with _explained():
         found = embedding_map(
@@ -145,7 +145,7 @@ def robustness(
     from hypernet.evaluation.cli import asked_of, system_name
     from hypernet.evaluation.report import report
     from hypernet.evaluation.runner import Runner
-    from hypernet.training.data import load_tasks
+    from hypernet.tasks import load_tasks
 
     with _explained():
         sheets = [sheet for sheet in asked_of(tasks, trained or [], examples, seed) if sheet.items]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hypernet.generator import Generator
-from hypernet.training.data import Task
+from hypernet.tasks import Task
 
 BATCH = 16
 COLUMNS = 1 << 16

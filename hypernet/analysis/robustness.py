@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hypernet.evaluation.conditions import Condition, Written, stranger_wordings, t2l_conditions
 from hypernet.evaluation.sheets import Sheet
 from hypernet.generator import Generator
-from hypernet.training.data import Task
+from hypernet.tasks import Task
 
 TYPO_RATE = 0.15
 """Share of letters that change places with the next one."""

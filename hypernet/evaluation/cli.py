@@ -78,7 +78,7 @@ def evaluate(
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
     from hypernet.models import base_model_folder
-    from hypernet.training.data import TaskFileError, pick_names
+    from hypernet.tasks import TaskFileError, pick_names
 
     errors = (
         *(BaseModelError, BenchmarkError, CheckpointError, InvalidLoraError, LibraryError),
@@ -136,7 +136,7 @@ def tables(
     from hypernet.evaluation.cells import cells_by_folder
     from hypernet.evaluation.figures import write_figures
     from hypernet.evaluation.report import group_name, groups, report, scores
-    from hypernet.training.data import TaskFileError, pick_names
+    from hypernet.tasks import TaskFileError, pick_names
 
     every = cells_by_folder(folder)
     if not every:
@@ -162,7 +162,7 @@ def tables(
 def asked_of(tasks: Path, trained: list[Path], n: int, seed: int, instances: Instances = "all") -> list[Sheet]:
     """Sheets of a task file, without what training has seen in other tasks: answers, and descriptions."""
     from hypernet.evaluation.sheets import sheet
-    from hypernet.training.data import load_tasks, taught, without_wordings
+    from hypernet.tasks import load_tasks, taught, without_wordings
 
     given = load_tasks(tasks)
     theirs = [task for path in trained for task in load_tasks(path)]
@@ -208,7 +208,7 @@ def _runner(
     from hypernet.evaluation.runner import Runner
     from hypernet.frozen import FrozenBase
     from hypernet.hardware import fast_dtype
-    from hypernet.training.packing import ChatFormat
+    from hypernet.packing import ChatFormat
 
     if not server:
         return Runner(FrozenBase(folder, generator.spec, device, fast_dtype(device)), store, seed)

@@ -21,8 +21,8 @@ from hypernet.evaluation.cells import Cell, CellStore
 from hypernet.evaluation.conditions import Condition, Hyperdecoder, Way, Written
 from hypernet.evaluation.runner import PROTOCOL, as_read, token_limit
 from hypernet.evaluation.sheets import Sheet
+from hypernet.packing import ChatFormat
 from hypernet.peft_io import read_provenance
-from hypernet.training.packing import ChatFormat
 
 CONCURRENCY = 16
 TIMEOUT_S = 600.0

@@ -23,7 +23,7 @@ from hypernet.evaluation.sheets import Sheet
 from hypernet.frozen import FrozenBase
 from hypernet.lora import LoraWeights
 from hypernet.model import LoraBatch
-from hypernet.training.packing import ChatFormat, Example, fit_row, row_length
+from hypernet.packing import ChatFormat, Example, fit_row, row_length
 
 ROW_TOKENS = 256
 """Attention over a packed row costs its square; the shared prefix is saved once per row."""
@@ -242,11 +242,7 @@ def _stack(adapters: list[LoraWeights], dtype: torch.dtype, device: str) -> Lora
     if not adapters:
         return None
     cast = {id(a): a.to(dtype, device) for a in adapters}
-    ready = [cast[id(a)] for a in adapters]
-    return LoraBatch(
-        {m: torch.stack([w.a[m] for w in ready]) for m in ready[0].a},
-        {m: torch.stack([w.b[m] for w in ready]) for m in ready[0].b},
-    )
+    return LoraBatch.stack([cast[id(a)] for a in adapters])
 
 
 def _kind(job: _Job) -> str:

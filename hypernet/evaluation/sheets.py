@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Literal
 
 from hypernet.evaluation.metrics import exact_match, exact_match_is_lost, normalise, rouge_l
-from hypernet.training.data import Instance, Task
+from hypernet.tasks import Instance, Task
 
 MAX_PROMPT_CHARACTERS = 2_500
 """Longer inputs are passed over: one costs as much as a hundred short ones."""

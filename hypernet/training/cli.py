@@ -52,8 +52,8 @@ def _usage_errors(threads: int | None) -> Iterator[None]:
     from hypernet.generator import MismatchError
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
+    from hypernet.tasks import TaskFileError
     from hypernet.training.config import TrainingConfigError
-    from hypernet.training.data import TaskFileError
 
     if threads:
         torch.set_num_threads(threads)

@@ -20,8 +20,8 @@ from hypernet.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoi
 from hypernet.encoder import Encoder
 from hypernet.generator import check_encoder
 from hypernet.model import Hypernet
+from hypernet.tasks import Task, TaskFileError, load_tasks, validation_share
 from hypernet.training.config import DistillationConfig
-from hypernet.training.data import Task, TaskFileError, load_tasks, validation_share
 from hypernet.training.distance import squared_relative_error
 from hypernet.training.embeddings import Embeddings
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder

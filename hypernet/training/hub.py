@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hypernet.training.data import Instance, Task
+from hypernet.tasks import Instance, Task
 
 Row = Mapping[str, Any]
 _QUESTION = "Now complete the following example"

@@ -22,7 +22,7 @@ def from_hub(
 
         t2l tasks from-hub Lots-of-LoRAs/task1146_country_capital --out capitals.jsonl.gz
     """
-    from hypernet.training.data import write_lines
+    from hypernet.tasks import write_lines
     from hypernet.training.hub import HubError, download, natural_instruction
 
     try:
@@ -44,7 +44,7 @@ def benchmark(
 
     t2l tasks benchmark gsm8k --out benchmarks/gsm8k.jsonl
     """
-    from hypernet.training.data import write_lines
+    from hypernet.tasks import write_lines
     from hypernet.training.hub import BENCHMARKS, HubError, benchmark_rows, download
 
     source = BENCHMARKS.get(name)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hypernet.model import LoraBatch
-from hypernet.training.packing import Packed
+from hypernet.packing import Packed
 
 
 def token_losses(scores: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:

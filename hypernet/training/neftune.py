@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hypernet.training.packing import Packed
+from hypernet.packing import Packed
 
 
 def noise(packed: Packed, keys: Sequence[int], width: int, alpha: float) -> Tensor:

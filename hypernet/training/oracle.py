@@ -28,11 +28,11 @@ from hypernet.frozen import FrozenBase
 from hypernet.library import Entry, Library
 from hypernet.lora import LoraWeights
 from hypernet.model import LoraBatch
+from hypernet.packing import Example, fit_row, pack
+from hypernet.tasks import Task, TaskFileError, load_tasks, pick_names
 from hypernet.training.config import OracleConfig
-from hypernet.training.data import Task, TaskFileError, load_tasks, pick_names
 from hypernet.training.loop import StepResult, Trainer
 from hypernet.training.losses import example_nll, sft_loss
-from hypernet.training.packing import Example, fit_row, pack
 from hypernet.training.prepared import TrainingTask, draw_row, prepare, tokenised
 from hypernet.training.static import StaticLora
 
@@ -179,7 +179,7 @@ def train_oracles(
         config: the same run for every task.
         base_model: a transformers folder.
         device: a torch device.
-        only, count: some of the tasks, see `data.pick_names`.
+        only, count: some of the tasks, see `tasks.pick_names`.
         report: told when a group starts, and of every task that is left out.
 
     Raises:

@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hypernet.packing import ChatFormat, Example, fit_row
+from hypernet.tasks import Instance, Task, TaskFileError
 from hypernet.training.config import FineTuning
-from hypernet.training.data import Instance, Task, TaskFileError
-from hypernet.training.packing import ChatFormat, Example, fit_row
 
 VALIDATION_EXAMPLES = 8
 TEMPLATES = (

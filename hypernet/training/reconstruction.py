@@ -23,8 +23,8 @@ from hypernet.config import HypernetConfig
 from hypernet.encoder import Encoder
 from hypernet.library import Library
 from hypernet.model import Hypernet, LoraBatch
+from hypernet.tasks import TaskFileError, load_tasks, pick_names
 from hypernet.training.config import ReconstructionConfig
-from hypernet.training.data import TaskFileError, load_tasks, pick_names
 from hypernet.training.distance import delta_w_distance, relative_error
 from hypernet.training.embeddings import Embeddings
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
@@ -57,9 +57,7 @@ class ReconstructionRun:
         self.embed = Embeddings(encoder)
         self._wordings = [descriptions[name][: config.descriptions] for name in library]
         every = library.stack()
-        self._targets = LoraBatch(
-            {m: t.to(device) for m, t in every.a.items()}, {m: t.to(device) for m, t in every.b.items()}
-        )
+        self._targets = every.map(lambda t: t.to(device))
         torch.manual_seed(config.seed)
         self.model = Hypernet(
             HypernetConfig(
@@ -175,7 +173,7 @@ def train_reconstruction(
         config: the run.
         encoder, base_model: as `Encoder.load` takes them.
         device: a torch device.
-        only, count: some of the library's tasks, see `data.pick_names`.
+        only, count: some of the library's tasks, see `tasks.pick_names`.
         resume: go on from `out/state.pt`.
 
     Raises:

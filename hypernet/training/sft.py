@@ -27,15 +27,15 @@ from hypernet.config import HypernetConfig
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.model import Hypernet, LoraBatch
+from hypernet.packing import Example, pack
 from hypernet.peft_io import load_adapter_like
+from hypernet.tasks import Task, load_tasks, pick_names, validation_share
 from hypernet.training.config import SftConfig, TrainingConfigError
-from hypernet.training.data import Task, load_tasks, pick_names, validation_share
 from hypernet.training.distributed import Workers, workers
 from hypernet.training.embeddings import Embeddings
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import contrastive_loss, example_nll, sft_loss
 from hypernet.training.neftune import noise, noisy
-from hypernet.training.packing import Example, pack
 from hypernet.training.prepared import (
     VALIDATION_EXAMPLES,
     TrainingTask,
@@ -243,14 +243,14 @@ def train_sft(
     """Train a hypernetwork; the best checkpoint lands in `out/best`.
 
     Args:
-        tasks: task files, see `data.load_tasks`.
+        tasks: task files, see `tasks.load_tasks`.
         out: the run's folder; an unfinished run there is taken up if `resume`.
         config: the run.
         base_model: a transformers folder.
         encoder: as `Encoder.load` takes it; None is the embedded one.
         device: a torch device. Under torchrun each process takes its share of the rows, on its own GPU.
         start: a checkpoint of the same shape to start from, instead of Bias-HyperInit.
-        only, count: train on some of the tasks that have enough short examples, see `data.pick_names`.
+        only, count: train on some of the tasks that have enough short examples, see `tasks.pick_names`.
         resume: go on from `out/state.pt`.
 
     Raises:

@@ -31,10 +31,7 @@ def in_shares(
     Returns:
         The summed loss; its gradient goes on from the adapters to what wrote them.
     """
-    cut = LoraBatch(
-        {m: t.detach().requires_grad_() for m, t in written.a.items()},
-        {m: t.detach().requires_grad_() for m, t in written.b.items()},
-    )
+    cut = written.map(lambda t: t.detach().requires_grad_())
     value, tokens, metrics = 0.0, 0, Counter[str]()
     for rows in shares:
         part = compute(rows, cut)

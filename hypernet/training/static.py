@@ -18,12 +18,12 @@ from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.lora import LoraWeights
 from hypernet.model import LoraBatch
+from hypernet.packing import pack
 from hypernet.peft_io import save_adapter
+from hypernet.tasks import Task, load_tasks, validation_share
 from hypernet.training.config import FineTuning
-from hypernet.training.data import Task, load_tasks, validation_share
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import example_nll, sft_loss
-from hypernet.training.packing import pack
 from hypernet.training.prepared import VALIDATION_EXAMPLES, check_enough, draw_row, draw_weights, prepare_all
 from hypernet.training.stand_in import stand_in
 
@@ -61,11 +61,7 @@ class StaticLora(nn.Module):
 
     def values(self) -> LoraBatch:
         """The same without a graph, on the CPU."""
-        adapters = self()
-        return LoraBatch(
-            {m: t.detach().cpu() for m, t in adapters.a.items()},
-            {m: t.detach().cpu() for m, t in adapters.b.items()},
-        )
+        return self.forward().map(lambda t: t.detach().cpu())
 
 
 class MultitaskRun:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from hypernet.training.data import Task
+    from hypernet.tasks import Task
 
 app = typer.Typer(help="Make task files to train on.", no_args_is_help=True)
 
@@ -68,7 +68,7 @@ def relate(
 
 
 def _load(path: Path) -> list[Task]:
-    from hypernet.training.data import TaskFileError, load_tasks
+    from hypernet.tasks import TaskFileError, load_tasks
 
     try:
         return load_tasks(path)
@@ -77,7 +77,7 @@ def _load(path: Path) -> list[Task]:
 
 
 def _write(made: Sequence[Task], out: Path) -> None:
-    from hypernet.training.data import write_lines
+    from hypernet.tasks import write_lines
 
     write_lines(out, (task.model_dump_json() for task in made))
     typer.echo(f"{len(made)} tasks: {out}")

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from hypernet.training.data import Task
+from hypernet.tasks import Task
 from hypernet.training.families.compositions import compositions
 from hypernet.training.families.numbers import numbers
 from hypernet.training.families.pairs import inverses, reworded

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hypernet.training.data import Instance, Task
+from hypernet.tasks import Instance, Task
 
 WORDINGS = 60
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}

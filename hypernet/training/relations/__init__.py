@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from hypernet.training.data import Task
+from hypernet.tasks import Task
 from hypernet.training.families import word_categories, words_of_lists
 from hypernet.training.relations.alphabet import alphabet
 from hypernet.training.relations.calendar import dates

@@ -15,8 +15,8 @@ from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.hardware import fast_dtype
 from hypernet.models import base_model_folder
+from hypernet.tasks import Instance, Task
 from hypernet.training.config import SftConfig
-from hypernet.training.data import Instance, Task
 from hypernet.training.loop import StepResult
 from hypernet.training.sft import SftRun
 

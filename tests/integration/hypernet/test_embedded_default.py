@@ -17,7 +17,7 @@ from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.model import Hypernet
 from hypernet.models import DEFAULT_CHECKPOINT, base_model_folder, encoder_folder
-from hypernet.training.packing import Example, pack
+from hypernet.packing import Example, pack
 
 pytestmark = pytest.mark.integration
 

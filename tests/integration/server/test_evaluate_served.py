@@ -26,8 +26,8 @@ from hypernet.evaluation.runner import Runner
 from hypernet.evaluation.sheets import sheet
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
-from hypernet.training.data import Instance, Task
-from hypernet.training.packing import ChatFormat
+from hypernet.packing import ChatFormat
+from hypernet.tasks import Instance, Task
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from hypernet.training.packing import ChatFormat
+from hypernet.packing import ChatFormat
 
 TURNS = "{% for m in messages %}<turn>{{ m['role'] }} {{ m['content'] }}END\n{% endfor %}"
 

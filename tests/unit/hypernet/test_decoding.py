@@ -13,7 +13,7 @@ from hypernet.base_model import lora_spec
 from hypernet.decoding import answer
 from hypernet.frozen import FrozenBase
 from hypernet.model import LoraBatch
-from hypernet.training.packing import Example, pack
+from hypernet.packing import Example, pack
 
 WORDS = ["river", "seven apples", "why", "a b c", "zebra crossing", "q"]
 LIMIT = 9

@@ -11,8 +11,8 @@ from hypernet.checkpoint import load_checkpoint
 from hypernet.encoder import Encoder
 from hypernet.generator import Generator, MismatchError
 from hypernet.model import LoraBatch
+from hypernet.tasks import Instance, Task, TaskFileError
 from hypernet.training.config import DistillationConfig
-from hypernet.training.data import Instance, Task, TaskFileError
 from hypernet.training.distance import relative_error, squared_relative_error
 from hypernet.training.distillation import DistillationRun
 from hypernet.training.loop import Trainer

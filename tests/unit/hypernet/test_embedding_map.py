@@ -17,7 +17,7 @@ from hypernet.analysis.embedding_map import (
     similarity,
 )
 from hypernet.generator import Generator
-from hypernet.training.data import Instance, Task
+from hypernet.tasks import Instance, Task
 
 
 def task(name: str, *descriptions: str, categories: tuple[str, ...] = ()) -> Task:

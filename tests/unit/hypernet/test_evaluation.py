@@ -11,7 +11,7 @@ from hypernet.evaluation.cells import Cell, CellStore, cells_by_folder, read_cel
 from hypernet.evaluation.conditions import STRANGERS, random_strings, stranger_wordings, strangers
 from hypernet.evaluation.metrics import bootstrap, exact_match, exact_match_is_lost, rouge_l
 from hypernet.evaluation.sheets import case_matters, sheet
-from hypernet.training.data import Instance, Task, taught, without_wordings
+from hypernet.tasks import Instance, Task, taught, without_wordings
 
 
 def task(n: int = 40, name: str = "t") -> Task:

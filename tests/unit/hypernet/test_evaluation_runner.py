@@ -30,7 +30,7 @@ from hypernet.generator import Generator
 from hypernet.library import Entry, Library, LibraryError
 from hypernet.lora import LoraWeights
 from hypernet.peft_io import AdapterFileError, save_adapter
-from hypernet.training.data import Instance, Task
+from hypernet.tasks import Instance, Task
 
 
 @pytest.fixture(scope="module")

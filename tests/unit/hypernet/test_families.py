@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hypernet.cli import app
-from hypernet.training.data import Instance, Task, load_tasks
+from hypernet.tasks import Instance, Task, load_tasks
 from hypernet.training.families import derive
 
 ANIMALS = ["cat", "horse", "lemur", "zebra", "giraffe", "elephant"]

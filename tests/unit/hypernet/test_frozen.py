@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM, PreTrai
 
 from hypernet.base_model import lora_spec
 from hypernet.frozen import FrozenBase
-from hypernet.training.packing import pack
+from hypernet.packing import pack
 
 
 @pytest.fixture

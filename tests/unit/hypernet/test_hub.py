@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hypernet.cli import app
-from hypernet.training.data import Instance, load_tasks
+from hypernet.tasks import Instance, load_tasks
 from hypernet.training.hub import BENCHMARKS, HubError, benchmark_rows, download, metric, natural_instruction
 
 PROMPT = """Definition: Name the capital of the country.

@@ -20,12 +20,12 @@ from hypernet.generator import Generator
 from hypernet.library import Entry, Library, LibraryError
 from hypernet.lora import LoraWeights
 from hypernet.model import Hypernet, LoraBatch
+from hypernet.packing import pack
+from hypernet.tasks import TaskFileError
 from hypernet.training.config import ReconstructionConfig
-from hypernet.training.data import TaskFileError
 from hypernet.training.distance import delta_w_distance, relative_error
 from hypernet.training.loop import RunState, read_log
 from hypernet.training.losses import sft_loss
-from hypernet.training.packing import pack
 from hypernet.training.reconstruction import ReconstructionRun, train_reconstruction
 
 TASKS = ["antonym", "plural", "capital", "rhyme"]

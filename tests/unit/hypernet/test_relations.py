@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hypernet.cli import app
-from hypernet.training.data import Instance, Task, load_tasks
+from hypernet.tasks import Instance, Task, load_tasks
 from hypernet.training.relations import relate
 from hypernet.training.relations.numerals import NUMBERS
 from hypernet.training.relations.relation import inverted

@@ -14,7 +14,7 @@ from hypernet.evaluation.report import REWRITTEN
 from hypernet.evaluation.sheets import sheet
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
-from hypernet.training.data import Instance, Task
+from hypernet.tasks import Instance, Task
 
 TEXT = st.text("abcde ,.", min_size=1, max_size=60)
 

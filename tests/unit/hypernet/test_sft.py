@@ -12,8 +12,8 @@ from hypernet.base_model import lora_spec
 from hypernet.checkpoint import CheckpointError, load_checkpoint, load_config
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
+from hypernet.tasks import Instance, Task, TaskFileError
 from hypernet.training.config import SftConfig
-from hypernet.training.data import Instance, Task, TaskFileError
 from hypernet.training.loop import RunState, Trainer
 from hypernet.training.losses import contrastive_loss, token_losses
 from hypernet.training.prepared import draw_weights, prepare

@@ -13,12 +13,12 @@ from hypernet.base_model import lora_spec
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.lora import InvalidLoraError, LoraWeights
+from hypernet.packing import Example, pack
 from hypernet.peft_io import save_adapter
 from hypernet.training import losses as losses_module
 from hypernet.training.config import SftConfig, TrainingConfigError
 from hypernet.training.distributed import Workers, workers
 from hypernet.training.neftune import noise, noisy
-from hypernet.training.packing import Example, pack
 from hypernet.training.sft import SftRun
 
 EVERYTHING = {"rows": 5, "contrast": 0.5, "contrast_rows": 3, "neftune_alpha": 5.0, "dropout": 0.2}

@@ -12,9 +12,9 @@ import torch
 from hypernet.frozen import FrozenBase
 from hypernet.library import Library, LibraryError
 from hypernet.peft_io import load_adapter, read_provenance
+from hypernet.tasks import Task, TaskFileError, load_tasks, pick_names
 from hypernet.training import oracle
 from hypernet.training.config import FineTuning, OracleConfig
-from hypernet.training.data import Task, TaskFileError, load_tasks, pick_names
 from hypernet.training.loop import read_log
 from hypernet.training.oracle import OracleGroup, clip_each, train_oracles
 from hypernet.training.static import MultitaskRun, StaticLora, train_multitask

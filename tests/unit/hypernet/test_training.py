@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from hypernet.lora import InvalidLoraError, LoraWeights
+from hypernet.packing import Example, fit_row, pack, shared_prefix
+from hypernet.tasks import Instance, Task, TaskFileError, load_tasks, validation_share
 from hypernet.training.config import (
     ReconstructionConfig,
     SftConfig,
@@ -15,9 +17,7 @@ from hypernet.training.config import (
     assignments,
     load_config,
 )
-from hypernet.training.data import Instance, Task, TaskFileError, load_tasks, validation_share
 from hypernet.training.loop import RunState, StepResult, Trainer, read_log, schedule
-from hypernet.training.packing import Example, fit_row, pack, shared_prefix
 
 ROW = [Example([1, 2, 3, 4], [9, 10]), Example([1, 2, 3, 5, 6], [11]), Example([1, 2, 3, 4], [12, 13, 14])]
 
