@@ -68,7 +68,7 @@ class Table:
         """Of all tensors; None if the source cannot take them."""
 
 
-class Library:
+class Kernel:
     """The compiled source."""
 
     def __init__(self, path: Path) -> None:
@@ -109,7 +109,7 @@ class Library:
 
 
 @cache
-def library() -> Library | None:
+def kernel() -> Kernel | None:
     """The source compiled for this machine, once a process; None without a compiler that can."""
     if os.environ.get("T2L_CPU_LORA_KERNEL") == "products":
         return None
@@ -124,7 +124,7 @@ def library() -> Library | None:
             try:
                 command = [compiler, *FLAGS, *threads, "-o", str(target), str(SOURCE)]
                 subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
-                return Library(target)  # stays mapped without its file
+                return Kernel(target)  # stays mapped without its file
             except (OSError, subprocess.SubprocessError) as error:
                 said = getattr(error, "stderr", None) or b""
                 failure = f"{error} {said.decode()[-500:]}"

@@ -88,8 +88,8 @@ def add_lora(
         rows: which row belongs to which slot.
     """
     parts = parts_of(a, b)
-    library = compiled.library() if rows.tokens.shape[0] <= FEW else None
-    if library and library.add_lora(y, x, parts.table, rows.tokens, rows.their_slots, scale):
+    kernel = compiled.kernel() if rows.tokens.shape[0] <= FEW else None
+    if kernel and kernel.add_lora(y, x, parts.table, rows.tokens, rows.their_slots, scale):
         return
     for part in parts.of(rows.slots):
         h = functional.linear(x, part.down)  # [tokens, slots rank]
@@ -208,6 +208,6 @@ def _with_packed_b(stock: Callable[..., None]) -> Callable[..., None]:
     def create_lora_weights(self: Any, *args: Any, **kwargs: Any) -> None:
         stock(self, *args, **kwargs)
         self.lora_b_stacked = tuple(packed(b) for b in self.lora_b_stacked)
-        compiled.library()  # now, not in a step
+        compiled.kernel()  # now, not in a step
 
     return create_lora_weights

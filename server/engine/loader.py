@@ -97,7 +97,7 @@ def build(int_id: int, weights: LoraWeights, manager: Any) -> LoRAModel:
         found = slots.places(spec, lambda path: _names(path, 1, model)[0], manager.packed_modules, stacks)
         if found is not None:
             lora = LoRAModel(int_id, spec.rank, {})
-            lora.t2l_ready = slots.Ready(weights, found)
+            lora.t2l_placed = slots.Placed(weights, found)
             return lora
     return LoRAModel(int_id, spec.rank, _layers(weights, model))
 

@@ -144,7 +144,7 @@ def install() -> None:
     Manager.activate_adapter = _filling(Manager.activate_adapter)
 
 
-class Ready:
+class Placed:
     """What a `LoRAModel` of ours carries instead of layers: its weights and where they go."""
 
     def __init__(self, weights: LoraWeights, places: dict[str, Place]) -> None:
@@ -172,7 +172,7 @@ def _stacking(stock: Callable[..., None]) -> Callable[..., None]:
 def _keeping(stock: Callable[..., None]) -> Callable[..., None]:
     @wraps(stock)
     def _add_adapter(self: Any, lora: Any) -> None:
-        if hasattr(lora, "t2l_ready"):
+        if hasattr(lora, "t2l_placed"):
             self._registered_adapters[lora.id] = lora  # nothing to merge or pin
         else:
             stock(self, lora)
@@ -183,8 +183,8 @@ def _keeping(stock: Callable[..., None]) -> Callable[..., None]:
 def _filling(stock: Callable[..., bool]) -> Callable[..., bool]:
     @wraps(stock)
     def activate_adapter(self: Any, lora_id: int) -> bool:
-        ready: Ready | None = getattr(self._registered_adapters[lora_id], "t2l_ready", None)
-        if ready is None or lora_id in self._active_adapters:
+        placed: Placed | None = getattr(self._registered_adapters[lora_id], "t2l_placed", None)
+        if placed is None or lora_id in self._active_adapters:
             new = stock(self, lora_id)
             if new:
                 for stack in self.t2l_stacks.values():
@@ -193,7 +193,7 @@ def _filling(stock: Callable[..., bool]) -> Callable[..., bool]:
         if None not in self.lora_index_to_id:
             raise ValueError("no slot is free")
         slot = self.lora_index_to_id.index(None)
-        ready.fill(self.t2l_stacks, slot)
+        placed.fill(self.t2l_stacks, slot)
         self._active_adapters[lora_id] = None
         self.lora_index_to_id[slot] = lora_id
         return True

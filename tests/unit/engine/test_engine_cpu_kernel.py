@@ -49,7 +49,7 @@ Kernel = Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]
 @pytest.fixture(params=["products", "compiled"], scope="module")
 def ours(request: pytest.FixtureRequest) -> Kernel:
     """One of the two ways, made to be taken."""
-    if request.param == "compiled" and compiled.library() is None:
+    if request.param == "compiled" and compiled.kernel() is None:
         pytest.skip("no C++ compiler")
 
     def add(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ def test_a_slice_counts_as_used_from_its_first_adapter_on() -> None:
 
 def test_numbers_round_as_torch_rounds_them() -> None:
     """Every bf16 there is goes through B = 1 with A x = 0: halfway cases, infinities and NaNs among them."""
-    if (library := compiled.library()) is None:
+    if (kernel := compiled.kernel()) is None:
         pytest.skip("no C++ compiler")
     y = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16).view(1, -1)
     x = torch.tensor([[1.0, 2.0**-9]], dtype=torch.bfloat16)
@@ -209,12 +209,12 @@ def test_numbers_round_as_torch_rounds_them() -> None:
     expected = (y.float() + 1.0).bfloat16()
     table = compiled.Table([(0, a, b, 1)])
     row = torch.zeros(1, dtype=torch.long)
-    assert library.add_lora(y, x, table, row, row, 1.0)
+    assert kernel.add_lora(y, x, table, row, row, 1.0)
     torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_what_the_source_cannot_take_is_left_to_products() -> None:
-    if (library := compiled.library()) is None:
+    if (kernel := compiled.kernel()) is None:
         pytest.skip("no C++ compiler")
     row, half = torch.zeros(1, dtype=torch.long), torch.ones(1, 4, dtype=torch.float16)
     single, wide = torch.ones(1, 4), torch.ones(600, 4)
@@ -225,12 +225,12 @@ def test_what_the_source_cannot_take_is_left_to_products() -> None:
         (single, single, torch.ones(1, 8)[:, ::2]),  # a row with gaps
     ):
         y = torch.zeros(1, 4, dtype=x.dtype)
-        assert not library.add_lora(y, x, compiled.Table([(0, a, b, len(a))]), row, row, 1.0)
+        assert not kernel.add_lora(y, x, compiled.Table([(0, a, b, len(a))]), row, row, 1.0)
         assert not y.any()
 
 
 def test_without_a_compiler_or_if_it_fails_there_are_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = compiled.library.__wrapped__
+    find = compiled.kernel.__wrapped__
     monkeypatch.setenv("T2L_CPU_LORA_KERNEL", "products")
     assert find() is None
     monkeypatch.delenv("T2L_CPU_LORA_KERNEL")

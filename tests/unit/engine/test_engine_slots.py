@@ -89,7 +89,7 @@ def test_any_run_of_loads_leaves_what_vllms_own_loop_leaves(fills: list[Any], pa
         w = weights(seed, spec(rank, chosen))
         places = slots.places(w.spec, name, PACKED, stacks)
         assert places is not None
-        slots.Ready(w, places).fill(stacks, slot)
+        slots.Placed(w, places).fill(stacks, slot)
         fill_as_vllm(theirs, slot, w)
     for one, other in zip(mine.values(), theirs.values(), strict=True):
         for i in range(3):
@@ -118,7 +118,7 @@ def test_the_kernel_sees_an_adapter_that_came_by_a_stack() -> None:
     w = weights(0, spec())
     places = slots.places(w.spec, name, PACKED, stacks)
     assert places is not None
-    slots.Ready(w, places).fill(stacks, 1)
+    slots.Placed(w, places).fill(stacks, 1)
     q, v = cpu_kernel.parts_of(*stacked).used
     assert (q.start, v.start) == (0, Q + K)
     assert torch.equal(q.down[RANK:], w.a["q_proj"][1])
@@ -187,7 +187,7 @@ def test_the_books_of_slots_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     places = slots.places(w.spec, name, PACKED, manager.t2l_stacks)  # type: ignore[attr-defined]
     assert places is not None
     for number in (7, 8, 9):
-        manager._add_adapter(SimpleNamespace(id=number, t2l_ready=slots.Ready(w, places)))
+        manager._add_adapter(SimpleNamespace(id=number, t2l_placed=slots.Placed(w, places)))
     assert manager.activate_adapter(7)
     assert manager.activate_adapter(8)
     assert not manager.activate_adapter(8)  # as vLLM has it: already active
@@ -207,7 +207,7 @@ def test_what_vllm_put_into_other_slices_goes_with_the_next_adapter(monkeypatch:
     places = slots.places(w.spec, name, PACKED, manager.t2l_stacks)  # type: ignore[attr-defined]
     assert places is not None
     manager._add_adapter(SimpleNamespace(id=1, weights=everywhere))
-    manager._add_adapter(SimpleNamespace(id=2, t2l_ready=slots.Ready(w, places)))
+    manager._add_adapter(SimpleNamespace(id=2, t2l_placed=slots.Placed(w, places)))
     manager.activate_adapter(1)
     manager.deactivate(1)
     manager.activate_adapter(2)
