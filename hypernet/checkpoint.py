@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hypernet.config import HypernetConfig, Record
+from hypernet.config import HypernetConfig, Record, first_problem
 from hypernet.model import Hypernet
 
 CONFIG_FILE = "config.json"
@@ -90,9 +90,7 @@ def load_config(folder: Path) -> CheckpointConfig:
     try:
         return CheckpointConfig.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise CheckpointError(f"{path}: {field}: {first['msg']}") from error
+        raise CheckpointError(f"{path}: {first_problem(error)}") from error
 
 
 def fingerprint(folder: Path) -> str:

@@ -9,13 +9,24 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class Record(BaseModel):
     """A frozen, strict pydantic record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def first_problem(error: ValidationError, whole: str = "the file") -> str:
+    """The first thing that pydantic found wrong, behind the name of its field: "rank: must be above 0".
+
+    Args:
+        error: what it raised.
+        whole: what to name where no field is to blame.
+    """
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
 
 
 class ModuleShape(Record):

@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from hypernet.checkpoint import ModelIdentity
-from hypernet.config import LoraSpec, Record
+from hypernet.config import LoraSpec, Record, first_problem
 from hypernet.lora import LoraWeights
 from hypernet.model import LoraBatch
 from hypernet.peft_io import load_adapter_like, save_adapter
@@ -89,10 +89,7 @@ class Library:
         try:
             manifest = Manifest.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            raise LibraryError(
-                f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
-            ) from error
+            raise LibraryError(f"{path}: {first_problem(error)}") from error
         if not manifest.tasks:
             raise LibraryError(f"{path} lists no task: `t2l train oracles` adds them")
         if base is not None and base != manifest.base_model.fingerprint:

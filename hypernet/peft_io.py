@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hypernet.base_model import lora_spec
-from hypernet.config import LoraSpec, ModuleShape
+from hypernet.config import LoraSpec, ModuleShape, first_problem
 from hypernet.lora import InvalidLoraError, LoraWeights
 
 CONFIG_FILE = "adapter_config.json"
@@ -159,7 +159,7 @@ def read_spec(folder: Path, base: Path | Mapping[str, Any]) -> LoraSpec:
             target_modules=config.target_modules,
         )
     except ValidationError as error:
-        raise AdapterFileError(f"{folder / CONFIG_FILE}: {_first(error)}") from error
+        raise AdapterFileError(f"{folder / CONFIG_FILE}: {first_problem(error)}") from error
 
 
 def read_provenance(folder: Path) -> dict[str, str]:
@@ -216,16 +216,11 @@ def _read_config(folder: Path) -> _PlainLora:
     except OSError as error:
         raise AdapterFileError(f"{path} cannot be read: a PEFT adapter needs it ({error})") from error
     except ValidationError as error:
-        raise AdapterFileError(f"{path}: {_first(error)}") from error
+        raise AdapterFileError(f"{path}: {first_problem(error)}") from error
     for field, value in (config.model_extra or {}).items():
         if value and field not in _HARMLESS:
             raise AdapterFileError(f"{path}: {field} is {value!r}, only plain LoRA can be read, without it")
     return config
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"
 
 
 def _read_weights(folder: Path, spec: LoraSpec) -> LoraWeights:

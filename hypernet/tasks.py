@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hypernet.config import first_problem
+
 HELD_OUT_EVERY = 5
 
 
@@ -81,9 +83,7 @@ def load_tasks(path: Path) -> list[Task]:
         try:
             task = Task.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "the line"
-            raise TaskFileError(f"{path}, line {number}: {field}: {first['msg']}") from error
+            raise TaskFileError(f"{path}, line {number}: {first_problem(error, 'the line')}") from error
         if not any(wording.strip() for wording in task.wordings):
             raise TaskFileError(f"{path}, line {number}: descriptions and definition are both empty")
         tasks.append(task)

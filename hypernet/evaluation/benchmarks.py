@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from hypernet.config import first_problem
 from hypernet.evaluation.sandbox import passes
 from hypernet.evaluation.sheets import MAX_PROMPT_CHARACTERS, SHOTS, SHOWN_CHARACTERS, Item, Sheet
 
@@ -220,8 +221,7 @@ def load_benchmarks(folder: Path, n: int, seed: int, needed: Collection[str] = t
     except (OSError, KeyError) as error:
         raise BenchmarkError(f"{folder} is no folder of the ten benchmarks: {error}") from error
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise BenchmarkError(f"{folder / DESCRIPTIONS_FILE}: {where}: {error.errors()[0]['msg']}") from error
+        raise BenchmarkError(f"{folder / DESCRIPTIONS_FILE}: {first_problem(error)}") from error
 
 
 def _sheet(folder: Path, name: str, wordings: Wordings, n: int, seed: int) -> Sheet:
@@ -267,8 +267,5 @@ def _read(path: Path) -> list[Question]:
         try:
             rows.append(Question.model_validate_json(line))
         except ValidationError as error:
-            first = error.errors()[0]
-            raise BenchmarkError(
-                f"{path}, line {number}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-            ) from error
+            raise BenchmarkError(f"{path}, line {number}: {first_problem(error, 'the line')}") from error
     return rows

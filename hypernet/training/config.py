@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from hypernet.base_model import lora_spec
-from hypernet.config import LoraSpec, Record
+from hypernet.config import LoraSpec, Record, first_problem
 
 
 class TrainingConfigError(ValueError):
@@ -192,10 +192,7 @@ def load_config(kind: type[AnySchedule], path: Path | None, **overrides: object)
     try:
         config = kind.model_validate({**raw, **{k: v for k, v in overrides.items() if v is not None}})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise TrainingConfigError(
-            f"{path or 'options'}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from error
+        raise TrainingConfigError(f"{path or 'options'}: {first_problem(error)}") from error
     if config.steps is None and config.minutes is None:
         raise TrainingConfigError("how long to train is not set: give --steps or --minutes")
     return config
