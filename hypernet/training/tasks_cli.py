@@ -14,19 +14,20 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Make task files to train on.", no_args_is_help=True)
 
 
+Given = Annotated[Path, typer.Option(help="Task file of training tasks, to build from.")]
+Unseen = Annotated[Path, typer.Option(help="Task file of evaluation tasks: none of them is built.")]
+Out = Annotated[Path, typer.Option(help="Where to write, .jsonl or .jsonl.gz.")]
+Instances = Annotated[int, typer.Option(help="Instances to draw per task.")]
+Seed = Annotated[int, typer.Option(help="Of the draws.")]
+
+
 @app.callback()
 def tasks() -> None:
     """Make task files to train on."""
 
 
 @app.command()
-def derive(
-    tasks: Annotated[Path, typer.Option(help="Task file of training tasks, to build from.")],
-    exclude: Annotated[Path, typer.Option(help="Task file of evaluation tasks: none of them is built.")],
-    out: Annotated[Path, typer.Option(help="Where to write, .jsonl or .jsonl.gz.")],
-    instances: Annotated[int, typer.Option(help="Instances to draw per task.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
-) -> None:
+def derive(tasks: Given, exclude: Unseen, out: Out, instances: Instances = 200, seed: Seed = 0) -> None:
     """Build families of tasks that share inputs and differ only in what is asked.
 
     They push a hypernetwork to read: the input no longer gives the task away.
@@ -43,13 +44,7 @@ def derive(
 
 
 @app.command()
-def relate(
-    tasks: Annotated[Path, typer.Option(help="Task file of training tasks, for their words.")],
-    exclude: Annotated[Path, typer.Option(help="Task file of evaluation tasks: they stay unseen.")],
-    out: Annotated[Path, typer.Option(help="Where to write, .jsonl or .jsonl.gz.")],
-    instances: Annotated[int, typer.Option(help="Instances to draw per task.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
-) -> None:
+def relate(tasks: Given, exclude: Unseen, out: Out, instances: Instances = 200, seed: Seed = 0) -> None:
     """Build tasks from public word data: inflections, numerals, countries, dates, letters.
 
     They widen what there is to ask. The data come with `pip install 't2l-server[relations]'`.
