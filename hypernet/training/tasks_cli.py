@@ -47,7 +47,7 @@ def derive(tasks: Given, exclude: Unseen, out: Out, instances: Instances = 200, 
 def relate(tasks: Given, exclude: Unseen, out: Out, instances: Instances = 200, seed: Seed = 0) -> None:
     """Build tasks from public word data: inflections, numerals, countries, dates, letters.
 
-    They widen what there is to ask. The data come with `pip install 't2l-server[relations]'`.
+    They widen what there is to ask. The data come with the extra `relations` of this package.
 
         t2l tasks relate --tasks tasks.train.jsonl.gz --exclude tasks.unseen.jsonl.gz --out relations.jsonl.gz
     """
