@@ -35,12 +35,14 @@ UNSEEN=$DATA/tasks.unseen.jsonl.gz
 DERIVED=$OUT/derived.jsonl.gz
 CONFIGS=hypernet/configs
 SHIPPED=checkpoints/smollm2-135m
+# What to go on from. In docs/results.md it was the first L, which `train` makes anew.
+START=${START:-$SHIPPED}
 # Short tasks in which the input alone does not say what to do: the library that is compressed.
 COMPRESSED=fv_antonym,fv_capitalize,fv_country_capital,fv_english_spanish,fv_singular_plural,fv_animal_v_object_3,fv_choose_first_of_5,fv_color_v_animal_3,fv_lowercase_last_letter
 # Those and others like them, and some short tasks of the other kind: 84 in all.
 LIBRARY='fv_adjective*,fv_alphabetically*,fv_animal*,fv_antonym,fv_cap*,fv_choose*,fv_color*,fv_concept*,fv_conll*,fv_country*,fv_english*,fv_fruit*,fv_l*,fv_n*,fv_o*,fv_p*,fv_s*,fv_v*,fv_w*,ii_*,lol_1413,lol_833,lol_645,lol_1614,lol_639,lol_1713,lol_132,lol_1293,lol_1744,lol_321,lol_670,lol_875,lol_009,lol_041,lol_898,lol_050,lol_1339,lol_897,lol_1317,lol_1483,lol_1508,lol_1482,lol_227,lol_042,lol_444,lol_1447,lol_922'
 
-: "${RECON_STEPS:=400}" "${DISTILL_STEPS_M:=1000}" "${DISTILL_STEPS_S:=600}" "${EXAMPLES:=20}" "${MANY_EXAMPLES:=40}" "${FEW_EXAMPLES:=8}" "${LABEL_EXAMPLES:=50}" "${LONG_EXAMPLES:=10}" "${THREADS:=1}"
+: "${RECON_STEPS:=400}" "${DISTILL_STEPS_M:=1000}" "${DISTILL_STEPS_S:=600}" "${EXAMPLES:=20}" "${MANY_EXAMPLES:=100}" "${FEW_EXAMPLES:=8}" "${LABEL_EXAMPLES:=50}" "${LONG_EXAMPLES:=10}" "${THREADS:=1}"
 
 # A finished run has a mark; an unfinished one goes on.
 train() {
@@ -83,8 +85,12 @@ experiment_small_variants() {
     done
 }
 
+# L three times: on given and derived tasks, on with wider families, on with public word data.
 experiment_train() {
     experiment_L
+    START=$OUT/L/best
+    go_onwards
+    go_on_with_relations
     experiment_small_variants
 }
 
@@ -92,7 +98,9 @@ experiment_ship() {
     for variant in L M S; do
         local suffix=-${variant,}
         [ $variant = L ] && suffix=
-        install -D -m 644 -t "$SHIPPED$suffix" "$OUT/$variant"/best/{config.json,hypernet.safetensors}
+        local from=$OUT/$variant/best
+        [ $variant = L ] && from=$OUT/relations/L/last
+        install -D -m 644 -t "$SHIPPED$suffix" "$from"/{config.json,hypernet.safetensors}
     done
 }
 
@@ -157,14 +165,14 @@ experiment_compression() {
 # Both go on from what L knows, so neither lacks training that the other had.
 go_onwards() {
     derived
-    local tasks=(--tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/onwards.yaml --start "$SHIPPED")
+    local tasks=(--tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/onwards.yaml --start "$START")
     train sft "$OUT/onwards/L" "${tasks[@]}"
     train multitask "$OUT/onwards/multitask" "${tasks[@]}"
 }
 
 experiment_onwards() {
     go_onwards
-    for checkpoint in "$OUT/onwards/L/last" "$SHIPPED"; do
+    for checkpoint in "$OUT/onwards/L/last" "$START"; do
         "$T2L" eval "$checkpoint" --out "$OUT/onwards/eval" --examples "$EXAMPLES" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" \
             --multitask "$OUT/onwards/multitask/best" --conditions copy,prompted,multitask,matched
     done
@@ -172,17 +180,23 @@ experiment_onwards() {
 }
 
 # Words, numbers, places and dates: what given tasks hold few relations of.
-experiment_relations() {
-    go_onwards
+go_on_with_relations() {
     local start=$OUT/onwards/L/last relations=$OUT/relations.jsonl.gz
     [ -e "$relations" ] || "$T2L" tasks relate --tasks "$TRAIN" --exclude "$UNSEEN" --out "$relations"
     local tasks=(--tasks "$TRAIN" --tasks "$DERIVED" --tasks "$relations" --config $CONFIGS/relations.yaml --start "$start")
     train sft "$OUT/relations/L" "${tasks[@]}"
     train multitask "$OUT/relations/multitask" "${tasks[@]}"
-    for checkpoint in "$OUT/relations/L/last" "$start"; do
-        "$T2L" eval "$checkpoint" --out "$OUT/relations/eval" --examples "$MANY_EXAMPLES" --tasks "$UNSEEN" \
-            --trained "$TRAIN" --trained "$DERIVED" --trained "$relations" --multitask "$OUT/relations/multitask/best" \
-            --conditions prompted,multitask,matched,mismatched
+}
+
+experiment_relations() {
+    go_onwards
+    go_on_with_relations
+    local asked=(--tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --trained "$OUT/relations.jsonl.gz")
+    for checkpoint in "$OUT/relations/L/last" "$OUT/onwards/L/last" "$START"; do
+        "$T2L" eval "$checkpoint" --out "$OUT/relations/eval" --examples "$EXAMPLES" "${asked[@]}" \
+            --multitask "$OUT/relations/multitask/best"
+        "$T2L" eval "$checkpoint" --out "$OUT/relations/eval" --examples "$MANY_EXAMPLES" "${asked[@]}" --only 'fv_*,ii_*' \
+            --multitask "$OUT/relations/multitask/best" --conditions multitask,matched
     done
     "$T2L" report "$OUT/relations/eval" --out "$OUT/relations/report"
 }
