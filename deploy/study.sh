@@ -180,9 +180,14 @@ experiment_onwards() {
 }
 
 # Words, numbers, places and dates: what given tasks hold few relations of.
+relations() {
+    local out=$OUT/relations.jsonl.gz
+    [ -e "$out" ] || "$T2L" tasks relate --tasks "$TRAIN" --exclude "$UNSEEN" --out "$out"
+}
+
 go_on_with_relations() {
+    relations
     local start=$OUT/onwards/L/last relations=$OUT/relations.jsonl.gz
-    [ -e "$relations" ] || "$T2L" tasks relate --tasks "$TRAIN" --exclude "$UNSEEN" --out "$relations"
     local tasks=(--tasks "$TRAIN" --tasks "$DERIVED" --tasks "$relations" --config $CONFIGS/relations.yaml --start "$start")
     train sft "$OUT/relations/L" "${tasks[@]}"
     train multitask "$OUT/relations/multitask" "${tasks[@]}"
@@ -259,7 +264,8 @@ experiment_source() {
 
 experiment_robustness() {
     derived
-    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --examples 4 --out "$OUT/robustness"
+    relations
+    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --trained "$OUT/relations.jsonl.gz" --examples 4 --out "$OUT/robustness"
 }
 
 experiment_map() {
