@@ -106,6 +106,7 @@ experiment_ship() {
 
 baselines() {
     derived
+    relations
     library
     train multitask "$OUT/multitask" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/multitask.yaml
     train sft "$OUT/hyperdecoder" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/hyperdecoder.yaml
@@ -115,14 +116,14 @@ experiment_main() {
     baselines
     for variant in "" -m -s; do
         evaluate "$SHIPPED$variant" "$(basename "$SHIPPED$variant")" main --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" \
-            --multitask "$OUT/multitask/best" --library "$OUT/library" --hyperdecoder "$OUT/hyperdecoder/best"
+            --trained "$OUT/relations.jsonl.gz" --multitask "$OUT/multitask/best" --library "$OUT/library" --hyperdecoder "$OUT/hyperdecoder/best"
     done
     "$T2L" report "$OUT/main" --out "$OUT/main/report"
 }
 
 experiment_oracles() {
     baselines
-    evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --instances held-out --examples 10 \
+    evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --trained "$OUT/relations.jsonl.gz" --instances held-out --examples 10 \
         --oracles "$OUT/library" --multitask "$OUT/multitask/best" --conditions base,prompted,multitask,oracle,matched,mismatched
     "$T2L" report "$OUT/oracles" --out "$OUT/oracles/report"
 }
