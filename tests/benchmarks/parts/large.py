@@ -17,8 +17,7 @@ from hypernet.config import HypernetConfig, LoraSpec
 from hypernet.hardware import fast_dtype
 from hypernet.lora import LoraWeights
 from hypernet.model import Hypernet, Ready
-from server.engine.slots import Place, Stack
-from server.engine.slots import Ready as InSlots
+from server.engine.slots import Place, Placed, Stack
 
 MISTRAL_7B = {
     "model_type": "mistral",
@@ -76,7 +75,7 @@ async def filling(world: World, spec: LoraSpec, device: str) -> list[Row]:
         )
         for m in spec.modules
     }
-    ready = InSlots(adapter, places)
+    ready = Placed(adapter, places)
     seen = await interleaved(
         world.rounds,
         {
