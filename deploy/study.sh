@@ -89,8 +89,7 @@ experiment_small_variants() {
 experiment_train() {
     experiment_L
     START=$OUT/L/best
-    go_onwards
-    go_on_with_relations
+    with_relations sft L
     experiment_small_variants
 }
 
@@ -163,16 +162,16 @@ experiment_compression() {
     "$T2L" analyse compression "$OUT"/recon-[LMS]-* --cells "$OUT/compression" --out "$OUT/compression/report"
 }
 
-# Both go on from what L knows, so neither lacks training that the other had.
-go_onwards() {
+# A method, and what its run is called.
+onwards() {
     derived
-    local tasks=(--tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/onwards.yaml --start "$START")
-    train sft "$OUT/onwards/L" "${tasks[@]}"
-    train multitask "$OUT/onwards/multitask" "${tasks[@]}"
+    train "$1" "$OUT/onwards/$2" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/onwards.yaml --start "$START"
 }
 
+# Both go on from what L knows, so neither lacks training that the other had.
 experiment_onwards() {
-    go_onwards
+    onwards sft L
+    onwards multitask multitask
     for checkpoint in "$OUT/onwards/L/last" "$START"; do
         "$T2L" eval "$checkpoint" --out "$OUT/onwards/eval" --examples "$EXAMPLES" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" \
             --multitask "$OUT/onwards/multitask/best" --conditions copy,prompted,multitask,matched
@@ -186,31 +185,33 @@ relations() {
     [ -e "$out" ] || "$T2L" tasks relate --tasks "$TRAIN" --exclude "$UNSEEN" --out "$out"
 }
 
-go_on_with_relations() {
+# The same, on from the L of `onwards`.
+with_relations() {
+    onwards sft L
     relations
-    local start=$OUT/onwards/L/last relations=$OUT/relations.jsonl.gz
-    local tasks=(--tasks "$TRAIN" --tasks "$DERIVED" --tasks "$relations" --config $CONFIGS/relations.yaml --start "$start")
-    train sft "$OUT/relations/L" "${tasks[@]}"
-    train multitask "$OUT/relations/multitask" "${tasks[@]}"
+    train "$1" "$OUT/relations/$2" --tasks "$TRAIN" --tasks "$DERIVED" --tasks "$OUT/relations.jsonl.gz" \
+        --config $CONFIGS/relations.yaml --start "$OUT/onwards/L/last"
 }
 
 experiment_relations() {
-    go_onwards
-    go_on_with_relations
-    local asked=(--tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --trained "$OUT/relations.jsonl.gz")
-    for checkpoint in "$OUT/relations/L/last" "$OUT/onwards/L/last" "$START"; do
-        "$T2L" eval "$checkpoint" --out "$OUT/relations/eval" --examples "$EXAMPLES" "${asked[@]}" \
-            --multitask "$OUT/relations/multitask/best"
-        "$T2L" eval "$checkpoint" --out "$OUT/relations/eval" --examples "$MANY_EXAMPLES" "${asked[@]}" --only 'fv_*,ii_*' \
-            --multitask "$OUT/relations/multitask/best" --conditions multitask,matched
+    with_relations sft L
+    with_relations multitask multitask
+    local name checkpoint asked=(--tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --trained "$OUT/relations.jsonl.gz")
+    asked+=(--multitask "$OUT/relations/multitask/best")
+    for name in relations onwards start; do
+        checkpoint=$OUT/$name/L/last
+        [ $name != start ] || checkpoint=$START
+        evaluate "$checkpoint" "$name" relations/eval "${asked[@]}"
+        evaluate "$checkpoint" "$name" relations/eval "${asked[@]}" --examples "$MANY_EXAMPLES" --only 'fv_*,ii_*' \
+            --conditions multitask,matched
     done
     "$T2L" report "$OUT/relations/eval" --out "$OUT/relations/report"
 }
 
-# One thing changed at a time, most of them onwards from the shipped L; what counts is the log of each run.
+# One thing changed at a time, most of them onwards from a trained L; what counts is the log of each run.
 experiment_levers() {
     derived
-    local on=(--start "$SHIPPED")
+    local on=(--start "$START")
     lever control "${on[@]}"
     lever contrast "${on[@]}" --set contrast=0.5
     lever rate-1e-4 "${on[@]}" --set learning_rate=1e-4

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -92,10 +92,17 @@ def load_tasks(path: Path) -> list[Task]:
     return tasks
 
 
+def opened(path: Path, mode: Literal["rt", "wt"] = "rt") -> IO[str]:
+    """A text file, gzipped where its name ends in .gz."""
+    return (
+        gzip.open(path, mode, encoding="utf-8") if path.suffix == ".gz" else path.open(mode, encoding="utf-8")
+    )
+
+
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a `.jsonl` or `.jsonl.gz` file; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as file:
+    with opened(path, "wt") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
@@ -167,5 +174,5 @@ def _position(name: str) -> float:
 def _lines(path: Path) -> Iterator[str]:
     if not path.is_file():
         raise TaskFileError(f"{path} does not exist: --tasks takes a .jsonl or .jsonl.gz file of tasks")
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+    with opened(path) as file:
         yield from (line for line in file if line.strip())

@@ -13,7 +13,6 @@ examples are shown; and for all `descriptions.json` with `train_descriptions` an
 
 from __future__ import annotations
 
-import gzip
 import random
 import re
 from collections.abc import Callable, Collection
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from hypernet.config import first_problem
 from hypernet.evaluation.sandbox import passes
 from hypernet.evaluation.sheets import MAX_PROMPT_CHARACTERS, SHOTS, SHOWN_CHARACTERS, Item, Sheet
+from hypernet.tasks import opened
 
 DESCRIPTIONS_FILE = "descriptions.json"
 CODE = "```python\n"
@@ -261,11 +261,11 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _read(path: Path) -> list[Question]:
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     rows = []
-    for number, line in enumerate(data.decode().splitlines(), start=1):
-        try:
-            rows.append(Question.model_validate_json(line))
-        except ValidationError as error:
-            raise BenchmarkError(f"{path}, line {number}: {first_problem(error, 'the line')}") from error
+    with opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                rows.append(Question.model_validate_json(line))
+            except ValidationError as error:
+                raise BenchmarkError(f"{path}, line {number}: {first_problem(error, 'the line')}") from error
     return rows

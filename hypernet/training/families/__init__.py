@@ -17,7 +17,7 @@ pass the names of the evaluation tasks, so that none of them is ever trained on.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hypernet.tasks import Task
 from hypernet.training.families.compositions import compositions
@@ -27,6 +27,9 @@ from hypernet.training.families.picking import LONGEST_LIST, odd_one_out, orders
 from hypernet.training.families.recipe import Recipe
 from hypernet.training.families.rewriting import letters, lists
 from hypernet.training.families.sentences import sentences
+
+Material = Mapping[str, list[tuple[str, str]]]
+"""A task's name -> questions with their answers."""
 
 
 def derive(tasks: Sequence[Task], taken: Collection[str], *, instances: int = 200, seed: int = 0) -> list[Task]:
@@ -38,9 +41,9 @@ def derive(tasks: Sequence[Task], taken: Collection[str], *, instances: int = 20
         instances: how many to draw per task; duplicates are dropped.
         seed: of the draws; each task has a stream of its own.
     """
-    material = _material(tasks)
-    words = words_of_lists(tasks)
-    categories = word_categories(tasks)
+    material = material_of(tasks)
+    words = words_of_lists(material)
+    categories = word_categories(material)
     recipes: list[Recipe] = []
     if words:
         recipes += [*positions(words), *lists(words), *letters(words)]
@@ -51,23 +54,23 @@ def derive(tasks: Sequence[Task], taken: Collection[str], *, instances: int = 20
     return [recipe.task(instances, seed) for recipe in recipes if recipe.name not in taken]
 
 
-def words_of_lists(tasks: Sequence[Task]) -> list[str]:
+def material_of(tasks: Sequence[Task]) -> Material:
+    """Name -> the pairs that training may show."""
+    return {t.name: [(i.input, i.output[0]) for i in t.split_instances()[0]] for t in tasks}
+
+
+def words_of_lists(material: Material) -> list[str]:
     """Every word that stands in a list ("a, b, c") among the questions."""
-    return sorted({w for pairs in _material(tasks).values() for text, _ in pairs for w in _listed(text)})
+    return sorted({w for pairs in material.values() for text, _ in pairs for w in _listed(text)})
 
 
-def word_categories(tasks: Sequence[Task]) -> dict[str, list[str]]:
+def word_categories(material: Material) -> dict[str, list[str]]:
     """Category -> words, read off the answers of the "animal_v_object_3" tasks."""
     found: dict[str, set[str]] = {}
-    for name, pairs in _material(tasks).items():
+    for name, pairs in material.items():
         if match := re.fullmatch(r"([a-z]+)_v_[a-z]+_\d", name):
             found.setdefault(match[1], set()).update(answer for _, answer in pairs)
     return {category: sorted(words) for category, words in found.items()}
-
-
-def _material(tasks: Sequence[Task]) -> dict[str, list[tuple[str, str]]]:
-    """Name -> the pairs that training may show."""
-    return {t.name: [(i.input, i.output[0]) for i in t.split_instances()[0]] for t in tasks}
 
 
 def _listed(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from hypernet.tasks import Task
-from hypernet.training.families import word_categories, words_of_lists
+from hypernet.training.families import material_of, word_categories, words_of_lists
 from hypernet.training.relations.alphabet import alphabet
 from hypernet.training.relations.calendar import dates
 from hypernet.training.relations.inflection import inflections
@@ -46,7 +46,8 @@ def relate(
     """
     known = [{_plain(i.input): {_plain(o) for o in i.output} for i in task.instances} for task in evaluation]
     built = []
-    for relation in _all(word_categories(tasks), words_of_lists(tasks)):
+    material = material_of(tasks)
+    for relation in _all(word_categories(material), words_of_lists(material)):
         if not any(_answers_alike(relation.pairs, task) for task in known):
             pairs = [p for p in relation.pairs if not any(_agrees(p, task) for task in known)]
             if len(pairs) >= FEWEST:
