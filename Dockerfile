@@ -7,10 +7,10 @@ COPY deploy ./deploy
 COPY hypernet ./hypernet
 COPY server ./server
 COPY checkpoints ./checkpoints
-RUN make .venv/.ready && T2L_CACHE=/app/cache .venv/bin/python -c "from hypernet.embedded import base_model_path; base_model_path()"
+RUN make .venv/.ready && T2L_CACHE=/app/cache .venv/bin/python -c "from hypernet.bundled_models import base_model_path; base_model_path()"
 
 FROM python:3.11-slim
-# g++ compiles the LoRA kernel (server/engine/add_lora.cpp) at the start; vLLM counts NUMA nodes.
+# g++ compiles the LoRA kernel (server/engine/patches/add_lora.cpp) at the start; vLLM counts NUMA nodes.
 RUN apt-get update && apt-get install --no-install-recommends -y g++ libnuma1 && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home t2l
 WORKDIR /app

@@ -26,7 +26,7 @@ serve: $(VENV)/.ready
 	$(BIN)/t2l serve
 
 bench: $(VENV)/.ready
-	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python -m tests.benchmarks.bench
 
 lock:
 	$(PYTHON) deploy/lock.py

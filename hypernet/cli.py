@@ -9,16 +9,13 @@ import typer
 
 from hypernet.analysis.cli import app as analyse
 from hypernet.analysis.cli import flops
+from hypernet.data.cli import app as tasks
 from hypernet.evaluation.cli import evaluate, tables
-from hypernet.models import DEFAULT_CHECKPOINT
+from hypernet.model_paths import DEFAULT_CHECKPOINT
 from hypernet.training.cli import app as train
-from hypernet.training.hub_cli import benchmark, from_hub
-from hypernet.training.tasks_cli import app as tasks
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(train, name="train")
-tasks.command("from-hub")(from_hub)
-tasks.command("benchmark")(benchmark)
 app.add_typer(tasks, name="tasks")
 app.add_typer(analyse, name="analyse")
 app.command("eval")(evaluate)
@@ -54,9 +51,9 @@ def import_reference_command(
     Example: t2l import-reference trained_t2l/gemma_2b_t2l checkpoints/gemma-2-2b --base-model ~/gemma-2-2b-it
     """
     from hypernet.base_model import BaseModelError
-    from hypernet.embedded import ModelNotFoundError
+    from hypernet.bundled_models import ModelNotFoundError
     from hypernet.lora import InvalidLoraError
-    from hypernet.models import folder
+    from hypernet.model_paths import folder
     from hypernet.reference import ARGS_FILE, ReferenceImportError, import_reference, read_args
 
     try:
@@ -91,8 +88,8 @@ def generate(
     """
     import torch
 
+    from hypernet.bundled_models import ModelNotFoundError
     from hypernet.checkpoint import CheckpointError, load_config
-    from hypernet.embedded import ModelNotFoundError
     from hypernet.generator import Generator, MismatchError
     from hypernet.peft_io import provenance, save_adapter
 

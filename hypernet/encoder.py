@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hypernet.base_model import fingerprint, read_config
-from hypernet.embedded import ENCODER_NAME, ModelNotFoundError
-from hypernet.lean_bert import make_lean
-from hypernet.models import base_model_folder, encoder_folder
-from hypernet.onednn import pack
+from hypernet.bundled_models import ENCODER_NAME, ModelNotFoundError
+from hypernet.inference.fused_bert import make_lean
+from hypernet.inference.prepacked_linear import pack
+from hypernet.model_paths import base_model_folder, encoder_folder
 
 BASE_MODEL = "base-model"
 """The name of the encoder that is the base model itself."""

@@ -10,13 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
 
-from hypernet.apply import LAYERS, LoraInjector
 from hypernet.base_model import fingerprint
 from hypernet.config import LoraSpec
-from hypernet.decoding import answer
 from hypernet.hardware import can_compile, fast_dtype
-from hypernet.model import LoraBatch
-from hypernet.packing import ChatFormat, Example, Packed
+from hypernet.lora import LoraBatch
+from hypernet.lora_injector import LAYERS, LoraInjector
+from hypernet.packing import ChatFormat, Packed
 
 
 class FrozenBase:
@@ -97,8 +96,3 @@ class FrozenBase:
         scores = F.linear(hidden, self.model.lm_head.weight)
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return torch.tanh(scores.float() / cap) * cap if cap else scores
-
-    def greedy(self, prompts: list[list[int]], adapter: LoraBatch | None, max_tokens: int) -> list[list[int]]:
-        """Greedy answers to prompts, all under one adapter (a batch of one) or none; no end of turn."""
-        rows = [[Example(prompt, [self.chat.end_of_turn])] for prompt in prompts]
-        return answer(self, rows, adapter and adapter.take([0] * len(rows)), [max_tokens] * len(rows)).tokens

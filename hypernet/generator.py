@@ -10,9 +10,9 @@ from torch import Tensor
 from hypernet import checkpoint
 from hypernet.config import LoraSpec
 from hypernet.encoder import Encoder, choose
-from hypernet.fixed_sizes import Write, compiled
-from hypernet.lora import LoraWeights
-from hypernet.model import LoraBatch, Ready
+from hypernet.inference.batch_buckets import Write, compiled
+from hypernet.inference.network import Ready
+from hypernet.lora import LoraBatch, LoraWeights
 
 
 class MismatchError(ValueError):

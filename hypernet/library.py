@@ -23,8 +23,7 @@ from torch import Tensor
 
 from hypernet.checkpoint import ModelIdentity
 from hypernet.config import LoraSpec, Record, first_problem
-from hypernet.lora import LoraWeights
-from hypernet.model import LoraBatch
+from hypernet.lora import LoraBatch, LoraWeights
 from hypernet.peft_io import load_adapter_like, save_adapter
 
 MANIFEST_FILE = "library.json"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -112,3 +113,36 @@ def _in_a_row(parts: Sequence[Tensor]) -> bool:
             return False
         at += t.numel()
     return True
+
+
+class LoraBatch(NamedTuple):
+    """N adapters at once: module name -> A [N, L, r, in] and B [N, L, out, r]."""
+
+    a: dict[str, Tensor]
+    b: dict[str, Tensor]
+
+    def split(self, spec: LoraSpec) -> list[LoraWeights]:
+        """One `LoraWeights` per description (views)."""
+        count = next(iter(self.a.values())).shape[0]
+        return [
+            LoraWeights(spec, {m: t[i] for m, t in self.a.items()}, {m: t[i] for m, t in self.b.items()})
+            for i in range(count)
+        ]
+
+    @classmethod
+    def stack(cls, adapters: Sequence[LoraWeights]) -> LoraBatch:
+        """Adapters of one spec side by side."""
+        names = adapters[0].a
+        return cls(
+            {m: torch.stack([adapter.a[m] for adapter in adapters]) for m in names},
+            {m: torch.stack([adapter.b[m] for adapter in adapters]) for m in names},
+        )
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> LoraBatch:
+        """The same with every tensor changed."""
+        return LoraBatch({m: change(t) for m, t in self.a.items()}, {m: change(t) for m, t in self.b.items()})
+
+    def take(self, index: list[int]) -> LoraBatch:
+        """The adapters at these places; one may be taken more than once."""
+        places = torch.tensor(index, device=next(iter(self.a.values())).device)
+        return self.map(lambda t: t.index_select(0, places))

@@ -10,53 +10,17 @@ e embedding, d latent, h head input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
-from hypernet.lora import LoraWeights
-from hypernet.onednn import Product, product
+from hypernet.lora import LoraBatch, LoraWeights
 
 HARMLESS_GAIN = 0.1
 """How much smaller than Kaiming the shared A/B bias of M and S starts. Their B cannot start at
 zero while A does not, so delta W starts at bias times bias: this makes it negligible."""
-
-
-class LoraBatch(NamedTuple):
-    """N adapters at once: module name -> A [N, L, r, in] and B [N, L, out, r]."""
-
-    a: dict[str, Tensor]
-    b: dict[str, Tensor]
-
-    def split(self, spec: LoraSpec) -> list[LoraWeights]:
-        """One `LoraWeights` per description (views)."""
-        count = next(iter(self.a.values())).shape[0]
-        return [
-            LoraWeights(spec, {m: t[i] for m, t in self.a.items()}, {m: t[i] for m, t in self.b.items()})
-            for i in range(count)
-        ]
-
-    @classmethod
-    def stack(cls, adapters: Sequence[LoraWeights]) -> LoraBatch:
-        """Adapters of one spec side by side."""
-        names = adapters[0].a
-        return cls(
-            {m: torch.stack([adapter.a[m] for adapter in adapters]) for m in names},
-            {m: torch.stack([adapter.b[m] for adapter in adapters]) for m in names},
-        )
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> LoraBatch:
-        """The same with every tensor changed."""
-        return LoraBatch({m: change(t) for m, t in self.a.items()}, {m: change(t) for m, t in self.b.items()})
-
-    def take(self, index: list[int]) -> LoraBatch:
-        """The adapters at these places; one may be taken more than once."""
-        places = torch.tensor(index, device=next(iter(self.a.values())).device)
-        return self.map(lambda t: t.index_select(0, places))
 
 
 class Anchor(nn.Module):
@@ -134,7 +98,8 @@ class Hypernet(nn.Module):
         size = max(m.in_features, m.out_features) if self.tells_a_from_b else m.in_features + m.out_features
         return size if self.one_rank_at_a_time else size * self.config.lora.rank
 
-    def _head(self, m: ModuleShape) -> nn.Linear:
+    def head(self, m: ModuleShape) -> nn.Linear:
+        """The head of a module."""
         head = self.heads[m.name]
         assert isinstance(head, nn.Linear)
         return head
@@ -150,7 +115,7 @@ class Hypernet(nn.Module):
         """
         stretch = self.config.delta_w_scaling**0.5 if self.config.output == "delta_w" else 1.0  # see `_finish`
         for m in self.config.lora.modules:
-            head = self._head(m)
+            head = self.head(m)
             # Kaiming-uniform with a = sqrt(5), as nn.Linear and PEFT have it
             bound = stretch * m.in_features**-0.5
             if not self.config.head_bias:
@@ -173,9 +138,9 @@ class Hypernet(nn.Module):
         Returns:
             A [N, L, r, in] and B [N, L, out, r] per module.
         """
-        return self._adapters(self._trunk(embeddings), lambda m, x: self._head(m)(x))
+        return self.adapters_from(self._trunk(embeddings), lambda m, x: self.head(m)(x))
 
-    def _adapters(self, h1: Tensor, head: Callable[[ModuleShape, Tensor], Tensor]) -> LoraBatch:
+    def adapters_from(self, h1: Tensor, head: Callable[[ModuleShape, Tensor], Tensor]) -> LoraBatch:
         """h1 [N, M, L, d] -> N adapters, through block 2, block 3 and the heads."""
         a: dict[str, Tensor] = {}
         b: dict[str, Tensor] = {}
@@ -191,12 +156,12 @@ class Hypernet(nn.Module):
         n, m, layers = embeddings.shape[0], len(spec.modules), spec.num_layers
         device = embeddings.device
         task = self.task(embeddings)[:, None, None].expand(n, m, layers, -1)  # [N, M, L, d/2]
-        place = self._place(device).expand(n, m, layers, -1)  # [N, M, L, d/2]
+        place = self.place(device).expand(n, m, layers, -1)  # [N, M, L, d/2]
         x = self.mixer(torch.cat([task, place], dim=-1))  # [N, M, L, d]
         h1: Tensor = x + self.block1(x)
         return h1
 
-    def _place(self, device: torch.device) -> Tensor:
+    def place(self, device: torch.device) -> Tensor:
         """What says which layer and module is meant, the same for all descriptions. [M, L, d/2]"""
         m, layers = len(self.config.lora.modules), self.config.lora.num_layers
         depth = self.depth(torch.arange(layers, device=device)).expand(m, layers, -1)  # [M, L, d/4]
@@ -246,46 +211,6 @@ class Hypernet(nn.Module):
             case "delta_w":
                 shrink = self.config.delta_w_scaling**-0.5  # each factor takes half, so B A shrinks once
                 return a * shrink, b * shrink
-
-
-class Ready:
-    """A trained network for writing only: what no description changes is worked out once.
-
-    Depth and type have columns of their own in the mixer's first linear layer, so their share of
-    it is a constant per module and layer, and a description's share is one row for all of them.
-
-    Args:
-        model: on its device; its weights must not change afterwards.
-        heads: dtype of the heads and of what they write. With bf16 products are summed in float32, bias
-            included, and rounded once: an adapter is as far from the float32 one as rounding that to bf16
-            takes it anyway.
-    """
-
-    @torch.inference_mode()
-    def __init__(self, model: Hypernet, heads: torch.dtype = torch.float32) -> None:
-        self._model = model.eval()
-        _, first, *rest = model.mixer
-        assert isinstance(first, nn.Linear)
-        task, place = first.weight.chunk(2, dim=1)
-        self._task = task  # [4d, d/2]
-        self._constant = F.linear(model._place(first.weight.device), place, first.bias)  # [M, L, 4d]
-        self._rest = nn.Sequential(*rest)
-        self._heads = {m.name: _head_in(heads, model._head(m)) for m in model.config.lora.modules}
-
-    @torch.inference_mode()
-    def __call__(self, embeddings: Tensor) -> LoraBatch:
-        """As `Hypernet.forward`, in the heads' dtype."""
-        model = self._model
-        task = F.linear(model.task(embeddings), self._task)[:, None, None]  # [N, 1, 1, 4d]
-        x = self._rest(task + self._constant)  # [N, M, L, d]
-        return model._adapters(x + model.block1(x), lambda m, x: self._heads[m.name](x))
-
-
-def _head_in(dtype: torch.dtype, head: nn.Linear) -> Product:
-    """A head that multiplies and answers in another dtype."""
-    weight, bias = head.weight.detach().to(dtype), head.bias
-    multiply = product(weight, None if bias is None else bias.detach().to(dtype))
-    return lambda x: multiply(x.to(dtype))
 
 
 def _two_linears(size: int, out: int, dropout: float) -> tuple[nn.Module, ...]:

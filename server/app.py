@@ -21,13 +21,13 @@ from fastapi import FastAPI
 from server.adapters.batcher import Batcher
 from server.adapters.breaker import CircuitBreaker
 from server.adapters.codec import AdapterCodec
+from server.adapters.generator import AdapterWriter, stand_back, timed_batch
 from server.adapters.key import AdapterKeyer, derive_key
-from server.adapters.library import AdapterLibrary
 from server.adapters.memory import MemoryStore
+from server.adapters.provider import AdapterLibrary
 from server.adapters.redis_store import RedisStore
 from server.adapters.tiered import SharedTier, TieredStore
 from server.adapters.write_behind import WriteBehind
-from server.adapters.writer import AdapterWriter, stand_back, timed_batch
 from server.api import adapters, errors, generate, openapi, probes
 from server.api.state import AppState, State
 from server.engine.interface import Engine
@@ -100,10 +100,10 @@ async def load_models(settings: Settings) -> Models:
     import torch
 
     from hypernet.base_model import fingerprint
-    from hypernet.embedded import BASE_MODEL_NAME
+    from hypernet.bundled_models import BASE_MODEL_NAME
     from hypernet.generator import Generator
     from hypernet.hardware import fast_dtype
-    from hypernet.models import base_model_folder
+    from hypernet.model_paths import base_model_folder
     from server.engine.config import EngineConfig
     from server.engine.vllm import VllmEngine
 

@@ -38,8 +38,8 @@ def serve(
     """Run the server. Options win over `T2L_*` in the environment; `t2l settings` lists those."""
     from server.app import create_app
     from server.observability.logging import configure
-    from server.serving import serve as run
     from server.settings import Settings
+    from server.uvicorn_server import serve as run
 
     options = {
         "host": host,

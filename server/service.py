@@ -13,7 +13,7 @@ from hypernet.peft_io import dump_adapter, provenance
 from server.adapters.adapter import Adapter, AdapterInfo
 from server.adapters.export import zip_files
 from server.adapters.key import normalise
-from server.adapters.library import AdapterLibrary, Source
+from server.adapters.provider import AdapterLibrary, Source
 from server.engine.interface import Delta, Engine, Sampling
 from server.errors import EngineDeadError, InvalidRequestError, NotFoundError
 from server.lifecycle import Lifecycle

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, RedisDsn, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from hypernet.models import DEFAULT_CHECKPOINT
+from hypernet.model_paths import DEFAULT_CHECKPOINT
 
 PREFIX = "T2L_"
 MIB = 2**20

@@ -48,7 +48,7 @@ def map_command(
     t2l analyse map checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz --out runs/map
     """
     from hypernet.analysis.embedding_map import draw, embedding_map
-    from hypernet.tasks import load_tasks
+    from hypernet.data.tasks import load_tasks
 
     with _explained():
         found = embedding_map(
@@ -83,8 +83,8 @@ def compression_command(
         t2l analyse compression runs/recon-L runs/recon-S --cells runs/compression --out runs/figures
     """
     from hypernet.analysis.compression import CompressionError, compression, draw, table
-    from hypernet.evaluation.cells import read_cells
     from hypernet.evaluation.figures import save
+    from hypernet.evaluation.results import read_cells
 
     try:
         kept = compression(runs, read_cells(cells))
@@ -141,11 +141,11 @@ def robustness(
     from rich.progress import track
 
     from hypernet.analysis.robustness import robustness_conditions
-    from hypernet.evaluation.cells import CellStore
+    from hypernet.data.tasks import load_tasks
     from hypernet.evaluation.cli import asked_of, system_name
     from hypernet.evaluation.report import report
+    from hypernet.evaluation.results import CellStore
     from hypernet.evaluation.runner import Runner
-    from hypernet.tasks import load_tasks
 
     with _explained():
         sheets = [sheet for sheet in asked_of(tasks, trained or [], examples, seed) if sheet.items]
@@ -182,7 +182,7 @@ def flops(
     from hypernet.base_model import read_config
     from hypernet.checkpoint import load_config
     from hypernet.encoder import choose
-    from hypernet.models import base_model_folder
+    from hypernet.model_paths import base_model_folder
 
     lengths = count.Lengths(description, shot, question, answer, shots)
     with _explained():
@@ -209,7 +209,7 @@ def _parts(
 ) -> tuple[FrozenBase, Generator]:
     """Base model and hypernetwork, which belong together."""
     from hypernet.frozen import FrozenBase
-    from hypernet.models import base_model_folder
+    from hypernet.model_paths import base_model_folder
 
     generator = _generator(checkpoint, encoder, device, base_model)
     base = FrozenBase(base_model_folder(base_model), generator.spec, device)

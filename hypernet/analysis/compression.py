@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from hypernet.evaluation.cells import Cell
 from hypernet.evaluation.metrics import bootstrap
+from hypernet.evaluation.results import Cell
 from hypernet.training.loop import read_log
 
 if TYPE_CHECKING:

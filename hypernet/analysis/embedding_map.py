@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hypernet.data.tasks import Task
 from hypernet.generator import Generator
-from hypernet.tasks import Task
 
 BATCH = 16
 COLUMNS = 1 << 16

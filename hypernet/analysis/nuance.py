@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hypernet.evaluation.decoding import greedy
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 
@@ -27,9 +28,9 @@ def answers(
     """Greedy answers to one prompt: of the base model, then under each description's adapter."""
     tokens = [base.chat.prompt(prompt)]
     adapters = generator.batch(generator.embed(list(descriptions)))
-    found = [Answer(None, base.chat.text(base.greedy(tokens, None, max_tokens)[0]).strip())]
+    found = [Answer(None, base.chat.text(greedy(base, tokens, None, max_tokens)[0]).strip())]
     for i, description in enumerate(descriptions):
-        said = base.greedy(tokens, adapters.take([i]), max_tokens)[0]
+        said = greedy(base, tokens, adapters.take([i]), max_tokens)[0]
         found.append(Answer(description, base.chat.text(said).strip()))
     return found
 

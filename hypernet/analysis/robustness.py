@@ -11,10 +11,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+from hypernet.data.tasks import Task
 from hypernet.evaluation.conditions import Condition, Written, stranger_wordings, t2l_conditions
-from hypernet.evaluation.sheets import Sheet
+from hypernet.evaluation.eval_task import Sheet
 from hypernet.generator import Generator
-from hypernet.tasks import Task
 
 TYPO_RATE = 0.15
 """Share of letters that change places with the next one."""

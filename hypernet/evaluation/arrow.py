@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypernet.apply import LAYERS
 from hypernet.config import LoraSpec
-from hypernet.model import LoraBatch
+from hypernet.lora import LoraBatch
+from hypernet.lora_injector import LAYERS
 
 TOP_K = 4
 

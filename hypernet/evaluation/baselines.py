@@ -12,7 +12,7 @@ from typing import Any
 from hypernet.config import LoraSpec
 from hypernet.evaluation.arrow import TOP_K, Arrow
 from hypernet.evaluation.conditions import Condition, Way
-from hypernet.evaluation.sheets import Sheet
+from hypernet.evaluation.eval_task import Sheet
 from hypernet.frozen import FrozenBase
 from hypernet.library import Library, LibraryError
 from hypernet.peft_io import CONFIG_FILE, WEIGHTS_FILE, load_adapter_like

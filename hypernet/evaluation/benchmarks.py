@@ -22,9 +22,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hypernet.config import first_problem
+from hypernet.data.tasks import opened
+from hypernet.evaluation.eval_task import MAX_PROMPT_CHARACTERS, SHOTS, SHOWN_CHARACTERS, Item, Sheet
 from hypernet.evaluation.sandbox import passes
-from hypernet.evaluation.sheets import MAX_PROMPT_CHARACTERS, SHOTS, SHOWN_CHARACTERS, Item, Sheet
-from hypernet.tasks import opened
 
 DESCRIPTIONS_FILE = "descriptions.json"
 CODE = "```python\n"

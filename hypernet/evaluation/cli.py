@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypernet.evaluation.sheets import Instances, Sheet
+from hypernet.evaluation.eval_task import Instances, Sheet
 
 if TYPE_CHECKING:
-    from hypernet.evaluation.cells import CellStore
     from hypernet.evaluation.conditions import Condition
     from hypernet.evaluation.remote import RemoteRunner
+    from hypernet.evaluation.results import CellStore
     from hypernet.evaluation.runner import Runner
     from hypernet.generator import Generator
 
@@ -67,18 +67,18 @@ def evaluate(
     from rich.progress import track
 
     from hypernet.base_model import BaseModelError, fingerprint
+    from hypernet.bundled_models import ModelNotFoundError
     from hypernet.checkpoint import CheckpointError
-    from hypernet.embedded import ModelNotFoundError
+    from hypernet.data.tasks import TaskFileError, pick_names
     from hypernet.evaluation.benchmarks import STYLES, BenchmarkError, load_benchmarks
-    from hypernet.evaluation.cells import CellStore
     from hypernet.evaluation.conditions import stranger_wordings, t2l_conditions
     from hypernet.evaluation.remote import ServerError
     from hypernet.evaluation.report import report
+    from hypernet.evaluation.results import CellStore
     from hypernet.generator import Generator, MismatchError
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
-    from hypernet.models import base_model_folder
-    from hypernet.tasks import TaskFileError, pick_names
+    from hypernet.model_paths import base_model_folder
 
     errors = (
         *(BaseModelError, BenchmarkError, CheckpointError, InvalidLoraError, LibraryError),
@@ -133,10 +133,10 @@ def tables(
 
         t2l report runs/eval --out docs/results
     """
-    from hypernet.evaluation.cells import cells_by_folder
+    from hypernet.data.tasks import TaskFileError, pick_names
     from hypernet.evaluation.figures import write_figures
     from hypernet.evaluation.report import group_name, groups, report, scores
-    from hypernet.tasks import TaskFileError, pick_names
+    from hypernet.evaluation.results import cells_by_folder
 
     every = cells_by_folder(folder)
     if not every:
@@ -161,8 +161,8 @@ def tables(
 
 def asked_of(tasks: Path, trained: list[Path], n: int, seed: int, instances: Instances = "all") -> list[Sheet]:
     """Sheets of a task file, without what training has seen in other tasks: answers, and descriptions."""
-    from hypernet.evaluation.sheets import sheet
-    from hypernet.tasks import load_tasks, taught, without_wordings
+    from hypernet.data.tasks import load_tasks, taught, without_wordings
+    from hypernet.evaluation.eval_task import sheet
 
     given = load_tasks(tasks)
     theirs = [task for path in trained for task in load_tasks(path)]

@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from hypernet.evaluation.sheets import TOLD_ONLY, Item, Sheet
+from hypernet.evaluation.eval_task import TOLD_ONLY, Item, Sheet
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.lora import LoraWeights

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypernet.evaluation.cells import Cell
 from hypernet.evaluation.metrics import bootstrap
 from hypernet.evaluation.report import OWN, by_row, columns_of, others, paired, row_name
+from hypernet.evaluation.results import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

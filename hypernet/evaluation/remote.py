@@ -17,10 +17,10 @@ from typing import Any
 
 import httpx
 
-from hypernet.evaluation.cells import Cell, CellStore
 from hypernet.evaluation.conditions import Condition, Hyperdecoder, Way, Written
+from hypernet.evaluation.eval_task import Sheet
+from hypernet.evaluation.results import Cell, CellStore
 from hypernet.evaluation.runner import PROTOCOL, as_read, token_limit
-from hypernet.evaluation.sheets import Sheet
 from hypernet.packing import ChatFormat
 from hypernet.peft_io import read_provenance
 

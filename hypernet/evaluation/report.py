@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 
-from hypernet.evaluation.cells import Cell
+from hypernet.evaluation.eval_task import TOLD_ONLY
 from hypernet.evaluation.metrics import METRICS, bootstrap
-from hypernet.evaluation.sheets import TOLD_ONLY
+from hypernet.evaluation.results import Cell
 
 REWRITTEN = {
     "other": "T2L, its other wordings",

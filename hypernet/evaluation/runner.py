@@ -16,13 +16,12 @@ from statistics import mean
 
 import torch
 
-from hypernet.decoding import answer
-from hypernet.evaluation.cells import Cell, CellStore
 from hypernet.evaluation.conditions import Condition, Way
-from hypernet.evaluation.sheets import Sheet
+from hypernet.evaluation.decoding import answer
+from hypernet.evaluation.eval_task import Sheet
+from hypernet.evaluation.results import Cell, CellStore
 from hypernet.frozen import FrozenBase
-from hypernet.lora import LoraWeights
-from hypernet.model import LoraBatch
+from hypernet.lora import LoraBatch, LoraWeights
 from hypernet.packing import ChatFormat, Example, fit_row, row_length
 
 ROW_TOKENS = 256

@@ -47,12 +47,12 @@ def _usage_errors(threads: int | None) -> Iterator[None]:
     import torch
 
     from hypernet.base_model import BaseModelError
+    from hypernet.bundled_models import ModelNotFoundError
     from hypernet.checkpoint import CheckpointError
-    from hypernet.embedded import ModelNotFoundError
+    from hypernet.data.tasks import TaskFileError
     from hypernet.generator import MismatchError
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
-    from hypernet.tasks import TaskFileError
     from hypernet.training.config import TrainingConfigError
 
     if threads:
@@ -108,7 +108,7 @@ def sft(
         torchrun --nproc-per-node 8 --no-python t2l train sft --device cuda ...
     """
     with _usage_errors(threads):
-        from hypernet.models import base_model_folder
+        from hypernet.model_paths import base_model_folder
         from hypernet.training.config import SftConfig, assignments, load_config
         from hypernet.training.distributed import speaks
         from hypernet.training.sft import train_sft
@@ -161,9 +161,9 @@ def multitask(
         t2l train multitask --tasks tasks.jsonl.gz --out runs/multitask --steps 1000
     """
     with _usage_errors(threads):
-        from hypernet.models import base_model_folder
+        from hypernet.model_paths import base_model_folder
         from hypernet.training.config import FineTuning, assignments, load_config
-        from hypernet.training.static import train_multitask
+        from hypernet.training.static_lora import train_multitask
 
         given = {"steps": steps, "minutes": minutes, "seed": seed}
         settings = load_config(FineTuning, config, **given | assignments(set_ or ()))
@@ -204,7 +204,7 @@ def oracles(
         t2l train oracles --tasks tasks.jsonl.gz --out runs/library --count 64 --steps 120
     """
     with _usage_errors(threads):
-        from hypernet.models import base_model_folder
+        from hypernet.model_paths import base_model_folder
         from hypernet.training.config import OracleConfig, load_config
         from hypernet.training.oracle import train_oracles
 

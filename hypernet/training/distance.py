@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypernet.model import LoraBatch
+from hypernet.lora import LoraBatch
 
 
 class _DeltaWDistance(torch.autograd.Function):

@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 
 from hypernet.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
+from hypernet.data.tasks import Task, TaskFileError, load_tasks, validation_share
 from hypernet.encoder import Encoder
 from hypernet.generator import check_encoder
 from hypernet.model import Hypernet
-from hypernet.tasks import Task, TaskFileError, load_tasks, validation_share
 from hypernet.training.config import DistillationConfig
 from hypernet.training.distance import squared_relative_error
 from hypernet.training.embeddings import Embeddings
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
-from hypernet.training.prepared import training_wordings
+from hypernet.training.training_tasks import training_wordings
 
 
 class DistillationRun:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hypernet.model import LoraBatch
+from hypernet.lora import LoraBatch
 from hypernet.packing import Packed
 
 

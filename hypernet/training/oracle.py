@@ -24,17 +24,16 @@ from torch import Tensor, nn
 
 from hypernet.checkpoint import ModelIdentity
 from hypernet.config import LoraSpec
+from hypernet.data.tasks import Task, TaskFileError, load_tasks, pick_names
 from hypernet.frozen import FrozenBase
 from hypernet.library import Entry, Library
-from hypernet.lora import LoraWeights
-from hypernet.model import LoraBatch
+from hypernet.lora import LoraBatch, LoraWeights
 from hypernet.packing import Example, fit_row, pack
-from hypernet.tasks import Task, TaskFileError, load_tasks, pick_names
 from hypernet.training.config import OracleConfig
 from hypernet.training.loop import StepResult, Trainer
 from hypernet.training.losses import example_nll, sft_loss
-from hypernet.training.prepared import TrainingTask, draw_row, prepare, tokenised
-from hypernet.training.static import StaticLora
+from hypernet.training.static_lora import StaticLora
+from hypernet.training.training_tasks import TrainingTask, draw_row, prepare, tokenised
 
 GROUPS = ".groups"
 """Runs in progress; no task can have this name."""

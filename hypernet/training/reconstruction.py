@@ -20,15 +20,16 @@ from torch import Tensor
 
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig
+from hypernet.data.tasks import TaskFileError, load_tasks, pick_names
 from hypernet.encoder import Encoder
 from hypernet.library import Library
-from hypernet.model import Hypernet, LoraBatch
-from hypernet.tasks import TaskFileError, load_tasks, pick_names
+from hypernet.lora import LoraBatch
+from hypernet.model import Hypernet
 from hypernet.training.config import ReconstructionConfig
 from hypernet.training.distance import delta_w_distance, relative_error
 from hypernet.training.embeddings import Embeddings
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
-from hypernet.training.prepared import training_wordings
+from hypernet.training.training_tasks import training_wordings
 
 VALIDATION_WORDINGS = 3
 """As many of a task as `t2l eval` scores under `training`."""

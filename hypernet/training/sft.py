@@ -24,19 +24,21 @@ from hypernet.checkpoint import (
     save_checkpoint,
 )
 from hypernet.config import HypernetConfig
+from hypernet.data.tasks import Task, load_tasks, pick_names, validation_share
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
-from hypernet.model import Hypernet, LoraBatch
+from hypernet.lora import LoraBatch
+from hypernet.model import Hypernet
 from hypernet.packing import Example, pack
 from hypernet.peft_io import load_adapter_like
-from hypernet.tasks import Task, load_tasks, pick_names, validation_share
 from hypernet.training.config import SftConfig, TrainingConfigError
 from hypernet.training.distributed import Workers, workers
 from hypernet.training.embeddings import Embeddings
+from hypernet.training.grad_accumulation import in_shares
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import contrastive_loss, example_nll, sft_loss
 from hypernet.training.neftune import noise, noisy
-from hypernet.training.prepared import (
+from hypernet.training.training_tasks import (
     VALIDATION_EXAMPLES,
     TrainingTask,
     check_enough,
@@ -44,7 +46,6 @@ from hypernet.training.prepared import (
     draw_weights,
     prepare_all,
 )
-from hypernet.training.shares import in_shares
 
 
 class SftRun:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hypernet.config import LoraSpec
 from hypernet.lora import InvalidLoraError, LoraWeights
-from server.adapters.pages import pages
+from server.adapters.buffers import pages
 from server.errors import AdapterRejectedError
 
 

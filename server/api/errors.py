@@ -11,9 +11,9 @@ from starlette.exceptions import HTTPException
 
 from server.api.state import app_state
 from server.api.streaming import ClientLeftError
+from server.error_response import error_response
 from server.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServiceError
 from server.observability.logging import note, note_error
-from server.wire import error_response
 
 _CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field", "json_invalid": "invalid_json"}
 

@@ -1,1 +1,1 @@
-"""The engine room: vLLM, the adapters in it, and what is mended about it."""
+"""The inference engine: vLLM, and the adapters that are loaded into it."""

@@ -89,7 +89,7 @@ class EngineConfig:
             "max_cpu_loras": self.max_loras,
             "max_lora_rank": self.slot_rank,
             "lora_target_modules": [module.name for module in self.lora.modules],
-            "worker_extension_cls": "server.engine.loader.AdapterWorker",
+            "worker_extension_cls": "server.engine.patches.adapter_loader.AdapterWorker",
             "use_tqdm_on_load": False,
         }
 

@@ -20,12 +20,13 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 
 from hypernet.lora import LoraWeights
-from server.engine import cpu_ops, parcels, plugin
+from server.engine import serialization as parcels
 from server.engine.config import EngineConfig
 from server.engine.interface import Delta, Lease, Sampling
-from server.engine.loader import SCHEME
+from server.engine.patches import cpu_ops, plugin
+from server.engine.patches.adapter_loader import SCHEME
+from server.engine.patches.statistics import stat_logger
 from server.engine.registry import AdapterRegistry, Entry
-from server.engine.statistics import stat_logger
 from server.errors import AdapterRejectedError, EngineDeadError, InvalidRequestError, UnavailableError
 
 T = TypeVar("T")

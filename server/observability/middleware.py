@@ -10,10 +10,10 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.error_response import error_response
 from server.errors import ServiceError
 from server.observability.logging import REQUEST, begin_notes, request_id
 from server.observability.metrics import Metrics
-from server.wire import error_response
 
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})

@@ -7,6 +7,7 @@ import contextlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.error_response import error_response
 from server.errors import (
     InvalidRequestError,
     OverloadedError,
@@ -16,7 +17,6 @@ from server.errors import (
 )
 from server.observability.logging import note
 from server.observability.metrics import Metrics
-from server.wire import error_response
 
 _READ_S = 60.0
 """How long a body may take to arrive."""

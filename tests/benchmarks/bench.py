@@ -13,10 +13,21 @@ import sys
 import time
 from typing import Any
 
-import report
-from measure import Row
-from parts import arrivals, decode, first, generation, growth, large, memory, mix, tiers, training
-from world import World
+from tests.benchmarks import report
+from tests.benchmarks.measure import Row
+from tests.benchmarks.parts import (
+    arrivals,
+    decode,
+    first,
+    generation,
+    growth,
+    large,
+    memory,
+    mix,
+    tiers,
+    training,
+)
+from tests.benchmarks.world import World
 
 PARTS = {
     "generation": generation.run,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from streams import prompt
-from world import ADAPTERS, World, cpu_capabilities
 
-from hypernet.models import base_model_folder
+from hypernet.model_paths import base_model_folder
+from tests.benchmarks.streams import prompt
+from tests.benchmarks.world import ADAPTERS, World, cpu_capabilities
 
 
 class PeftSwap:

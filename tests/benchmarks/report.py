@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from figures import links
-from measure import Row
+
+from tests.benchmarks.figures import links
+from tests.benchmarks.measure import Row
 
 ROOT = Path(__file__).parents[2]
 JSON = Path("runs/bench.json")

@@ -22,7 +22,7 @@ import httpx
 from hypernet.generator import Generator
 from hypernet.hardware import fast_dtype
 from hypernet.lora import LoraWeights
-from hypernet.models import DEFAULT_CHECKPOINT, base_model_folder
+from hypernet.model_paths import DEFAULT_CHECKPOINT, base_model_folder
 from hypernet.peft_io import save_adapter
 from server.engine.config import EngineConfig
 from server.engine.vllm import VllmEngine

@@ -11,8 +11,8 @@ import pytest_asyncio
 import torch
 
 from hypernet.base_model import lora_spec
+from hypernet.bundled_models import base_model_path
 from hypernet.config import LoraSpec
-from hypernet.embedded import base_model_path
 from hypernet.lora import LoraWeights
 from server.engine.config import MIB, EngineConfig
 from server.engine.vllm import VllmEngine

@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from measure import Row, one_thread
-from streams import prompt
-from world import ADAPTERS, World
-
 from server.adapters.adapter import Adapter
-from server.adapters.writer import stand_back
+from server.adapters.generator import stand_back
 from server.bench.report import percentile
 from server.engine.interface import Sampling
 from server.engine.vllm import VllmEngine
+from tests.benchmarks.measure import Row, one_thread
+from tests.benchmarks.streams import prompt
+from tests.benchmarks.world import ADAPTERS, World
 
 RATE = 10
 STREAMS = 4

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from measure import Row, interleaved
-from peft_swap import PeftSwap
-from streams import STREAMS, load_on_stock, on_engine, on_ours, on_stock, together
-from world import ADAPTERS, World, descriptions
+from tests.benchmarks.measure import Row, interleaved
+from tests.benchmarks.peft_swap import PeftSwap
+from tests.benchmarks.streams import STREAMS, load_on_stock, on_engine, on_ours, on_stock, together
+from tests.benchmarks.world import ADAPTERS, World, descriptions
 
 
 async def run(world: World) -> list[Row]:

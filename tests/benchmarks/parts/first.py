@@ -6,10 +6,10 @@ import asyncio
 import itertools
 import time
 
-from measure import Row, interleaved
-from peft_swap import PeftSwap
-from streams import load_on_stock, on_ours, on_stock
-from world import World, descriptions
+from tests.benchmarks.measure import Row, interleaved
+from tests.benchmarks.peft_swap import PeftSwap
+from tests.benchmarks.streams import load_on_stock, on_ours, on_stock
+from tests.benchmarks.world import World, descriptions
 
 CROWD = 64
 

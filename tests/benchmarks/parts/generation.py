@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from measure import Row, interleaved, one_thread, seconds
-from published import Published
-from world import World, descriptions
+from tests.benchmarks.measure import Row, interleaved, one_thread, seconds
+from tests.benchmarks.published import Published
+from tests.benchmarks.world import World, descriptions
 
 BATCH = 64
 

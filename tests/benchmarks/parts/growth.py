@@ -11,13 +11,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from figures import Curve, draw
-from streams import on_engine, on_ours
-from world import ADAPTERS, World, descriptions
 
 from hypernet.lora import LoraWeights
 from server.bench.report import percentile
 from server.engine.vllm import VllmEngine
+from tests.benchmarks.figures import Curve, draw
+from tests.benchmarks.streams import on_engine, on_ours
+from tests.benchmarks.world import ADAPTERS, World, descriptions
 
 STREAMS, TOKENS = 16, 16
 IN_PLAY = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from measure import Row, interleaved, one_thread, seconds
 from torch import Tensor
-from world import World
 
 from hypernet.base_model import lora_spec
 from hypernet.config import HypernetConfig, LoraSpec
 from hypernet.hardware import fast_dtype
+from hypernet.inference.network import Ready
 from hypernet.lora import LoraWeights
-from hypernet.model import Hypernet, Ready
-from server.engine.slots import Place, Placed, Stack
+from hypernet.model import Hypernet
+from server.engine.patches.stacked_slots import Place, Placed, Stack
+from tests.benchmarks.measure import Row, interleaved, one_thread, seconds
+from tests.benchmarks.world import World
 
 MISTRAL_7B = {
     "model_type": "mistral",

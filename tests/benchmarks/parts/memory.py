@@ -6,14 +6,14 @@ import multiprocessing
 from pathlib import Path
 
 import torch
-from measure import Row
-from world import World, descriptions
 
 from hypernet.generator import Generator
 from hypernet.hardware import fast_dtype
 from server.adapters.adapter import Adapter
+from server.adapters.generator import timed_batch
 from server.adapters.memory import MemoryStore
-from server.adapters.writer import timed_batch
+from tests.benchmarks.measure import Row
+from tests.benchmarks.world import World, descriptions
 
 COUNT = 256
 

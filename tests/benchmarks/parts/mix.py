@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from world import World
-
 from server.bench.load import run as send
 from server.bench.mix import Mix
 from server.bench.report import summarise, table
+from tests.benchmarks.world import World
 
 
 async def run(world: World) -> dict[str, Any]:

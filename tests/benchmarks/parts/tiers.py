@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 
-from measure import Row
-from world import World, descriptions
-
 from server.adapters.adapter import Adapter
 from server.adapters.breaker import CircuitBreaker
 from server.adapters.codec import AdapterCodec
 from server.adapters.redis_store import RedisStore
 from server.observability.metrics import Metrics
+from tests.benchmarks.measure import Row
+from tests.benchmarks.world import World, descriptions
 
 
 async def run(world: World) -> list[Row]:

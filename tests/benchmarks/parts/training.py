@@ -6,19 +6,19 @@ import random
 import statistics
 
 import torch
-from measure import Row, seconds
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
-from world import World
 
+from hypernet.data.tasks import Instance, Task
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.hardware import fast_dtype
-from hypernet.models import base_model_folder
-from hypernet.tasks import Instance, Task
+from hypernet.model_paths import base_model_folder
 from hypernet.training.config import SftConfig
 from hypernet.training.loop import StepResult
 from hypernet.training.sft import SftRun
+from tests.benchmarks.measure import Row, seconds
+from tests.benchmarks.world import World
 
 PRODUCT = (1408, 576, 1536)
 """Rows, inner and columns of the product that is timed: the base model's widest layer on one batch."""

@@ -14,9 +14,10 @@ from hypernet.base_model import lora_spec, read_config
 from hypernet.checkpoint import load_checkpoint
 from hypernet.config import HypernetConfig
 from hypernet.encoder import Encoder
+from hypernet.evaluation.decoding import greedy
 from hypernet.frozen import FrozenBase
 from hypernet.model import Hypernet
-from hypernet.models import DEFAULT_CHECKPOINT, base_model_folder, encoder_folder
+from hypernet.model_paths import DEFAULT_CHECKPOINT, base_model_folder, encoder_folder
 from hypernet.packing import Example, pack
 
 pytestmark = pytest.mark.integration
@@ -94,8 +95,8 @@ def test_training_starts_at_the_loss_of_the_base_model(
 def test_greedy_answers_in_a_batch_equal_lone_ones(base: FrozenBase) -> None:
     words = random.Random(0).sample(["river", "seven apples", "why is the sky blue", "print hello", "Paris"], 4)
     prompts = [base.chat.prompt(w) for w in words]
-    together = base.greedy(prompts, None, 6)
-    assert together == [base.greedy([p], None, 6)[0] for p in prompts]
+    together = greedy(base, prompts, None, 6)
+    assert together == [greedy(base, [p], None, 6)[0] for p in prompts]
 
 
 def test_flops_of_the_embedded_models_are_what_torch_counts(base: FrozenBase) -> None:

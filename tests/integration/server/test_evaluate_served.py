@@ -8,11 +8,10 @@ from statistics import fmean
 
 import pytest
 import torch
-from test_full_stack import Process
 from transformers import AutoTokenizer
 
-from hypernet.embedded import base_model_path
-from hypernet.evaluation.cells import Cell, CellStore
+from hypernet.bundled_models import base_model_path
+from hypernet.data.tasks import Instance, Task
 from hypernet.evaluation.conditions import (
     Bare,
     Condition,
@@ -21,13 +20,14 @@ from hypernet.evaluation.conditions import (
     stranger_wordings,
     t2l_conditions,
 )
+from hypernet.evaluation.eval_task import sheet
 from hypernet.evaluation.remote import RemoteRunner, ServerError, can_serve
+from hypernet.evaluation.results import Cell, CellStore
 from hypernet.evaluation.runner import Runner
-from hypernet.evaluation.sheets import sheet
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.packing import ChatFormat
-from hypernet.tasks import Instance, Task
+from tests.integration.server.test_full_stack import Process
 
 pytestmark = pytest.mark.integration
 

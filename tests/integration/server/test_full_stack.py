@@ -22,9 +22,9 @@ import pytest
 import torch
 
 from hypernet.base_model import fingerprint, lora_spec
+from hypernet.bundled_models import BASE_MODEL_NAME, ENCODER_NAME, base_model_path
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig
-from hypernet.embedded import BASE_MODEL_NAME, ENCODER_NAME, base_model_path
 from hypernet.encoder import Encoder
 from hypernet.model import Hypernet
 

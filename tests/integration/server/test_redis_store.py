@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 from redis.asyncio import Redis
-from server_fakes import SPEC, adapter_for
 
 from server.adapters.breaker import CircuitBreaker
 from server.adapters.codec import AdapterCodec
 from server.adapters.redis_store import RedisStore, RedisUnavailableError
 from server.observability.metrics import Metrics
+from tests.support.server_fakes import SPEC, adapter_for
 
 pytestmark = pytest.mark.integration
 

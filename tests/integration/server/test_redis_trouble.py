@@ -4,7 +4,8 @@ import asyncio
 import time
 
 import pytest
-from server_fakes import eventually
+
+from tests.support.server_fakes import eventually
 
 pytestmark = pytest.mark.integration
 

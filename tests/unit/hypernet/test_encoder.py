@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
 from hypernet.base_model import lora_spec
+from hypernet.bundled_models import ModelNotFoundError
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig
-from hypernet.embedded import ModelNotFoundError
 from hypernet.encoder import Encoder, EncoderError, LastTokenEncoder, SentenceEncoder, last_token_fingerprint
 from hypernet.generator import Generator, MismatchError
 from hypernet.model import Hypernet

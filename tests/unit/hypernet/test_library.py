@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_model import SPEC
 
 from hypernet.checkpoint import ModelIdentity
 from hypernet.config import LoraSpec
 from hypernet.library import Entry, Library, LibraryError
 from hypernet.lora import LoraWeights
 from hypernet.peft_io import AdapterFileError
+from tests.unit.hypernet.test_model import SPEC
 
 BASE = ModelIdentity(name="tiny", fingerprint="f00d")
 ENTRY = Entry(steps=3, loss=1.5, held_out_loss=2.0)

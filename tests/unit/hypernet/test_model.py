@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
-from hypernet.model import Hypernet, Ready, rotate
+from hypernet.inference.network import Ready
+from hypernet.model import Hypernet, rotate
 
 SPEC = LoraSpec(
     rank=4,

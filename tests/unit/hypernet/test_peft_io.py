@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hypernet import peft_io
-from hypernet.apply import LoraInjector
 from hypernet.base_model import BaseModelError, lora_spec
 from hypernet.lora import InvalidLoraError, LoraWeights
+from hypernet.lora_injector import LoraInjector
 from hypernet.peft_io import AdapterFileError, dump_adapter, load_adapter, read_provenance, save_adapter
 
 BASE = {

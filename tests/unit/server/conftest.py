@@ -1,3 +1,3 @@
-from server_launch import launch, running
+from tests.support.server_launch import launch, running
 
 __all__ = ["launch", "running"]

@@ -5,10 +5,10 @@ import signal
 
 import pytest
 from prometheus_client import REGISTRY, Gauge
-from server_fakes import FakeEngine, eventually
 
 from server.observability.logging import JsonFormatter, TextFormatter
 from server.observability.metrics import Metrics
+from tests.support.server_fakes import FakeEngine, eventually
 
 
 async def ask(running, **body):

@@ -1,0 +1,113 @@
+"""Pick one word of a list: by its place, by the alphabet, by its length, by its kind."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import permutations
+
+from hypernet.data.synthetic.task_template import COUNTS, Recipe
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+
+SHARED = 0.1
+"""Share of a category's words that may be in another, too; where they are, they are not used."""
+LONGEST_LIST = 6
+"""Words of so many different lengths have to be there, for lists in which one is the longest."""
+
+
+def positions(words: Sequence[str]) -> Iterator[Recipe]:
+    """Pick by place: "choose_second_of_4"."""
+    for n in (3, 4, 5, 6):
+        places = {o: k for k, o in enumerate(ORDINALS[: n - 1])} | {"last": n - 1}
+        if n % 2:
+            places["middle"] = n // 2
+        if n > 3:
+            places["second to last"] = n - 2
+        for place, k in places.items():
+            yield Recipe(
+                f"choose_{place.replace(' ', '_')}_of_{n}",
+                (
+                    f"{{pick}} the {place} {{item}} of the list.{{end}}",
+                    f"{{pick}} the {place} of the {COUNTS[n]} {{item}}s.{{end}}",
+                    f"{{pick}} the {{item}} in {place} position out of {COUNTS[n]}.{{end}}",
+                    f"From {COUNTS[n]} comma-separated words, {{pick}} the {place} one.{{end}}",
+                    f"Which is the {place} {{item}} of the list?",
+                    f"Given {n} {{item}}s, copy the {place} one.{{end}}",
+                ),
+                lambda rng, n=n, k=k: (  # type: ignore[misc]
+                    ", ".join(chosen := rng.sample(words, n)),
+                    chosen[k],
+                ),
+            )
+
+
+def orders(words: Sequence[str]) -> Iterator[Recipe]:
+    """Pick by the alphabet or by length."""
+    rules: dict[str, tuple[Callable[[list[str]], str], str]] = {
+        "alphabetically_first": (min, "alphabetically first"),
+        "alphabetically_last": (max, "alphabetically last"),
+        "longest_of": (lambda chosen: max(chosen, key=len), "longest"),
+        "shortest_of": (lambda chosen: min(chosen, key=len), "shortest"),
+    }
+    for n in (3, 4, 5, 6):
+        for name, (rule, said) in rules.items():
+            yield Recipe(
+                f"{name}_{n}",
+                (
+                    f"{{pick}} the {said} {{item}} out of {COUNTS[n]}.{{end}}",
+                    f"{{pick}} the {said} of the {{given}} {{item}}s.{{end}}",
+                    f"Which of the {COUNTS[n]} words is the {said}?",
+                    f"Look at all {COUNTS[n]} words and {{pick}} the {said} one.{{end}}",
+                    f"The answer is the {said} {{item}} in the list.{{end}}",
+                ),
+                lambda rng, n=n, rule=rule: (  # type: ignore[misc]
+                    ", ".join(chosen := distinct_lengths(rng, words, n)),
+                    rule(chosen),
+                ),
+            )
+
+
+def distinct_lengths(rng: random.Random, words: Sequence[str], n: int) -> list[str]:
+    """Draw n words of unlike lengths, so that "the longest" has one answer."""
+    chosen: dict[int, str] = {}
+    while len(chosen) < n:  # by words, not by lengths, or the few long ones would come up in every list
+        word = rng.choice(words)
+        chosen.setdefault(len(word), word)
+    return list(chosen.values())
+
+
+def odd_one_out(categories: Mapping[str, Sequence[str]]) -> Iterator[Recipe]:
+    """Pick the one word of a category among words of another: "fruit_v_color_4"."""
+    for one, rest in tellable(categories):
+        for n in (3, 4, 5):
+            yield Recipe(
+                f"{one}_v_{rest}_{n}",
+                (
+                    f"{{pick}} the {one} among the {COUNTS[n]} {{item}}s.{{end}}",
+                    f"{{pick}} the {one}; the others belong to the {rest} kind.{{end}}",
+                    f"Which of the {{given}} words is of the kind {one}?",
+                    f"{{pick}} the only {{item}} that is of the {one} kind.{{end}}",
+                    f"Exactly one of {COUNTS[n]} words is of the {one} kind: {{pick}} it.{{end}}",
+                ),
+                lambda rng, n=n, one=one, rest=rest: hidden(rng, categories[one], categories[rest], n),  # type: ignore[misc]
+            )
+
+
+def tellable(categories: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Ordered pairs of categories that share hardly a word: many an adjective is a concept, too."""
+
+    def shared(one: str, rest: str) -> float:
+        smaller = min(len(categories[one]), len(categories[rest]))
+        return len(set(categories[one]) & set(categories[rest])) / smaller
+
+    return [pair for pair in permutations(categories, 2) if shared(*pair) <= SHARED]
+
+
+def hidden(rng: random.Random, one: Sequence[str], rest: Sequence[str], n: int) -> tuple[str, str]:
+    """A list of n words with one of the first category among words of the second, and that one."""
+    shared = set(one) & set(rest)
+    answer = rng.choice([w for w in one if w not in shared])
+    listed = [answer, *rng.sample([w for w in rest if w not in shared], n - 1)]
+    rng.shuffle(listed)
+    return ", ".join(listed), answer

@@ -1,0 +1,148 @@
+"""What of a task is asked, and how an answer is graded: the same under every condition."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from hashlib import sha256
+from typing import Literal
+
+from hypernet.data.tasks import Instance, Task
+from hypernet.evaluation.metrics import exact_match, exact_match_is_lost, normalise, rouge_l
+
+MAX_PROMPT_CHARACTERS = 2_500
+"""Longer inputs are passed over: one costs as much as a hundred short ones."""
+SHOTS = 3
+SHOWN_CHARACTERS = 1_000
+"""Longer instances are not used as examples while there are shorter ones."""
+CASED_SHARE = 0.1
+"""Where so many answers are the input in another case, case is what the task asks for."""
+TOLD_ONLY = ("fv_", "ii_")
+"""Names of tasks whose input alone does not say what to do begin so."""
+
+Instances = Literal["all", "held-out"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    Attributes:
+        prompt: what the user says.
+        gold: the answer whose likelihood is measured; None where there is no such thing.
+        grade: an answer's score, 0..1.
+        key: everything that `grade` depends on.
+        settled: True for the beginning of an answer whose score no further word can change.
+    """
+
+    prompt: str
+    gold: str | None
+    grade: Callable[[str], float]
+    key: str
+    settled: Callable[[str], bool] = lambda _: False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The questions of one task.
+
+    Attributes:
+        task: its name.
+        metric: what the score is called.
+        items: the questions.
+        examples: solved ones (question, answer) to show to a model; never among the items.
+        held_out: descriptions to evaluate with.
+        training: descriptions that training may have seen.
+        max_tokens: of an answer; None is a little more than the longest gold one.
+        opening: how every answer begins.
+    """
+
+    task: str
+    metric: str
+    items: Sequence[Item]
+    examples: Sequence[tuple[str, str]]
+    held_out: Sequence[str]
+    training: Sequence[str]
+    max_tokens: int | None = None
+    opening: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of what is asked and how it is graded. The rest is the conditions' matter."""
+        asked = [self.task, self.metric, self.max_tokens, self.opening]
+        return sha256(repr([*asked, *((i.prompt, i.gold, i.key) for i in self.items)]).encode()).hexdigest()[
+            :16
+        ]
+
+
+def sheet(
+    task: Task,
+    n: int,
+    seed: int,
+    instances: Instances = "all",
+    known: Collection[tuple[str, str]] = (),
+) -> Sheet:
+    """Draw up to n questions of a task, and examples that are not among them.
+
+    Files are often sorted, so instances are drawn in a random order that depends on
+    the seed and the task's name alone; more questions begin with the same ones.
+
+    Args:
+        task: the task.
+        n: how many questions.
+        seed: of the order.
+        instances: `held-out` asks only what training on this task leaves out.
+        known: pairs that training has seen in other tasks, see `data.taught`; they are not asked.
+            Nothing may be left.
+    """
+    rng = random.Random(f"{seed}:{task.task}")
+    seen, asked = ([], list(task.instances)) if instances == "all" else task.split_instances()
+    asked = [i for i in rng.sample(asked, len(asked)) if i.pair not in known]
+    short = [i for i in asked if len(i.input) <= MAX_PROMPT_CHARACTERS] or asked[:1]
+    # With few instances some must be left over to be shown.
+    chosen = short[: min(n, max(1, len(short) - SHOTS))] if instances == "all" else short[:n]
+    spare = [i for i in asked if i not in chosen] if instances == "all" else rng.sample(seen, len(seen))
+    cased = case_matters(task.instances)
+    return Sheet(
+        task=task.task,
+        metric=task.metric,
+        items=[_item(i, task.metric, cased) for i in chosen],
+        examples=examples(spare, {i.input for i in chosen}),
+        held_out=task.held_out_wordings,
+        training=task.wordings[:3],
+    )
+
+
+def examples(spare: Sequence[Instance], asked: set[str]) -> list[tuple[str, str]]:
+    """Up to three solved questions, none of which is asked in other places of the file; short ones first."""
+    fresh = list({i.input: (i.input, i.output[0]) for i in spare if i.input not in asked}.values())
+    return sorted(fresh, key=lambda pair: sum(map(len, pair)) > SHOWN_CHARACTERS)[:SHOTS]
+
+
+def case_matters(instances: Sequence[Instance]) -> bool:
+    """Whether right answers differ from their inputs in case alone: then case must be graded.
+
+    So it is in a tenth of the instances at least; fewer are names that two languages share.
+    """
+    return sum(map(_recased, instances)) >= CASED_SHARE * len(instances)
+
+
+def _recased(instance: Instance) -> bool:
+    """True of `cat` -> `Cat`, and of a single letter of a single word: `cat` -> `T`."""
+    given, wanted = (normalise(text, cased=True) for text in (instance.input, instance.output[0]))
+    letter = len(wanted) == 1 and " " not in given
+    same = wanted.lower() in given.lower() if letter else wanted.lower() == given.lower()
+    return same and wanted not in given
+
+
+def _item(instance: Instance, metric: str, cased: bool) -> Item:
+    references = instance.output
+    item = partial(Item, instance.input, references[0], key=repr((references, cased)))
+    if metric == "exact_match":
+        return item(
+            grade=lambda answer: exact_match(answer, references, cased),
+            settled=lambda beginning: exact_match_is_lost(beginning, references, cased),
+        )
+    return item(grade=lambda answer: rouge_l(answer, references))

@@ -1,0 +1,63 @@
+"""BERT's layer as a dozen operations: what transformers' modules do besides takes as long as they do.
+
+One description is a matrix of some twenty rows, so small that a third of its way through the
+model was Python. Only the layers are replaced; the rest of the model stays transformers' own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypernet.inference.prepacked_linear import product
+
+
+class LeanLayer(nn.Module):
+    """A `BertLayer` for inference, after layer normalisation (Devlin et al. 2019), q, k and v in one product.
+
+    Args:
+        layer: the trained one, in the dtype to compute in; its weights must not change afterwards.
+        heads: attention heads.
+    """
+
+    def __init__(self, layer: Any, heads: int) -> None:
+        super().__init__()
+        attention, after = layer.attention.self, layer.attention.output
+        parts = (attention.query, attention.key, attention.value)
+        self._heads = heads
+        self._qkv = product(
+            torch.cat([p.weight.detach() for p in parts]), torch.cat([p.bias.detach() for p in parts])
+        )
+        self._out = product(after.dense.weight.detach(), after.dense.bias.detach())
+        self._up = product(layer.intermediate.dense.weight.detach(), layer.intermediate.dense.bias.detach())
+        self._down = product(layer.output.dense.weight.detach(), layer.output.dense.bias.detach())
+        self._norm, self._last_norm = after.LayerNorm, layer.output.LayerNorm
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+        """[n, T, d] -> [n, T, d]; the mask is what transformers made for its own attention."""
+        n, t, d = x.shape
+        qkv = self._qkv(x).view(n, t, 3, self._heads, -1).permute(2, 0, 3, 1, 4)  # [3, n, heads, T, d / heads]
+        seen = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=attention_mask)
+        x = self._norm(self._out(seen.transpose(1, 2).reshape(n, t, d)) + x)
+        y: Tensor = self._last_norm(self._down(F.gelu(self._up(x))) + x)
+        return y
+
+
+def make_lean(model: nn.Module) -> None:
+    """Replace the layers of every BERT in a model that are of the plain kind, for good; others stay.
+
+    Its pooler goes too: sentence encoders take the last layer's states.
+    """
+    from transformers.models.bert.modeling_bert import BertModel
+
+    found: list[Any] = [m for m in model.modules() if type(m) is BertModel]
+    for bert in found:
+        config = bert.config
+        plain = config.hidden_act == "gelu" and not config.is_decoder and not config.add_cross_attention
+        if plain and config._attn_implementation == "sdpa":
+            heads = config.num_attention_heads
+            bert.encoder.layer = nn.ModuleList(LeanLayer(layer, heads) for layer in bert.encoder.layer)
+            bert.pooler = None

@@ -1,0 +1,51 @@
+"""A trained hypernetwork as it serves: for writing adapters only, with all constant work done once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypernet.inference.prepacked_linear import Product, product
+from hypernet.lora import LoraBatch
+from hypernet.model import Hypernet
+
+
+class Ready:
+    """A trained network for writing only: what no description changes is worked out once.
+
+    Depth and type have columns of their own in the mixer's first linear layer, so their share of
+    it is a constant per module and layer, and a description's share is one row for all of them.
+
+    Args:
+        model: on its device; its weights must not change afterwards.
+        heads: dtype of the heads and of what they write. With bf16 products are summed in float32, bias
+            included, and rounded once: an adapter is as far from the float32 one as rounding that to bf16
+            takes it anyway.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: Hypernet, heads: torch.dtype = torch.float32) -> None:
+        self._model = model.eval()
+        _, first, *rest = model.mixer
+        assert isinstance(first, nn.Linear)
+        task, place = first.weight.chunk(2, dim=1)
+        self._task = task  # [4d, d/2]
+        self._constant = F.linear(model.place(first.weight.device), place, first.bias)  # [M, L, 4d]
+        self._rest = nn.Sequential(*rest)
+        self._heads = {m.name: _head_in(heads, model.head(m)) for m in model.config.lora.modules}
+
+    @torch.inference_mode()
+    def __call__(self, embeddings: Tensor) -> LoraBatch:
+        """As `Hypernet.forward`, in the heads' dtype."""
+        model = self._model
+        task = F.linear(model.task(embeddings), self._task)[:, None, None]  # [N, 1, 1, 4d]
+        x = self._rest(task + self._constant)  # [N, M, L, d]
+        return model.adapters_from(x + model.block1(x), lambda m, x: self._heads[m.name](x))
+
+
+def _head_in(dtype: torch.dtype, head: nn.Linear) -> Product:
+    """A head that multiplies and answers in another dtype."""
+    weight, bias = head.weight.detach().to(dtype), head.bias
+    multiply = product(weight, None if bias is None else bias.detach().to(dtype))
+    return lambda x: multiply(x.to(dtype))

@@ -1,0 +1,164 @@
+"""Plain LoRAs by supervised fine-tuning: no description, no hypernetwork, the same data and the same loss.
+
+Here one LoRA for all tasks: what a hypernetwork has to beat, for a LoRA that knows
+the answers' form but reads nothing scores well. `oracle.py` trains one per task.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hypernet.checkpoint import CheckpointError
+from hypernet.config import LoraSpec
+from hypernet.data.tasks import Task, load_tasks, validation_share
+from hypernet.frozen import FrozenBase
+from hypernet.generator import Generator
+from hypernet.lora import LoraBatch, LoraWeights
+from hypernet.packing import pack
+from hypernet.peft_io import save_adapter
+from hypernet.training.config import FineTuning
+from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
+from hypernet.training.losses import example_nll, sft_loss
+from hypernet.training.mean_lora import stand_in
+from hypernet.training.training_tasks import (
+    VALIDATION_EXAMPLES,
+    check_enough,
+    draw_row,
+    draw_weights,
+    prepare_all,
+)
+
+
+class StaticLora(nn.Module):
+    """K plain LoRAs as parameters, started as PEFT starts them: Kaiming A, B = 0.
+
+    Args:
+        spec: their shape.
+        seeds: one per LoRA; it alone decides where that LoRA starts.
+    """
+
+    def __init__(self, spec: LoraSpec, seeds: list[int]) -> None:
+        super().__init__()
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.A, self.B = nn.ParameterDict(), nn.ParameterDict()
+        for m in spec.modules:
+            shape = (spec.num_layers, spec.rank, m.in_features)
+            bound = m.in_features**-0.5  # Kaiming-uniform with a = sqrt(5)
+            self.A[m.name] = nn.Parameter(
+                torch.stack([(2 * torch.rand(shape, generator=g) - 1) * bound for g in generators])
+            )
+            self.B[m.name] = nn.Parameter(torch.zeros(len(seeds), spec.num_layers, m.out_features, spec.rank))
+
+    def take(self, adapter: LoraWeights) -> None:
+        """Start all of them at an adapter of their shape instead."""
+        with torch.no_grad():
+            for name in self.A:
+                self.A[name].copy_(adapter.a[name])
+                self.B[name].copy_(adapter.b[name])
+
+    def forward(self) -> LoraBatch:
+        """All of them: A [K, L, r, in] and B [K, L, out, r] per module."""
+        return LoraBatch(dict(self.A), dict(self.B))
+
+    def values(self) -> LoraBatch:
+        """The same without a graph, on the CPU."""
+        return self.forward().map(lambda t: t.detach().cpu())
+
+
+class MultitaskRun:
+    """One LoRA for all training tasks, drawn as `SftRun` draws them: the same seed gives the same batches."""
+
+    def __init__(self, config: FineTuning, tasks: list[Task], base: FrozenBase) -> None:
+        self.config, self.base = config, base
+        self.model = StaticLora(base.spec, [config.seed]).to(base.device)
+        if config.compile:
+            base.compile()
+        training, validation = validation_share(tasks, config.validation_share)
+        self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
+        self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
+        self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
+
+    def start_from(self, checkpoint: Path, encoder: str | None) -> None:
+        """Start where a hypernetwork stands, as well as one LoRA can: see `stand_in`.
+
+        What the network has learnt of the tasks at large is then not learnt again, and equal steps from there
+        on are equal training.
+
+        Raises:
+            CheckpointError: it is no checkpoint, or writes LoRAs of another shape.
+            MismatchError: it is for another base model or encoder.
+        """
+        generator = Generator.load(checkpoint, encoder, self.base.device, str(self.base.folder))
+        generator.check_base(self.base.name, self.base.fingerprint)
+        if generator.spec != self.base.spec:
+            raise CheckpointError(f"{checkpoint} writes {generator.spec}, this run trains {self.base.spec}")
+        self.model.take(stand_in(generator, [task.wordings[0] for task in self.tasks], self._weights))
+
+    def step(self, number: int) -> StepResult:
+        """Loss on the batch that belongs to step `number`."""
+        config = self.config
+        rng = random.Random(f"{config.seed}:{number}")
+        tasks = rng.choices(self.tasks, self._weights, k=config.rows)
+        packed = pack([draw_row(task, rng, config) for task in tasks], config.row_multiple).to(self.base.device)
+        adapters = self.model()
+        loss, nll = sft_loss(
+            self.base.logits(packed, adapters),
+            packed,
+            adapters,
+            label_smoothing=config.label_smoothing,
+            adapter_penalty=config.adapter_penalty,
+            fused=config.compile,
+        )
+        metrics = {"nll": nll.mean().item(), "examples": len(packed.example_rows)}
+        return StepResult(loss, packed.num_tokens, metrics)
+
+    def validate(self) -> dict[str, float]:
+        """Mean NLL over the validation tasks: those that choose a hypernetwork's checkpoint too."""
+        losses = []
+        for task in self.validation:
+            packed = pack([task.examples[:VALIDATION_EXAMPLES]]).to(self.base.device)
+            losses.append(example_nll(self.base.logits(packed, self.model()), packed).mean().item())
+        return {"validation_nll": sum(losses) / len(losses)}
+
+    def save(self, folder: Path, state: RunState) -> None:
+        """Write the LoRA as a PEFT folder."""
+        facts = {
+            "t2l.method": "multitask",
+            "t2l.base_model": self.base.fingerprint,
+            "t2l.steps": str(state.step),
+            "t2l.tasks": str(len(self.tasks)),
+            "t2l.validation_nll": f"{state.best:.4f}",
+        }
+        save_adapter(folder, self.model.values().split(self.base.spec)[0], self.base.name, facts)
+
+
+def train_multitask(
+    tasks: list[Path],
+    out: Path,
+    config: FineTuning,
+    *,
+    base_model: Path,
+    encoder: str | None = None,
+    device: str = "cpu",
+    start: Path | None = None,
+    resume: bool = False,
+) -> RunState:
+    """Train one LoRA for all tasks; the best one lands in `out/best` as a PEFT folder.
+
+    Arguments and errors as `sft.train_sft`, but `start` is a hypernetwork whose place it takes, and
+    `encoder` that network's.
+    """
+    check_folder(out, resume)
+    every = [task for path in tasks for task in load_tasks(path)]
+    run = MultitaskRun(config, every, FrozenBase(base_model, config.lora_spec(base_model), device))
+    check_enough(run.tasks, run.validation, config)
+    if start:
+        run.start_from(start, encoder)
+    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save, trained=start is not None)
+    if resume:
+        trainer.resume()
+    return trainer.run()

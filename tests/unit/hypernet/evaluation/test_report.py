@@ -1,0 +1,144 @@
+"""Tables and figures of small cells, whose numbers are recomputed by hand."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hypernet.cli import app
+from hypernet.evaluation.figures import write_figures
+from hypernet.evaluation.metrics import bootstrap
+from hypernet.evaluation.report import NAMES, groups, report, tables
+from hypernet.evaluation.results import Cell, CellStore
+from tests.unit.hypernet.evaluation.test_evaluation import cell
+
+SCORES = {
+    "base": {"fv_a": 0.0, "lol_b": 0.25, "lol_c": 0.5},
+    "matched": {"fv_a": 1.0, "lol_b": 0.5, "lol_c": 0.5},
+    "mismatched": {"fv_a": 0.5, "lol_b": 0.5},
+}
+NLLS = {"base": 4.0, "matched": 2.0, "mismatched": 3.0}
+
+
+def cells() -> list[Cell]:
+    return [
+        cell(
+            task=task,
+            condition=condition,
+            system="" if condition == "base" else "t2l-l",
+            metric="rougeL" if task == "lol_c" else "exact_match",
+            score=score,
+            nll=NLLS[condition] + (task == "lol_c"),
+        )
+        for condition, tasks in SCORES.items()
+        for task, score in tasks.items()
+    ]
+
+
+def test_the_tables_hold_the_numbers_that_one_gets_by_hand() -> None:
+    text = tables(cells())
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.split("Own description")[0].splitlines()}
+    assert "token NLL (3 tasks)" in lines["condition"]
+    assert "exact match % (2 tasks)" in lines["condition"]
+    assert "(1 tasks)" not in lines["**T2L, own description (evaluation wording)**"]
+    own = lines["**T2L, own description (evaluation wording)**"]
+    assert "| 2.33 [2.00, 3.00] | 66.7 [50.0, 100.0] | 75.0 [50.0, 100.0] | 50.0 [50.0, 50.0] |" in own
+    assert own.endswith("| 100.0 [100.0, 100.0] |")
+    # another row has fewer tasks, and says so
+    assert (
+        "3.00 [3.00, 3.00] (2 tasks) | 50.0 [50.0, 50.0] (2 tasks) | 50.0 [50.0, 50.0] |  |"
+        in lines[NAMES["mismatched"]]
+    )
+    differences = text.split("Own description")[1]
+    assert (
+        f"| {NAMES['base']} | -2.00 [-2.00, -2.00] | 41.7 [0.0, 100.0] | 62.5 [25.0, 100.0] | 0.0 [0.0, 0.0] |"
+        in differences
+    )
+    assert (
+        f"| {NAMES['mismatched']} | -1.00 [-1.00, -1.00] (2 tasks) | 25.0 [0.0, 50.0] (2 tasks) |"
+        in differences
+    )
+
+
+def test_the_share_of_the_oracles_is_the_ratio_of_the_sums() -> None:
+    oracles = [
+        cell(task=task, condition="oracle", system="library", score=score, nll=0.0)
+        for task, score in {"fv_a": 1.0, "lol_b": 0.75, "lol_c": 0.0}.items()
+    ]
+    (line,) = [line for line in tables([*cells(), *oracles]).splitlines() if line.startswith("| share of")]
+    assert line.split(" | ")[1] == ""  # no share of a likelihood
+    assert line.split(" | ")[2].startswith("86 [")  # (1 + 0.5) / (1 + 0.75): an oracle at 0 is no measure
+
+
+def test_intervals_are_the_bootstraps() -> None:
+    values = [100.0, 50.0, 25.0, 0.0]
+    some = [cell(task=f"x{i}", score=v / 100) for i, v in enumerate(values)]
+    found = bootstrap(values, seed=4)
+    assert f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in tables(some, seed=4)
+
+
+def test_several_checkpoints_are_told_apart_and_compared_within_themselves() -> None:
+    second = [c.model_copy(update={"system": "t2l-m", "nll": 1.0}) for c in cells() if c.system]
+    text = tables([*cells(), *second])
+    assert text.count("**T2L, own description (evaluation wording) (t2l-l)**") == 1
+    assert "Own description of t2l-m minus" in text
+    last = text.split("of t2l-m minus")[1]
+    assert last.count(NAMES["mismatched"]) == 1
+    assert f"| {NAMES['base']} | -3.33 " in last
+    assert f"| {NAMES['matched']} (t2l-l) | -1.33 " in last  # one checkpoint against the other
+
+
+def test_training_wordings_have_a_row_where_they_are_others_than_the_evaluations() -> None:
+    own = [c for c in cells() if c.condition == "matched"]
+    same = [c.model_copy(update={"condition": "training"}) for c in own]
+    assert NAMES["training"] not in tables([*cells(), *same])
+    other = [same[0].model_copy(update={"nll": 0.0}), *same[1:]]
+    assert tables([*cells(), *other]).count(NAMES["training"]) == 2
+    assert NAMES["training"] in tables(same)
+
+
+def test_benchmarks_have_their_own_table_with_intervals_over_questions() -> None:
+    marks = [
+        cell(task=t, metric="accuracy", scores=[[0.0, 1.0], [1.0, 1.0]], score=0.75, nll=None, nlls=None)
+        for t in ("boolq", "piqa")
+    ]
+    text = report([*cells(), *marks])
+    assert [len(g) for g in groups([*cells(), *marks])] == [8, 2]
+    assert "boolq % (2 questions) | piqa % (2 questions) | mean % (2 benchmarks)" in text
+    assert "75.0 [50.0, 100.0] | 75.0 [50.0, 100.0] | 75.0 [75.0, 75.0]" in text
+    assert "seed 0, 2 questions a task" in text
+
+
+def test_figures_are_the_same_every_time(tmp_path: Path) -> None:
+    first = write_figures(cells(), tmp_path / "a", "tasks")
+    second = write_figures(cells(), tmp_path / "b", "tasks")
+    assert [p.name for p in first] == ["tasks-differences.svg", "tasks-tasks.svg"]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    assert all(p.stat().st_size < 60_000 for p in first)
+    assert "lol_c" in first[1].read_text()
+
+
+def test_the_command_writes_tables_and_figures(tmp_path: Path) -> None:
+    store = CellStore(tmp_path / "cells")
+    for one in cells():
+        store.save(one, "key")
+    done = CliRunner().invoke(app, ["report", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "tables.md").read_text() in done.output
+    assert len(list((tmp_path / "out").glob("*.svg"))) == 2
+    (table,) = (tmp_path / "out").glob("*-scores.csv")
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == len(cells())
+    own = next(row for row in rows if (row["task"], row["condition"]) == ("lol_b", "matched"))
+    assert (own["system"], own["metric"], float(own["score"])) == ("t2l-l", "exact_match", 0.5)
+
+
+@pytest.mark.parametrize("folder", ["empty", "none"])
+def test_a_folder_without_cells_is_refused(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(app, ["report", str(tmp_path / folder)])
+    assert done.exit_code == 2
+    assert "no cell" in " ".join(done.output.replace("│", "").split())

@@ -1,0 +1,65 @@
+"""Batches of fixed sizes: the same adapters, one compilation a size, and no compiler no matter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
+from hypernet.hardware import can_compile
+from hypernet.inference.batch_buckets import compiled
+from hypernet.inference.network import Ready
+from hypernet.lora import LoraBatch
+from hypernet.model import Hypernet
+
+SPEC = LoraSpec(
+    rank=2,
+    alpha=4,
+    num_layers=3,
+    modules=(
+        ModuleShape(path="self_attn.q_proj", in_features=6, out_features=4),
+        ModuleShape(path="self_attn.v_proj", in_features=6, out_features=2),
+    ),
+)
+
+
+def ready(variant: str) -> Ready:
+    torch.manual_seed(0)
+    fields = {"variant": variant, "lora": SPEC, "embedding_size": 5, "latent_size": 16, "head_input_size": 8}
+    model = Hypernet(HypernetConfig.model_validate(fields))
+    with torch.no_grad():  # away from heads of zero, which would write the same for everybody
+        for parameter in model.heads.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    return Ready(model)
+
+
+def assert_same(one: LoraBatch, other: LoraBatch) -> None:
+    for module in ("q_proj", "v_proj"):
+        torch.testing.assert_close(one.a[module], other.a[module])
+        torch.testing.assert_close(one.b[module], other.b[module])
+
+
+@pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")
+@pytest.mark.parametrize("variant", ["L", "S"])
+def test_a_batch_is_what_the_network_writes_and_each_size_is_compiled_once(variant: str) -> None:
+    network = ready(variant)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    fixed = compiled(network, torch.zeros(1, 5), sizes=(1, 4))
+    for count in (1, 2, 4, 5, 9):
+        embeddings = torch.randn(count, 5)
+        assert_same(fixed(embeddings), network(embeddings))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_compiler(_: Tensor) -> LoraBatch:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: no_compiler)
+    network = ready("L")
+    assert compiled(network, torch.zeros(1, 5), sizes=(1, 4)) is network
+    assert "uncompiled" in caplog.text

@@ -1,0 +1,43 @@
+"""Memory for adapters: nobody gets what somebody else has, and running out is told to whoever takes."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from server.adapters import buffers as module
+from server.adapters.buffers import PagesAhead
+from tests.support.server_fakes import SPEC
+
+
+def test_pages_fetched_ahead_are_taken_once():
+    ahead = PagesAhead(SPEC)
+    ahead.fetch()
+    ahead.fetch()
+    first, second = ahead.take(), ahead.take()
+    assert first.shape == second.shape == (SPEC.num_parameters,) and first.dtype == torch.bfloat16
+    assert first.data_ptr() != second.data_ptr()
+
+
+def test_threads_never_share_pages():
+    ahead = PagesAhead(SPEC)
+
+    def work(n: int) -> torch.Tensor:
+        ahead.fetch()
+        return ahead.take().fill_(n)
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(work, range(200)))
+    assert len({memory.data_ptr() for memory in taken}) == 200
+    assert all((memory == n).all() for n, memory in enumerate(taken))
+
+
+def test_a_machine_without_memory_fails_whoever_takes(monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(module.mmap, "mmap", full)
+    ahead = PagesAhead(SPEC)
+    ahead.fetch()
+    with pytest.raises(OSError, match="Cannot allocate"):
+        ahead.take()

@@ -1,0 +1,51 @@
+"""Both tiers as one: what is deleted while it is being read does not come back."""
+
+import asyncio
+
+from server.adapters.memory import MemoryStore
+from server.adapters.tiered import SharedTier, TieredStore
+from server.adapters.write_behind import WriteBehind
+from server.observability.metrics import Metrics
+from tests.support.server_fakes import adapter_for
+
+A = adapter_for("a")
+
+
+class SlowStore:
+    """A Redis that has read an adapter and takes its time to decode it."""
+
+    def __init__(self):
+        self.decoded = asyncio.Event()
+
+    async def get(self, adapter_id):
+        await self.decoded.wait()
+        return A
+
+    async def delete(self, adapter_id):
+        return True
+
+    async def put(self, adapter):
+        pass
+
+
+def make():
+    metrics, slow = Metrics(), SlowStore()
+    writes = WriteBehind(slow.put, metrics, 10 * A.nbytes)
+    return TieredStore(MemoryStore(10 * A.nbytes), SharedTier(slow, writes), metrics), slow
+
+
+async def test_a_deletion_during_a_read_keeps_it_out_of_memory():
+    tiers, slow = make()
+    reading = asyncio.create_task(tiers.in_redis(A.id))
+    await asyncio.sleep(0)
+    assert await tiers.delete(A.id)
+    slow.decoded.set()
+    assert (await reading).id == A.id  # whoever asked before is still served
+    assert tiers.in_memory(A.id) is None
+
+
+async def test_what_is_read_in_peace_is_kept():
+    tiers, slow = make()
+    slow.decoded.set()
+    await tiers.in_redis(A.id)
+    assert tiers.in_memory(A.id) is A

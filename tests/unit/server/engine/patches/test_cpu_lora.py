@@ -1,0 +1,241 @@
+"""The CPU kernel against vLLM's own operator where that is right, and against no change where it is not.
+
+Every property is asked of both of its ways: matrix products, and the compiled source.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from server.engine.patches import cpu_lora as cpu_kernel
+from server.engine.patches import native_kernel as compiled
+
+pytest.importorskip("vllm")
+
+
+def stock_wrapper(indices: Tensor, prefill: bool) -> Any:
+    """vLLM's wrapper with its metadata as a step would leave it."""
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    wrapper = PunicaWrapperCPU(max(64, len(indices)), 64, "cpu")
+    wrapper._token_lora_indices[: len(indices)] = indices
+    wrapper.indices_len[0] = len(indices)
+    wrapper.is_prefill = prefill
+    if prefill:
+        wrapper._update_prefill_metadata(wrapper.token_lora_indices)
+    return wrapper
+
+
+def stock(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor, prefill: bool) -> Tensor:
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    y = y.clone()
+    add = inspect.unwrap(PunicaWrapperCPU.add_lora_linear)
+    add(stock_wrapper(indices, prefill), y, x, a, b, 1.0, tuple(t.shape[2] for t in b))
+    return y
+
+
+Kernel = Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]
+
+
+@pytest.fixture(params=["products", "compiled"], scope="module")
+def ours(request: pytest.FixtureRequest) -> Kernel:
+    """One of the two ways, made to be taken."""
+    if request.param == "compiled" and compiled.kernel() is None:
+        pytest.skip("no C++ compiler")
+
+    def add(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> Tensor:
+        y = y.clone()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cpu_kernel, "FEW", 0 if request.param == "products" else 1000)
+            if rows := cpu_kernel.rows_of(indices):
+                cpu_kernel.add_lora(y, x, a, b, 1.0, rows)
+        return y
+
+    return add
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...], int]:
+    """A packed linear layer with random slots: y, x, A, B and how many slots."""
+    slots, rank, size = (
+        draw(st.integers(1, 9)),
+        draw(st.sampled_from([1, 4, 6, 8, 64])),
+        draw(st.integers(1, 70)),
+    )
+    outs = draw(st.lists(st.integers(1, 70), min_size=1, max_size=3))
+    empty = draw(st.sets(st.sampled_from(range(len(outs)))))
+    tokens, dtype = draw(st.integers(1, 40)), draw(st.sampled_from([torch.bfloat16, torch.float32]))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g).to(dtype)
+
+    a = tuple(random(slots, 1, rank, size) for _ in outs)
+    b = tuple(torch.zeros(slots, 1, o, rank, dtype=dtype) if i in empty else random(slots, 1, o, rank)
+              for i, o in enumerate(outs))  # fmt: skip
+    return random(tokens, sum(outs)), random(tokens, size), a, b, slots
+
+
+def close(mine: Tensor, theirs: Tensor, y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> None:
+    """Equal up to the order of summation and where it rounds, measured in what was summed, signs aside."""
+    summed = stock(y.abs(), x.abs(), [t.abs() for t in a], [t.abs() for t in b], indices, prefill=True)
+    terms = x.shape[1] + a[0].shape[2] + 1  # rounding errors of a sum grow as the root of its length
+    eps = 4 * torch.finfo(y.dtype).eps + terms**0.5 * torch.finfo(torch.float32).eps
+    assert bool(((mine.double() - theirs.double()).abs() <= eps * summed.double()).all())
+
+
+@settings(max_examples=100, deadline=None)
+@given(layer=layers(), data=st.data(), prefill=st.booleans(), pack=st.booleans())
+def test_where_every_row_has_an_adapter_it_is_the_stock_operator(
+    ours: Kernel, layer: Any, data: st.DataObject, prefill: bool, pack: bool
+) -> None:
+    y, x, a, b, slots = layer
+    indices = torch.tensor(data.draw(st.lists(st.integers(0, slots - 1), min_size=len(x), max_size=len(x))))
+    expected = stock(y, x, a, b, indices, prefill)
+    mine = ours(y, x, a, tuple(map(cpu_kernel.packed, b)) if pack else b, indices)
+    close(mine, expected, y, x, a, b, indices)
+
+
+@settings(max_examples=100, deadline=None)
+@given(layer=layers(), data=st.data())
+def test_rows_without_an_adapter_are_left_alone_bit_for_bit(
+    ours: Kernel, layer: Any, data: st.DataObject
+) -> None:
+    y, x, a, b, slots = layer
+    indices = torch.tensor(data.draw(st.lists(st.integers(-1, slots - 1), min_size=len(x), max_size=len(x))))
+    mine = ours(y, x, a, b, indices)
+    base = indices < 0
+    assert torch.equal(mine[base], y[base])
+    if (~base).any():
+        adapted = y[~base], x[~base], a, b, indices[~base]
+        close(mine[~base], stock(*adapted, prefill=True), *adapted)
+
+
+@settings(max_examples=50, deadline=None)
+@given(layer=layers(), data=st.data())
+def test_a_row_does_not_see_what_other_slots_hold(ours: Kernel, layer: Any, data: st.DataObject) -> None:
+    """Not even infinities: masking is not multiplying by zero."""
+    y, x, a, b, slots = layer
+    mine = data.draw(st.integers(-1, slots - 1))
+    other = data.draw(
+        st.integers(0, slots - 1).filter(lambda s: s != mine) if slots > 1 or mine < 0 else st.none()
+    )
+    if other is None:
+        return
+    indices = torch.full((len(x),), mine)
+    indices[-1] = other
+    expected = ours(y, x, a, b, indices)[:-1]
+    for a_slice in a:
+        a_slice[other] = torch.inf
+    assert torch.equal(ours(y, x, a, b, indices)[:-1], expected)
+
+
+def test_stock_answers_a_base_row_with_the_last_slots_adapter(ours: Kernel) -> None:
+    """The fault that is mended here; when vLLM mends it, this kernel may go."""
+    y, x = torch.zeros(2, 3), torch.ones(2, 4)
+    a, b = (torch.ones(2, 1, 1, 4),), (torch.ones(2, 1, 3, 1),)
+    indices = torch.tensor([-1, 0])
+    assert stock(y, x, a, b, indices, prefill=True)[0].any()
+    assert not ours(y, x, a, b, indices)[0].any()
+
+
+def test_no_adapter_in_the_step_is_no_work() -> None:
+    assert cpu_kernel.rows_of(torch.tensor([-1, -1])) is None
+    assert cpu_kernel.rows_of(torch.tensor([], dtype=torch.long)) is None
+
+
+def test_only_the_range_of_slots_in_use_is_computed() -> None:
+    rows = cpu_kernel.rows_of(torch.tensor([5, -1, 3]))
+    assert rows is not None
+    assert rows.slots == slice(3, 6)
+    assert rows.mask(1).tolist() == [[True, True, False], [True] * 3, [False, True, True]]
+    assert rows.mask(2)[0].tolist() == [True] * 4 + [False] * 2
+    assert (rows.tokens.tolist(), rows.their_slots.tolist()) == ([2, 0], [3, 5])
+
+
+def test_packing_keeps_values_and_lets_slots_be_written_in_place() -> None:
+    b = torch.randn(3, 1, 5, 2)
+    packed = cpu_kernel.packed(b)
+    assert torch.equal(packed, b)
+    (part,) = cpu_kernel.parts_of((torch.zeros(3, 1, 2, 4),), (packed,)).of(slice(1, 3))
+    packed[1, 0, :5, :2].copy_(torch.ones(5, 2))
+    assert part.up.shape == (4, 5)
+    assert part.up[:2].eq(1).all()
+
+
+def test_a_matrix_that_had_to_be_copied_never_grows_stale() -> None:
+    a, b = (torch.zeros(2, 1, 2, 4),), (torch.zeros(2, 1, 3, 2),)
+    b[0][0] = 1
+    assert not cpu_kernel.parts_of(a, b).used[0].up[2:].any()
+    b[0][1] = 1
+    assert cpu_kernel.parts_of(a, b).used[0].up[2:].eq(1).all()
+
+
+def test_views_are_made_once_and_anew_for_other_slots() -> None:
+    a, b = (torch.zeros(2, 1, 2, 4),), (cpu_kernel.packed(torch.ones(2, 1, 3, 2)),)
+    first = cpu_kernel.parts_of(a, b)
+    assert cpu_kernel.parts_of(a, b) is first
+    assert first.of(slice(0, 2)) is first.of(slice(0, 2))
+    assert first.of(slice(1, 2))[0].down.shape == (2, 4)
+
+
+def test_a_slice_counts_as_used_from_its_first_adapter_on() -> None:
+    a = (torch.ones(2, 1, 1, 4), torch.ones(2, 1, 1, 4))
+    b = (cpu_kernel.packed(torch.ones(2, 1, 3, 1)), cpu_kernel.packed(torch.zeros(2, 1, 3, 1)))
+    assert [part.start for part in cpu_kernel.parts_of(a, b).used] == [0]
+    b[1][1] = 1
+    assert [part.start for part in cpu_kernel.parts_of(a, b).used] == [0, 3]
+    b[1][1] = 0
+    assert [part.start for part in cpu_kernel.parts_of(a, b).used] == [0, 3]
+
+
+def test_numbers_round_as_torch_rounds_them() -> None:
+    """Every bf16 there is goes through B = 1 with A x = 0: halfway cases, infinities and NaNs among them."""
+    if (kernel := compiled.kernel()) is None:
+        pytest.skip("no C++ compiler")
+    y = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16).view(1, -1)
+    x = torch.tensor([[1.0, 2.0**-9]], dtype=torch.bfloat16)
+    a = torch.tensor([[1.0, 1.0]], dtype=torch.bfloat16)  # h = 1 + half a unit in its last place
+    b = torch.ones(1, y.shape[1], dtype=torch.bfloat16)
+    expected = (y.float() + 1.0).bfloat16()
+    table = compiled.Table([(0, a, b, 1)])
+    row = torch.zeros(1, dtype=torch.long)
+    assert kernel.add_lora(y, x, table, row, row, 1.0)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_the_source_cannot_take_is_left_to_products() -> None:
+    if (kernel := compiled.kernel()) is None:
+        pytest.skip("no C++ compiler")
+    row, half = torch.zeros(1, dtype=torch.long), torch.ones(1, 4, dtype=torch.float16)
+    single, wide = torch.ones(1, 4), torch.ones(600, 4)
+    for a, b, x in (
+        (half, half, half),  # a dtype that it does not know
+        (single, single, half),  # two dtypes
+        (wide, wide, single),  # a rank that it has no room for
+        (single, single, torch.ones(1, 8)[:, ::2]),  # a row with gaps
+    ):
+        y = torch.zeros(1, 4, dtype=x.dtype)
+        assert not kernel.add_lora(y, x, compiled.Table([(0, a, b, len(a))]), row, row, 1.0)
+        assert not y.any()
+
+
+def test_without_a_compiler_or_if_it_fails_there_are_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = compiled.kernel.__wrapped__
+    monkeypatch.setenv("T2L_CPU_LORA_KERNEL", "products")
+    assert find() is None
+    monkeypatch.delenv("T2L_CPU_LORA_KERNEL")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert find() is None
+    monkeypatch.setattr(shutil, "which", lambda _: "/bin/false")
+    assert find() is None

@@ -1,0 +1,88 @@
+"""An adapter survives the journey into the engine's process, and a broken one does not set out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from hypernet.config import LoraSpec, ModuleShape
+from hypernet.lora import LoraWeights
+from server.engine import serialization as parcels
+from server.errors import AdapterRejectedError
+
+ENGINE = LoraSpec(
+    rank=8,
+    alpha=16,
+    use_rslora=True,
+    num_layers=3,
+    modules=(
+        ModuleShape(path="self_attn.q_proj", in_features=12, out_features=10),
+        ModuleShape(path="mlp.down_proj", in_features=6, out_features=12),
+    ),
+)
+CPU = torch.device("cpu")
+
+
+def make(spec: LoraSpec = ENGINE, value: float | None = None) -> LoraWeights:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(spec.num_parameters, generator=generator)
+    return LoraWeights.unflatten(spec, flat if value is None else torch.full_like(flat, value))
+
+
+@pytest.mark.parametrize("rank", [1, 4, 8])
+def test_an_adapter_arrives_as_it_was_with_its_scale_beside_it(rank: int) -> None:
+    weights = make(ENGINE.model_copy(update={"rank": rank, "use_rslora": True}))
+    parcel = parcels.encode(weights, ENGINE)
+    arrived = parcels.decode(parcel.spec, bytes(parcel.data), CPU, torch.bfloat16)
+    assert arrived.spec == weights.spec
+    assert arrived.flatten().equal(weights.flatten().bfloat16())
+
+
+def test_what_lies_flat_in_bf16_is_sent_from_where_it_lies() -> None:
+    flat = torch.randn(ENGINE.num_parameters).bfloat16()
+    data = parcels.encode(LoraWeights.unflatten(ENGINE, flat), ENGINE).data
+    assert torch.frombuffer(data, dtype=torch.bfloat16).data_ptr() == flat.data_ptr()
+
+
+def test_the_buffer_is_two_bytes_a_number() -> None:
+    assert parcels.encode(make(), ENGINE).data.nbytes == 2 * ENGINE.num_parameters
+
+
+def test_weights_are_cast_to_the_engines_dtype() -> None:
+    parcel = parcels.encode(make(), ENGINE)
+    assert (
+        parcels.decode(parcel.spec, bytes(parcel.data), CPU, torch.float16).a["q_proj"].dtype == torch.float16
+    )
+
+
+def test_lent_weights_arrive_by_handle_and_the_lenders_stay_where_they_are() -> None:
+    flat = torch.randn(ENGINE.num_parameters).bfloat16()
+    place = flat.data_ptr()
+    parcel = parcels.encode(LoraWeights.unflatten(ENGINE, flat), ENGINE, lend=True)
+    assert isinstance(parcel.data, list) and all(type(v) in (str, int, bytes) for v in parcel.data)
+    arrived = parcels.decode(parcel.spec, parcel.data, CPU, torch.bfloat16)
+    assert arrived.flatten().equal(flat) and flat.data_ptr() == place
+    parcel.kept.zero_()  # what arrived is a copy
+    assert arrived.flatten().equal(flat)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"rank": 16}, "rank 16"),
+        ({"num_layers": 4}, "4 layers"),
+        ({"modules": ENGINE.modules[:1]}, "3 layers of q_proj"),
+        ({"modules": ENGINE.modules[::-1]}, "down_proj .6 -> 12., q_proj"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_rejected(change: dict[str, object], says: str) -> None:
+    with pytest.raises(AdapterRejectedError, match=says):
+        parcels.encode(make(ENGINE.model_copy(update=change)), ENGINE)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e6])
+def test_numbers_that_would_poison_the_model_are_rejected(value: float) -> None:
+    with pytest.raises(AdapterRejectedError, match="not finite or above"):
+        parcels.encode(make(value=value), ENGINE)

@@ -1,0 +1,65 @@
+"""What the front end decides before vLLM hears of it: tokens of raw text, and slots when packing fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
+
+from hypernet.config import LoraSpec, ModuleShape
+from hypernet.lora import LoraWeights
+from server.engine import serialization as parcels
+from server.engine.config import EngineConfig
+from server.engine.vllm import VllmEngine
+
+SPEC = LoraSpec(
+    rank=2,
+    alpha=4,
+    num_layers=1,
+    modules=(ModuleShape(path="self_attn.q_proj", in_features=4, out_features=4),),
+)
+
+
+def engine(**llm: Any) -> VllmEngine:
+    made = VllmEngine(EngineConfig(model="m", model_name="m", lora=SPEC, max_loras=1))
+    made._llm = SimpleNamespace(errored=False, **llm)
+    return made
+
+
+def test_raw_text_gets_the_first_token_that_it_lacks_and_no_second_one(tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.add_special_tokens({"bos_token": "<begin>"})
+    begin = tokenizer.bos_token_id
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single="<begin> $A", special_tokens=[("<begin>", begin)]
+    )
+    tokenize = engine(get_tokenizer=lambda: tokenizer).tokenize
+    assert tokenize(None, "cat dog").count(begin) == 1
+    assert tokenize(None, "<begin>cat dog") == tokenize(None, "cat dog")
+    assert tokenize(None, "") == [begin]
+
+
+async def test_an_adapter_that_cannot_be_packed_takes_the_one_it_replaces_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    async def collective_rpc(method: str, args: tuple[Any, ...]) -> None:
+        calls.append((method, args))
+
+    made = engine(collective_rpc=collective_rpc)
+    weights = LoraWeights.unflatten(SPEC, torch.randn(SPEC.num_parameters))
+    async with made.lease("first", weights):
+        pass
+    monkeypatch.setattr(parcels, "encode", lambda *_, **__: (_ for _ in ()).throw(MemoryError("full")))
+    with pytest.raises(MemoryError):
+        async with made.lease("second", weights):
+            pass
+    assert [method for method, _ in calls] == ["t2l_load", "t2l_unload"]
+    assert calls[1][1] == (calls[0][1][0],)  # the number under which the first went in
+    assert made.resident == 0
