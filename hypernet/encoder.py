@@ -19,15 +19,15 @@ from torch.nn import functional as F
 
 from hypernet.base_model import fingerprint, read_config
 from hypernet.bundled_models import ENCODER_NAME, ModelNotFoundError
-from hypernet.inference.fused_bert import make_lean
+from hypernet.inference.fused_bert import fuse_bert_layers
 from hypernet.inference.prepacked_linear import pack
 from hypernet.model_paths import base_model_folder, encoder_folder
 
 BASE_MODEL = "base-model"
 """The name of the encoder that is the base model itself."""
-LAST_TOKEN = "last-token:"
+LAST_TOKEN_PREFIX = "last-token:"
 """Before a folder or hub id: encode with that causal language model."""
-REMOTE_CODE = "remote-code:"
+REMOTE_CODE_PREFIX = "remote-code:"
 """Before a folder or hub id: run the Python code that this encoder's authors ship with it."""
 
 
@@ -74,15 +74,15 @@ class Encoder(ABC):
             EncoderError: the model needs code of its own and was not named with `remote-code:`.
             ModelNotFoundError: the name leads nowhere.
         """
-        folder, last_token = locate(name, base_model)
+        folder, last_token = resolve_encoder(name, base_model)
         if last_token:
             return LastTokenEncoder(folder, str(name), device)
-        trusted = name is not None and name.startswith(REMOTE_CODE)
-        plain = (name or ENCODER_NAME).removeprefix(REMOTE_CODE)
-        return SentenceEncoder(folder, plain, device, dtype, run_its_code=trusted)
+        trust = name is not None and name.startswith(REMOTE_CODE_PREFIX)
+        model_name = (name or ENCODER_NAME).removeprefix(REMOTE_CODE_PREFIX)
+        return SentenceEncoder(folder, model_name, device, dtype, trust_remote_code=trust)
 
 
-def locate(name: str | None, base_model: str | None = None) -> tuple[Path, bool]:
+def resolve_encoder(name: str | None, base_model: str | None = None) -> tuple[Path, bool]:
     """Where an encoder of that name lies (see `Encoder.load`), and whether it is a model's last token.
 
     Raises:
@@ -90,14 +90,14 @@ def locate(name: str | None, base_model: str | None = None) -> tuple[Path, bool]
     """
     if name == BASE_MODEL:
         return base_model_folder(base_model), True
-    if name and name.startswith(LAST_TOKEN):
-        return base_model_folder(name.removeprefix(LAST_TOKEN)), True
-    return encoder_folder(name and name.removeprefix(REMOTE_CODE)), False
+    if name and name.startswith(LAST_TOKEN_PREFIX):
+        return base_model_folder(name.removeprefix(LAST_TOKEN_PREFIX)), True
+    return encoder_folder(name and name.removeprefix(REMOTE_CODE_PREFIX)), False
 
 
-def choose(asked: str | None, trained_with: str) -> str | None:
+def encoder_name_for(requested: str | None, trained_with: str) -> str | None:
     """What to load when a checkpoint is used: a network trained with the base model's state needs no option."""
-    return BASE_MODEL if asked is None and trained_with == BASE_MODEL else asked
+    return BASE_MODEL if requested is None and trained_with == BASE_MODEL else requested
 
 
 class SentenceEncoder(Encoder):
@@ -111,11 +111,11 @@ class SentenceEncoder(Encoder):
         name: what to call it.
         device: a torch device.
         dtype: what it computes in.
-        run_its_code: let transformers run Python that comes with the model. Whoever wrote
+        trust_remote_code: let transformers run Python that comes with the model. Whoever wrote
             that code then runs as the user, so it is never on by itself.
 
     Raises:
-        EncoderError: the model needs its own code and `run_its_code` is off.
+        EncoderError: the model needs its own code and `trust_remote_code` is off.
     """
 
     BATCH = 64
@@ -127,57 +127,60 @@ class SentenceEncoder(Encoder):
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         *,
-        run_its_code: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         from sentence_transformers import SentenceTransformer  # slow to import: only those who encode pay
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # loading takes a moment; its bar would stand in every server's log
 
-        if not run_its_code and "auto_map" in read_config(folder):
+        if not trust_remote_code and "auto_map" in read_config(folder):
             raise EncoderError(
                 f"encoder {name} brings Python code of its own, which is not run unasked. Read the code that "
                 f"auto_map in its config.json names; if you trust its authors, name the encoder "
-                f"{REMOTE_CODE}{name}"
+                f"{REMOTE_CODE_PREFIX}{name}"
             )
         self.name = name
         self._model = SentenceTransformer(
-            str(folder), device=device, trust_remote_code=run_its_code, local_files_only=not run_its_code
+            str(folder),
+            device=device,
+            trust_remote_code=trust_remote_code,
+            local_files_only=not trust_remote_code,
         )
         self._model.eval().to(dtype)
-        make_lean(self._model)
+        fuse_bert_layers(self._model)
         pack(self._model)
         self._device = device
         # What `encode` does besides must not be needed.
-        self._plain = self._model.default_prompt_name is None and self._model.truncate_dim is None
+        self._can_call_model = self._model.default_prompt_name is None and self._model.truncate_dim is None
         self.size = self._model.get_embedding_dimension()
         self.fingerprint = sentence_fingerprint(folder, name)
-        self._ends_sentences = ends_sentences(name)
+        self._appends_full_stop = appends_full_stop(name)
 
     def encode(self, descriptions: list[str]) -> Tensor:
         """See `Encoder.encode`."""
-        if self._ends_sentences:
+        if self._appends_full_stop:
             descriptions = [text + "." if text[-1:].isalpha() else text for text in descriptions]
-        few = self._plain and 0 < len(descriptions) <= self.BATCH
+        fits_one_batch = self._can_call_model and 0 < len(descriptions) <= self.BATCH
         with torch.inference_mode():
-            states = self._few(descriptions) if few else self._many(descriptions)
-        return _scaled(states)
+            states = self._encode_batch(descriptions) if fits_one_batch else self._encode_batches(descriptions)
+        return _scale_norm(states)
 
-    def _few(self, descriptions: list[str]) -> Tensor:
+    def _encode_batch(self, descriptions: list[str]) -> Tensor:
         from sentence_transformers.util import batch_to_device
 
         features = batch_to_device(self._model.preprocess(descriptions), torch.device(self._device))
         states: Tensor = self._model(features)["sentence_embedding"]
         return states
 
-    def _many(self, descriptions: list[str]) -> Tensor:
+    def _encode_batches(self, descriptions: list[str]) -> Tensor:
         states: Tensor = self._model.encode(
             descriptions, batch_size=self.BATCH, convert_to_tensor=True, show_progress_bar=False
         )
         return states
 
 
-def ends_sentences(name: str) -> bool:
+def appends_full_stop(name: str) -> bool:
     """gte-large-en-v1.5 was used on whole sentences: the reference ends a text that ends in a letter."""
     return "gte-" in name
 
@@ -188,9 +191,9 @@ def sentence_fingerprint(folder: Path, name: str) -> str:
     The usual is texts as they are and the mean over tokens. So the same files under a name that
     asks for full stops are another encoder, and so are they with another pooling.
     """
-    method = ["full stops"] if ends_sentences(name) else []
-    listed = folder / "modules.json"
-    modules = json.loads(listed.read_text()) if listed.exists() else []
+    method = ["full stops"] if appends_full_stop(name) else []
+    module_list = folder / "modules.json"
+    modules = json.loads(module_list.read_text()) if module_list.exists() else []
     for module in modules:
         kind = module["type"].rpartition(".")[2]
         if kind == "Pooling":
@@ -251,7 +254,7 @@ class LastTokenEncoder(Encoder):
         for start in range(0, len(order), self.BATCH):
             chosen = order[start : start + self.BATCH]
             states[chosen] = self._states([rows[i] for i in chosen]).float().cpu()
-        return _scaled(states)
+        return _scale_norm(states)
 
 
 def last_token_fingerprint(folder: Path) -> str:
@@ -259,9 +262,9 @@ def last_token_fingerprint(folder: Path) -> str:
     return hashlib.sha256(f"last-token {fingerprint(folder)}".encode()).hexdigest()[:16]
 
 
-def _scaled(states: Tensor) -> Tensor:
+def _scale_norm(states: Tensor) -> Tensor:
     """[n, e] -> the same directions with norm sqrt(e), in fp32 on the CPU."""
     # Cloned outside inference mode: a training step may need it in its graph.
-    plain = states.clone().float().cpu()
-    scaled: Tensor = F.normalize(plain, dim=-1) * plain.shape[-1] ** 0.5
+    detached = states.clone().float().cpu()
+    scaled: Tensor = F.normalize(detached, dim=-1) * detached.shape[-1] ** 0.5
     return scaled

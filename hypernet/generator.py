@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hypernet import checkpoint
 from hypernet.config import LoraSpec
-from hypernet.encoder import Encoder, choose
+from hypernet.encoder import Encoder, encoder_name_for
 from hypernet.inference.batch_buckets import Write, compiled
 from hypernet.inference.network import Ready
 from hypernet.lora import LoraBatch, LoraWeights
@@ -82,7 +82,7 @@ class Generator:
             MismatchError: the encoder is not the one it was trained with.
             ModelNotFoundError: the encoder's name leads nowhere, or it is not used as it was named.
         """
-        name = choose(encoder, checkpoint.load_config(folder).encoder.name)
+        name = encoder_name_for(encoder, checkpoint.load_config(folder).encoder.name)
         return cls(folder, Encoder.load(name, device, base_model, dtype), device, dtype)
 
     def check_base(self, name: str, fingerprint: str) -> None:

@@ -181,14 +181,14 @@ def flops(
     from hypernet.analysis import flops as count
     from hypernet.base_model import read_config
     from hypernet.checkpoint import load_config
-    from hypernet.encoder import choose
+    from hypernet.encoder import encoder_name_for
     from hypernet.model_paths import base_model_folder
 
     lengths = count.Lengths(description, shot, question, answer, shots)
     with _explained():
         config = load_config(checkpoint)
         base = count.Decoder.of(read_config(base_model_folder(base_model)))
-        embedding = count.encoder(choose(encoder, config.encoder.name), base_model, description)
+        embedding = count.encoder(encoder_name_for(encoder, config.encoder.name), base_model, description)
         writing = count.hypernetwork(config.hypernet)
         ways = count.compare(base, config.hypernet.lora, embedding + writing, lengths)
     typer.echo(

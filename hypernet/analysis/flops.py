@@ -22,7 +22,7 @@ import torch
 
 from hypernet.base_model import TARGET_MODULES, BaseModelError, lora_spec, read_config
 from hypernet.config import HypernetConfig, LoraSpec
-from hypernet.encoder import locate
+from hypernet.encoder import resolve_encoder
 from hypernet.model import Hypernet
 
 
@@ -110,7 +110,7 @@ def encoder(name: str | None, base_model: str | None, tokens: int) -> int:
         BaseModelError: its family is not counted here.
         ModelNotFoundError: the name leads nowhere.
     """
-    folder, last_token = locate(name, base_model)
+    folder, last_token = resolve_encoder(name, base_model)
     config = read_config(folder)
     return Decoder.of(config).forward(tokens, logits=0) if last_token else sentence_encoder(config, tokens)
 

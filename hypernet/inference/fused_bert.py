@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from hypernet.inference.prepacked_linear import product
 
 
-class LeanLayer(nn.Module):
+class FusedBertLayer(nn.Module):
     """A `BertLayer` for inference, after layer normalisation (Devlin et al. 2019), q, k and v in one product.
 
     Args:
@@ -46,7 +46,7 @@ class LeanLayer(nn.Module):
         return y
 
 
-def make_lean(model: nn.Module) -> None:
+def fuse_bert_layers(model: nn.Module) -> None:
     """Replace the layers of every BERT in a model that are of the plain kind, for good; others stay.
 
     Its pooler goes too: sentence encoders take the last layer's states.
@@ -59,5 +59,5 @@ def make_lean(model: nn.Module) -> None:
         plain = config.hidden_act == "gelu" and not config.is_decoder and not config.add_cross_attention
         if plain and config._attn_implementation == "sdpa":
             heads = config.num_attention_heads
-            bert.encoder.layer = nn.ModuleList(LeanLayer(layer, heads) for layer in bert.encoder.layer)
+            bert.encoder.layer = nn.ModuleList(FusedBertLayer(layer, heads) for layer in bert.encoder.layer)
             bert.pooler = None

@@ -23,7 +23,7 @@ def last_token(folder: Path) -> Encoder:
     return Encoder.load(f"last-token:{folder}")
 
 
-def test_a_name_chooses_the_kind(tiny_base: Path, tiny_encoder: Path) -> None:
+def test_name_selects_encoder_class(tiny_base: Path, tiny_encoder: Path) -> None:
     assert isinstance(Encoder.load(str(tiny_encoder)), SentenceEncoder)
     assert isinstance(last_token(tiny_base), LastTokenEncoder)
     itself = Encoder.load("base-model", base_model=str(tiny_base))
@@ -33,7 +33,7 @@ def test_a_name_chooses_the_kind(tiny_base: Path, tiny_encoder: Path) -> None:
         Encoder.load("last-token:/nowhere")
 
 
-def test_every_embedding_has_norm_sqrt_size(tiny_base: Path, tiny_encoder: Path) -> None:
+def test_embeddings_have_norm_sqrt_size(tiny_base: Path, tiny_encoder: Path) -> None:
     for encoder in (last_token(tiny_base), Encoder.load(str(tiny_encoder))):
         z = encoder.encode(TEXTS)
         assert z.shape == (len(TEXTS), encoder.size)
@@ -41,7 +41,7 @@ def test_every_embedding_has_norm_sqrt_size(tiny_base: Path, tiny_encoder: Path)
         torch.testing.assert_close(z.norm(dim=-1), torch.full((len(TEXTS),), encoder.size**0.5))
 
 
-def test_the_last_token_is_the_last_of_the_text(tiny_base: Path) -> None:
+def test_last_token_embedding_is_final_state_of_last_token(tiny_base: Path) -> None:
     model, tokenizer = AutoModel.from_pretrained(tiny_base), AutoTokenizer.from_pretrained(tiny_base)
     with torch.no_grad():
         state = model(**tokenizer(TEXTS[0], return_tensors="pt")).last_hidden_state[0, -1]
@@ -51,20 +51,20 @@ def test_the_last_token_is_the_last_of_the_text(tiny_base: Path) -> None:
 
 @given(texts=st.lists(st.text("abc .", max_size=40), min_size=1, max_size=70))
 @settings(max_examples=15, deadline=None)
-def test_a_batch_is_what_each_text_is_alone(tiny_base: Path, texts: list[str]) -> None:
+def test_last_token_batch_equals_one_at_a_time(tiny_base: Path, texts: list[str]) -> None:
     encoder = last_token(tiny_base)
     together = encoder.encode(texts)
     alone = torch.cat([encoder.encode([text]) for text in texts])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_method_is_part_of_the_identity(tiny_base: Path) -> None:
+def test_last_token_fingerprint_differs_from_base_model_fingerprint(tiny_base: Path) -> None:
     from hypernet.base_model import fingerprint
 
     assert last_token_fingerprint(tiny_base) != fingerprint(tiny_base)
 
 
-def test_code_that_comes_with_a_model_is_not_run_unasked(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_remote_code_needs_the_prefix(tiny_encoder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "gte-with-code"
     shutil.copytree(tiny_encoder, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -74,7 +74,7 @@ def test_code_that_comes_with_a_model_is_not_run_unasked(tiny_encoder: Path, tmp
         Encoder.load(str(folder))
 
 
-def test_gte_reads_whole_sentences(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_gte_encoder_appends_full_stop(tiny_encoder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "gte-large-en-v1.5"
     shutil.copytree(tiny_encoder, folder)
     encoder, plain = Encoder.load(str(folder)), Encoder.load(str(tiny_encoder))
@@ -83,7 +83,7 @@ def test_gte_reads_whole_sentences(tiny_encoder: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(z, plain.encode(["Name it.", "Name it.", "Count 3"]))
 
 
-def test_the_same_files_used_otherwise_are_another_encoder(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_fingerprint_covers_full_stop_and_pooling(tiny_encoder: Path, tmp_path: Path) -> None:
     plain = Encoder.load(str(tiny_encoder))
     ending = tmp_path / "gte-small"
     shutil.copytree(tiny_encoder, ending)
@@ -112,7 +112,7 @@ def checkpoint_for(folder: Path, encoder: Encoder, base: Path) -> Path:
     return folder
 
 
-def test_a_checkpoint_takes_its_own_encoder_only(tiny_base: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+def test_checkpoint_rejects_another_encoder(tiny_base: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     itself = Encoder.load("base-model", base_model=str(tiny_base))
     folder = checkpoint_for(tmp_path, itself, tiny_base)
     # Trained with the base model's own state, it needs no --encoder, only to know the base model.

@@ -1,4 +1,4 @@
-"""The lean layers are transformers' own, whatever the padding, in both number formats."""
+"""Fused layers compute what transformers' layers compute, with padding, in fp32 and bf16."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.models.bert.modeling_bert import BertConfig, BertModel
 
-from hypernet.inference import fused_bert as lean_bert
+from hypernet.inference.fused_bert import FusedBertLayer, fuse_bert_layers
 
 
 def bert(**changes: object) -> BertModel:
@@ -26,24 +26,24 @@ def states(model: BertModel) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
-def test_padded_texts_have_the_same_states(dtype: torch.dtype, off: float) -> None:
+def test_fused_layers_match_transformers_with_padding(dtype: torch.dtype, off: float) -> None:
     model = bert().to(dtype)
     before = states(model)
-    lean_bert.make_lean(model)
-    assert all(type(layer) is lean_bert.LeanLayer for layer in model.encoder.layer)
+    fuse_bert_layers(model)
+    assert all(type(layer) is FusedBertLayer for layer in model.encoder.layer)
     torch.testing.assert_close(states(model), before, atol=off, rtol=off)
 
 
-def test_one_inside_another_model_is_found() -> None:
+def test_nested_bert_is_fused() -> None:
     model = nn.Sequential(bert())
-    lean_bert.make_lean(model)
-    assert type(model[0].encoder.layer[0]) is lean_bert.LeanLayer and model[0].pooler is None
+    fuse_bert_layers(model)
+    assert type(model[0].encoder.layer[0]) is FusedBertLayer and model[0].pooler is None
 
 
 @pytest.mark.parametrize("changes", [{"hidden_act": "relu"}, {"is_decoder": True}])
-def test_other_kinds_stay_as_they_are(changes: dict[str, object]) -> None:
+def test_unsupported_bert_is_left_unchanged(changes: dict[str, object]) -> None:
     model = bert(**changes)
     before = states(model)
-    lean_bert.make_lean(model)
+    fuse_bert_layers(model)
     assert torch.equal(states(model), before)
-    assert not any(isinstance(layer, lean_bert.LeanLayer) for layer in model.encoder.layer)
+    assert not any(isinstance(layer, FusedBertLayer) for layer in model.encoder.layer)
