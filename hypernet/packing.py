@@ -32,6 +32,11 @@ class Example:
     response: list[int]
     text: str = ""
     """The input as it was written, for who wants to embed it."""
+    answer: str = ""
+    """The response as it was written."""
+    earlier: tuple[tuple[int, int], ...] = ()
+    """(start, length) of answers to earlier turns within the prompt whose likelihood counts, too. All
+    examples of a row have the same earlier turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ class Packed:
         mask: [N, 1, T, T], True where a query (third axis) may look at a key (fourth).
         rows, columns: [S], the position whose output predicts a response token.
         targets: [S], that token.
-        example: [S], which example (numbered through all rows) it belongs to.
+        example: [S], which example (numbered through all rows) it belongs to. Answers of earlier turns count
+            as examples; in each row they come first.
         example_rows: [K], the row of each example.
     """
 
@@ -82,7 +88,20 @@ class ChatFormat:
 
     def example(self, prompt: str, response: str) -> Example:
         """One user turn and its answer."""
-        return Example(self.prompt(prompt), self.response(response), prompt)
+        return Example(self.prompt(prompt), self.response(response), prompt, response)
+
+    def earlier(self, prompt: list[int], before: Sequence[tuple[str, str]]) -> tuple[tuple[int, int], ...]:
+        """Where in a prompt the answers of its earlier turns lie, as `Example.earlier`.
+
+        An answer is left out where the chat template writes it otherwise than as an answer to be learnt.
+        """
+        spans = []
+        for i, (text, answer) in enumerate(before):
+            start, response = self.prompt(text, before[:i]), self.response(answer)
+            stop = len(start) + len(response)
+            if prompt[:stop] == [*start, *response]:
+                spans.append((len(start), len(response)))
+        return tuple(spans)
 
     def prompt(self, text: str, before: Sequence[tuple[str, str]] = (), opening: str = "") -> list[int]:
         """The tokens of `render`."""
@@ -152,6 +171,10 @@ def pack(rows: list[list[Example]], multiple: int = 32) -> Packed:
     for n, row in enumerate(rows):
         shared = shared_prefix(row)
         _write(tokens, positions, segments, n, 0, row[0].prompt[:shared], 0, 0)
+        for begin, count in row[0].earlier:
+            answer = row[0].prompt[begin : begin + count]
+            spots += [(n, begin - 1 + i, t, len(example_rows)) for i, t in enumerate(answer)]
+            example_rows.append(n)
         start = shared
         for number, example in enumerate(row, start=1):
             rest = [*example.prompt[shared:], *example.response]
@@ -173,6 +196,11 @@ def pack(rows: list[list[Example]], multiple: int = 32) -> Packed:
         spot[:, 3],
         torch.tensor(example_rows),
     )
+
+
+def num_answers(row: list[Example]) -> int:
+    """Answers of a row whose likelihood counts: those of its examples and of their earlier turns."""
+    return len(row) + len(row[0].earlier)
 
 
 def shared_prefix(row: list[Example]) -> int:

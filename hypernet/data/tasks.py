@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -46,6 +46,10 @@ class Task(BaseModel):
     eval_descriptions: list[str] = Field(default_factory=list)
     categories: list[str] = Field(default_factory=list)
     instances: list[Instance] = Field(min_length=1)
+    kind: str = ""
+    """What sort of task it is, e.g. `extraction`."""
+    group: str = ""
+    """Tasks of one group take the same kind of input, so that only their descriptions tell them apart."""
     derived: bool = False
     """Built from other tasks (`families/`): good to train on, not to validate with."""
 
@@ -72,6 +76,13 @@ class Task(BaseModel):
         )
 
 
+class _Descriptions(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    descriptions: list[str] = Field(min_length=1)
+
+
 def load_tasks(path: Path) -> list[Task]:
     """Read a `.jsonl` or `.jsonl.gz` task file.
 
@@ -90,6 +101,42 @@ def load_tasks(path: Path) -> list[Task]:
     if not tasks:
         raise TaskFileError(f"{path} holds no task")
     return tasks
+
+
+def load_descriptions(path: Path) -> dict[str, list[str]]:
+    """Read further descriptions of tasks: one `{"task": name, "descriptions": [...]}` a line.
+
+    Raises:
+        TaskFileError: naming line and field.
+    """
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            entry = _Descriptions.model_validate_json(line)
+        except ValidationError as error:
+            raise TaskFileError(f"{path}, line {number}: {first_problem(error, 'the line')}") from error
+        found.setdefault(entry.task, []).extend(entry.descriptions)
+    return found
+
+
+def with_descriptions(tasks: Iterable[Task], more: Mapping[str, Sequence[str]]) -> list[Task]:
+    """The tasks with further descriptions behind their own.
+
+    A task that had its definition alone keeps it as its first description, so that what it is validated
+    with stays the same.
+
+    Raises:
+        TaskFileError: none of the descriptions is for one of the tasks.
+    """
+    given = list(tasks)
+    if more and not any(task.task in more for task in given):
+        raise TaskFileError("no task has the name of one that the further descriptions are for")
+    return [
+        task.model_copy(update={"descriptions": list(dict.fromkeys([*task.wordings, *more[task.task]]))})
+        if task.task in more
+        else task
+        for task in given
+    ]
 
 
 def opened(path: Path, mode: Literal["rt", "wt"] = "rt") -> IO[str]:
@@ -129,11 +176,12 @@ def without_wordings(task: Task, trained: Iterable[Task]) -> Task | None:
 def validation_share(tasks: list[Task], share: float) -> tuple[list[Task], list[Task]]:
     """Split tasks into (train, validation) by a hash of their names: the same on every machine and run.
 
-    One task at least validates, if there is another to train on. Derived tasks never do: a sibling in
-    training would make that too easy. Nor do they train if they are a validation task built anew.
+    The tasks of a group stay together, by a hash of the group's name. One task at least validates, if there
+    is another to train on. Derived tasks never do: a sibling in training would make that too easy. Nor do
+    they train if they are a validation task built anew.
     """
     given = [task for task in tasks if not task.derived]
-    validation = [task for task in given if _position(task.task) < share]
+    validation = [task for task in given if _position(task.group or task.task) < share]
     if not validation and len(given) > 1:
         validation = [min(given, key=lambda task: _position(task.task))]
     chosen = {task.task for task in validation}

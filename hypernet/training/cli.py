@@ -36,6 +36,12 @@ Only = Annotated[
 Count = Annotated[int | None, typer.Option(help="So many tasks; a smaller choice is part of a larger one.")]
 
 
+Descriptions = Annotated[
+    Path | None,
+    typer.Option(help='File of further descriptions, one {"task": ..., "descriptions": [...]} a line.'),
+]
+
+
 @app.callback()
 def train() -> None:
     """Train a hypernetwork, or the plain LoRAs it is held against."""
@@ -79,6 +85,7 @@ def sft(
     out: Annotated[Path, typer.Option(help="Folder of the run; the best checkpoint lands in OUT/best.")],
     only: Only = None,
     count: Count = None,
+    descriptions: Descriptions = None,
     config: Config = None,
     variant: Annotated[str | None, typer.Option(help="Overrides the file: L, L-rank, M or S.")] = None,
     steps: Steps = None,
@@ -125,6 +132,7 @@ def sft(
             start=start,
             only=only,
             count=count,
+            descriptions=descriptions,
             resume=resume,
         )
     if speaks():
@@ -137,6 +145,7 @@ def sft(
 def multitask(
     tasks: Tasks,
     out: Annotated[Path, typer.Option(help="Folder of the run; the best LoRA lands in OUT/best.")],
+    descriptions: Descriptions = None,
     config: Config = None,
     steps: Steps = None,
     minutes: Minutes = None,
@@ -162,11 +171,11 @@ def multitask(
     """
     with _usage_errors(threads):
         from hypernet.model_paths import base_model_folder
-        from hypernet.training.config import FineTuning, assignments, load_config
+        from hypernet.training.config import MultitaskConfig, assignments, load_config
         from hypernet.training.static_lora import train_multitask
 
         given = {"steps": steps, "minutes": minutes, "seed": seed}
-        settings = load_config(FineTuning, config, **given | assignments(set_ or ()))
+        settings = load_config(MultitaskConfig, config, **given | assignments(set_ or ()))
         state = train_multitask(
             tasks,
             out,
@@ -175,6 +184,7 @@ def multitask(
             encoder=encoder,
             device=device,
             start=start,
+            descriptions=descriptions,
             resume=resume,
         )
     typer.echo(

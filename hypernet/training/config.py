@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from hypernet.base_model import lora_spec
 from hypernet.config import LoraSpec, Record, first_problem
@@ -84,7 +84,37 @@ class FineTuning(Schedule):
         )
 
 
-class SftConfig(FineTuning):
+PromptForm = Literal["bare", "description", "examples"]
+
+
+class MultitaskConfig(FineTuning):
+    """Fine-tuning on batches of many tasks: how a batch is put together, for a hypernetwork or one LoRA."""
+
+    prompt_shares: dict[PromptForm, float] = Field(default={"bare": 1.0}, min_length=1)
+    """Shares of the rows by what their prompts hold beside the input: nothing, the task's description, or
+    solved examples of the task."""
+    max_shots: int = Field(default=5, gt=0)
+    """Rows with solved examples have from one to so many of them, as many as fit."""
+    same_group: float = Field(default=0.0, ge=0, le=1)
+    """Share of a batch's rows that are different tasks over the same kind of input, where there are any:
+    only their descriptions tell them apart."""
+    group_balance: float = Field(default=0.0, ge=0, le=1)
+    """The tasks of a group are drawn with weight (size of the group)^-group_balance: at 1 a whole group is
+    drawn as often as one task."""
+    description_noise: float = Field(default=0.0, ge=0, le=1)
+    """Share of the descriptions that are roughened: typos, other casing, no full stop, polite words."""
+    drop_near_duplicates: bool = False
+    """Leave out training tasks that answer inputs of a validation task as it does."""
+
+    @field_validator("prompt_shares")
+    @classmethod
+    def _shares(cls, shares: dict[PromptForm, float]) -> dict[PromptForm, float]:
+        if min(shares.values()) < 0 or sum(shares.values()) <= 0:
+            raise ValueError("shares must not be negative, and one must be above 0")
+        return shares
+
+
+class SftConfig(MultitaskConfig):
     """Supervised fine-tuning of a hypernetwork through the frozen base model (T2L section 4.2)."""
 
     variant: Literal["L", "L-rank", "M", "S"] = "L"

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,14 +127,17 @@ class Trainer:
         return True
 
     def run(self) -> RunState:
-        """Train to the end of the schedule."""
+        """Train to the end of the schedule, or to the end of the step in which SIGTERM arrives.
+
+        Such a run is validated and saved as a finished one is, and can be resumed.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         saved_at = validated_at = self.state.seconds
-        with _progress(self._workers.first) as bar:
+        with _progress(self._workers.first) as bar, _set_on_sigterm() as stop:
             task = bar.add_task("train", total=1.0, note="")
             if self._trained and self.state.step == 0:
                 self._check()
-            while self._done() < 1.0:
+            while self._done() < 1.0 and not stop.is_set():
                 note = self._step()
                 bar.update(task, completed=self._done(), note=f"{note} ETA {self._eta()}")
                 if self.state.seconds - validated_at > self.config.validate_minutes * 60:
@@ -219,6 +225,20 @@ def schedule(done: float, warmup: float) -> float:
     if done < warmup:
         return max(done / warmup, 0.01)
     return 0.5 * (1 + math.cos(math.pi * min((done - warmup) / (1 - warmup), 1.0)))
+
+
+@contextmanager
+def _set_on_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, instead of ending the process; only the main thread can listen to it."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def read_log(folder: Path) -> Iterator[dict[str, Any]]:

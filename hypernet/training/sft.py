@@ -1,10 +1,10 @@
-"""Supervised fine-tuning: the description goes to the hypernetwork alone, the input to the base model.
+"""Supervised fine-tuning: the description goes to the hypernetwork, the input to the base model.
 
     description -> hypernetwork -> LoRA
     input -> frozen base + LoRA -> cross-entropy of the output
 
-T2L section 4.2. Prompts never hold the description, so whatever of it the answer
-needs must pass through the adapter.
+T2L section 4.2. In bare prompts whatever the answer needs of the description must pass through the
+adapter; a share of the prompts may hold the description or solved examples, too (`prompt_shares`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from hypernet.checkpoint import (
     save_checkpoint,
 )
 from hypernet.config import HypernetConfig
-from hypernet.data.tasks import Task, load_tasks, pick_names, validation_share
+from hypernet.data.tasks import Task, load_descriptions, load_tasks, pick_names, with_descriptions
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.lora import LoraBatch
 from hypernet.model import Hypernet
-from hypernet.packing import Example, pack
+from hypernet.packing import Example, num_answers, pack
 from hypernet.peft_io import load_adapter_like
+from hypernet.training.batches import Batches
 from hypernet.training.config import SftConfig, TrainingConfigError
 from hypernet.training.distributed import Workers, workers
 from hypernet.training.embeddings import Embeddings
@@ -42,10 +43,9 @@ from hypernet.training.training_tasks import (
     VALIDATION_EXAMPLES,
     TrainingTask,
     check_enough,
-    draw_row,
-    draw_weights,
     prepare_all,
 )
+from hypernet.training.validation import mean_by_form, prompt_forms, split_tasks
 
 
 class SftRun:
@@ -85,13 +85,13 @@ class SftRun:
         if config.compile:
             base.compile()
         self._started_from: dict[str, Any] | None = None
-        training, validation = validation_share(tasks, config.validation_share)
+        training, validation = split_tasks(tasks, config)
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
         if config.wordings == "definition":
             said = {task.task: task.definition or task.wordings[0] for task in training}
             for ready in self.tasks:
                 ready.wordings = [said[ready.name]]
-        self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
+        self._batches = Batches(self.tasks, config, base.chat)
         # Each is the next one's stranger: in file order that would often be a near-twin.
         self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
         random.Random(config.seed).shuffle(self.validation)
@@ -99,7 +99,7 @@ class SftRun:
     def narrow(self, names: Collection[str]) -> None:
         """Train on these tasks only; validation stays as it is."""
         self.tasks = [task for task in self.tasks if task.name in names]
-        self._weights = draw_weights(self.tasks, self.config.short_task_preference, self.config.derived_share)
+        self._batches = Batches(self.tasks, self.config, self.base.chat)
 
     def start_from(self, folder: Path) -> None:
         """Take over the weights of a checkpoint.
@@ -116,15 +116,16 @@ class SftRun:
 
     def step(self, number: int) -> StepResult:
         """Loss on the batch that belongs to step `number`: this process's share of it."""
-        rng = random.Random(f"{self.config.seed}:{number}")
         config = self.config
-        tasks = rng.choices(self.tasks, self._weights, k=config.rows)
         if config.reads == "input":
+            rng = random.Random(f"{config.seed}:{number}")
+            tasks = rng.choices(self.tasks, self._batches.weights, k=config.rows)
             rows = [[rng.choice(task.examples)] for task in tasks]
             written = self._adapters([row[0].text for row in rows])
         else:
-            rows = [draw_row(task, rng, config) for task in tasks]
-            written = self._adapters([rng.choice(t.wordings) for t in tasks])
+            batch = self._batches.draw(number)
+            tasks, rows = batch.tasks, batch.rows
+            written = self._adapters(batch.descriptions)
         mine = self.workers.share(len(rows))
         return in_shares(
             written,
@@ -143,7 +144,7 @@ class SftRun:
         """What the chosen rows add to the batch's loss and metrics, which are means over its examples."""
         config, base = self.config, self.base
         packed = pack([rows[i] for i in chosen], config.row_multiple)
-        share = len(packed.example_rows) / sum(map(len, rows))
+        share = len(packed.example_rows) / sum(map(num_answers, rows))
         added = None
         if config.neftune_alpha:
             keys = [random.Random(f"{config.seed}:{number}:{i}").getrandbits(62) for i in chosen]
@@ -171,7 +172,7 @@ class SftRun:
             again = pack([rows[i] for i in contrasted]).to(base.device)
             strangers = adapters.take([_stranger(tasks, i) for i in contrasted])
             other = example_nll(base.logits(again, strangers), again)  # [first examples of the chosen rows]
-            part = len(other) / sum(map(len, rows[: config.contrast_rows]))
+            part = len(other) / sum(map(num_answers, rows[: config.contrast_rows]))
             apart = contrastive_loss(nll[: len(other)], other, config.contrast_margin)
             loss = loss + config.contrast * part * apart
             metrics["nll_stranger"] = other.mean().item() * part
@@ -179,8 +180,12 @@ class SftRun:
         return StepResult(loss, tokens, metrics)
 
     def validate(self) -> dict[str, float]:
-        """Mean NLL over the validation tasks, with their own descriptions and with one another's."""
+        """Mean NLL over the validation tasks, with their own descriptions and with one another's.
+
+        Prompts are bare there. Of the other forms that the run trains with: own descriptions alone.
+        """
         own, other = [], []
+        by_form: list[tuple[str, float]] = []
         for i, task in enumerate(self.validation):
             examples = task.examples[:VALIDATION_EXAMPLES]
             stranger = self.validation[(i + 1) % len(self.validation)]
@@ -196,7 +201,22 @@ class SftRun:
             mine_nll, theirs_nll = nll.chunk(2)  # [examples] each
             own.append(mine_nll.mean().item())
             other.append(theirs_nll.mean().item())
-        return {"validation_nll": sum(own) / len(own), "validation_nll_mismatched": sum(other) / len(other)}
+            if self.config.reads == "description":
+                by_form += self._validate_forms(task, mine[0])
+        return {
+            "validation_nll": sum(own) / len(own),
+            "validation_nll_mismatched": sum(other) / len(other),
+        } | mean_by_form(by_form)
+
+    def _validate_forms(self, task: TrainingTask, description: str) -> list[tuple[str, float]]:
+        """(form of prompt, NLL under the adapter of the description)."""
+        forms = prompt_forms(task, description, self.config, self.base.chat)
+        scores = []
+        for form, row in forms.items():
+            packed = pack([row]).to(self.base.device)
+            nll = example_nll(self.base.logits(packed, self._adapters([description])), packed)
+            scores.append((form, nll.mean().item()))
+        return scores
 
     def save(self, folder: Path, state: RunState) -> None:
         """Write the network as a servable checkpoint."""
@@ -239,6 +259,7 @@ def train_sft(
     start: Path | None = None,
     only: str | None = None,
     count: int | None = None,
+    descriptions: Path | None = None,
     resume: bool = False,
 ) -> RunState:
     """Train a hypernetwork; the best checkpoint lands in `out/best`.
@@ -252,6 +273,7 @@ def train_sft(
         device: a torch device. Under torchrun each process takes its share of the rows, on its own GPU.
         start: a checkpoint of the same shape to start from, instead of Bias-HyperInit.
         only, count: train on some of the tasks that have enough short examples, see `tasks.pick_names`.
+        descriptions: a file of further descriptions, see `tasks.load_descriptions`.
         resume: go on from `out/state.pt`.
 
     Raises:
@@ -263,6 +285,8 @@ def train_sft(
     """
     check_folder(out, resume)
     every = [task for path in tasks for task in load_tasks(path)]
+    if descriptions:
+        every = with_descriptions(every, load_descriptions(descriptions))
     named = set(pick_names([task.task for task in every], only))
     with workers(device) as team:
         base = FrozenBase(base_model, config.lora_spec(base_model), team.device)

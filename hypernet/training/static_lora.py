@@ -6,7 +6,6 @@ the answers' form but reads nothing scores well. `oracle.py` trains one per task
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import torch
@@ -14,23 +13,19 @@ from torch import nn
 
 from hypernet.checkpoint import CheckpointError
 from hypernet.config import LoraSpec
-from hypernet.data.tasks import Task, load_tasks, validation_share
+from hypernet.data.tasks import Task, load_descriptions, load_tasks, with_descriptions
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.lora import LoraBatch, LoraWeights
-from hypernet.packing import pack
+from hypernet.packing import Example, pack
 from hypernet.peft_io import save_adapter
-from hypernet.training.config import FineTuning
+from hypernet.training.batches import Batches
+from hypernet.training.config import MultitaskConfig
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import example_nll, sft_loss
 from hypernet.training.mean_lora import stand_in
-from hypernet.training.training_tasks import (
-    VALIDATION_EXAMPLES,
-    check_enough,
-    draw_row,
-    draw_weights,
-    prepare_all,
-)
+from hypernet.training.training_tasks import VALIDATION_EXAMPLES, check_enough, prepare_all
+from hypernet.training.validation import mean_by_form, prompt_forms, split_tasks
 
 
 class StaticLora(nn.Module):
@@ -72,14 +67,14 @@ class StaticLora(nn.Module):
 class MultitaskRun:
     """One LoRA for all training tasks, drawn as `SftRun` draws them: the same seed gives the same batches."""
 
-    def __init__(self, config: FineTuning, tasks: list[Task], base: FrozenBase) -> None:
+    def __init__(self, config: MultitaskConfig, tasks: list[Task], base: FrozenBase) -> None:
         self.config, self.base = config, base
         self.model = StaticLora(base.spec, [config.seed]).to(base.device)
         if config.compile:
             base.compile()
-        training, validation = validation_share(tasks, config.validation_share)
+        training, validation = split_tasks(tasks, config)
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
-        self._weights = draw_weights(self.tasks, config.short_task_preference, config.derived_share)
+        self._batches = Batches(self.tasks, config, base.chat)
         self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
 
     def start_from(self, checkpoint: Path, encoder: str | None) -> None:
@@ -96,14 +91,12 @@ class MultitaskRun:
         generator.check_base(self.base.name, self.base.fingerprint)
         if generator.spec != self.base.spec:
             raise CheckpointError(f"{checkpoint} writes {generator.spec}, this run trains {self.base.spec}")
-        self.model.take(stand_in(generator, [task.wordings[0] for task in self.tasks], self._weights))
+        self.model.take(stand_in(generator, [task.wordings[0] for task in self.tasks], self._batches.weights))
 
     def step(self, number: int) -> StepResult:
         """Loss on the batch that belongs to step `number`."""
         config = self.config
-        rng = random.Random(f"{config.seed}:{number}")
-        tasks = rng.choices(self.tasks, self._weights, k=config.rows)
-        packed = pack([draw_row(task, rng, config) for task in tasks], config.row_multiple).to(self.base.device)
+        packed = pack(self._batches.draw(number).rows, config.row_multiple).to(self.base.device)
         adapters = self.model()
         loss, nll = sft_loss(
             self.base.logits(packed, adapters),
@@ -119,10 +112,16 @@ class MultitaskRun:
     def validate(self) -> dict[str, float]:
         """Mean NLL over the validation tasks: those that choose a hypernetwork's checkpoint too."""
         losses = []
+        by_form: list[tuple[str, float]] = []
         for task in self.validation:
-            packed = pack([task.examples[:VALIDATION_EXAMPLES]]).to(self.base.device)
-            losses.append(example_nll(self.base.logits(packed, self.model()), packed).mean().item())
-        return {"validation_nll": sum(losses) / len(losses)}
+            losses.append(self._nll(task.examples[:VALIDATION_EXAMPLES]))
+            forms = prompt_forms(task, task.held_out[0], self.config, self.base.chat)
+            by_form += [(form, self._nll(row)) for form, row in forms.items()]
+        return {"validation_nll": sum(losses) / len(losses)} | mean_by_form(by_form)
+
+    def _nll(self, row: list[Example]) -> float:
+        packed = pack([row]).to(self.base.device)
+        return example_nll(self.base.logits(packed, self.model()), packed).mean().item()
 
     def save(self, folder: Path, state: RunState) -> None:
         """Write the LoRA as a PEFT folder."""
@@ -139,12 +138,13 @@ class MultitaskRun:
 def train_multitask(
     tasks: list[Path],
     out: Path,
-    config: FineTuning,
+    config: MultitaskConfig,
     *,
     base_model: Path,
     encoder: str | None = None,
     device: str = "cpu",
     start: Path | None = None,
+    descriptions: Path | None = None,
     resume: bool = False,
 ) -> RunState:
     """Train one LoRA for all tasks; the best one lands in `out/best` as a PEFT folder.
@@ -154,6 +154,8 @@ def train_multitask(
     """
     check_folder(out, resume)
     every = [task for path in tasks for task in load_tasks(path)]
+    if descriptions:
+        every = with_descriptions(every, load_descriptions(descriptions))
     run = MultitaskRun(config, every, FrozenBase(base_model, config.lora_spec(base_model), device))
     check_enough(run.tasks, run.validation, config)
     if start:

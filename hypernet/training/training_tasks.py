@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class TrainingTask:
     examples: list[Example]
     held_out: list[str]
     derived: bool
+    group: str = ""
 
     @property
     def mean_length(self) -> float:
@@ -43,7 +45,9 @@ def prepare(task: Task, chat: ChatFormat, max_tokens: int) -> TrainingTask | Non
     examples = tokenised(task.split_instances()[0], chat, max_tokens)
     if len(examples) < 5:
         return None
-    return TrainingTask(task.task, training_wordings(task), examples, task.held_out_wordings, task.derived)
+    return TrainingTask(
+        task.task, training_wordings(task), examples, task.held_out_wordings, task.derived, task.group
+    )
 
 
 def prepare_all(tasks: list[Task], chat: ChatFormat, max_tokens: int) -> list[TrainingTask]:
@@ -94,9 +98,21 @@ def draw_row(task: TrainingTask, rng: random.Random, config: FineTuning) -> list
     return fit_row(rng.sample(task.examples, min(config.row_examples, len(task.examples))), config.row_tokens)
 
 
-def draw_weights(tasks: list[TrainingTask], preference: float, derived_share: float) -> list[float]:
-    """How often each task is drawn: short ones more, derived ones `derived_share` of the time in all."""
-    weights = [t.mean_length**-preference for t in tasks]
+def draw_weights(
+    tasks: list[TrainingTask], preference: float, derived_share: float, group_balance: float = 0.0
+) -> list[float]:
+    """How often each task is drawn.
+
+    Args:
+        tasks: the tasks.
+        preference: short ones are drawn more, with weight (mean length)^-preference.
+        derived_share: share of the draws that goes to derived tasks in all.
+        group_balance: tasks of a group are drawn less, with weight (size of the group)^-group_balance.
+    """
+    sizes = Counter(t.group for t in tasks)
+    weights = [
+        t.mean_length**-preference * (sizes[t.group] ** -group_balance if t.group else 1.0) for t in tasks
+    ]
     derived = sum(w for w, t in zip(weights, tasks, strict=True) if t.derived)
     other = sum(weights) - derived
     if not derived or not other:

@@ -14,7 +14,7 @@ from hypernet.frozen import FrozenBase
 from hypernet.library import Library, LibraryError
 from hypernet.peft_io import load_adapter, read_provenance
 from hypernet.training import oracle
-from hypernet.training.config import FineTuning, OracleConfig
+from hypernet.training.config import MultitaskConfig, OracleConfig
 from hypernet.training.loop import read_log
 from hypernet.training.oracle import OracleGroup, clip_each, train_oracles
 from hypernet.training.static_lora import MultitaskRun, StaticLora, train_multitask
@@ -208,8 +208,8 @@ def many(tmp_path: Path) -> Path:
     return write_tasks(tmp_path / "many.jsonl", [f"{letter}{i}" for letter in "ab" for i in range(6)])
 
 
-def multitask_config(**changes: object) -> FineTuning:
-    return FineTuning.model_validate({**SMALL, "rows": 4, "steps": 30, "validation_share": 0.3, **changes})
+def multitask_config(**changes: object) -> MultitaskConfig:
+    return MultitaskConfig.model_validate({**SMALL, "rows": 4, "steps": 30, "validation_share": 0.3, **changes})
 
 
 def test_one_lora_for_all_tasks_learns_into_a_peft_folder(tiny_base: Path, many: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import gzip
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hypernet.data.tasks import Instance, Task, TaskFileError, load_tasks, validation_share
+from hypernet.data.tasks import (
+    Instance,
+    Task,
+    TaskFileError,
+    load_descriptions,
+    load_tasks,
+    validation_share,
+    with_descriptions,
+)
 from hypernet.lora import InvalidLoraError, LoraWeights
 from hypernet.packing import Example, fit_row, pack, shared_prefix
 from hypernet.training.config import (
@@ -189,3 +199,47 @@ def test_flat_adapters_round_trip_and_bad_ones_are_named() -> None:
         lora.validate()
     with pytest.raises(InvalidLoraError, match="modules are"):
         LoraWeights(SPEC, {}, {}).validate()
+
+
+def test_sigterm_ends_a_run_that_can_be_resumed(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    saved: list[str] = []
+    run = trainer(tmp_path / "run", 12)
+    compute = run._compute
+
+    def terminated(number: int) -> StepResult:
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return compute(number)
+
+    run._compute = terminated
+    run._trained = True
+    run._save_checkpoint = lambda folder, _: saved.append(folder.name)
+    assert run.run().step == 4  # the step in which it came is finished
+    assert saved == ["best", "last"]
+    assert signal.getsignal(signal.SIGTERM) is before
+    again = trainer(tmp_path / "run", 12)
+    assert again.resume()
+    assert again.run().step == 12
+
+
+def test_further_descriptions_are_read_by_task(tmp_path: Path) -> None:
+    path = tmp_path / "more.jsonl"
+    path.write_text(
+        '{"task": "a", "descriptions": ["New.", "Old."]}\n{"task": "b", "descriptions": ["Say b."]}\n'
+    )
+    more = load_descriptions(path)
+    instances = [Instance(input="x", output=["y"])]
+    tasks = [
+        Task(task="a", descriptions=["Old."], instances=instances),
+        Task(task="b", definition="The definition.", instances=instances),
+        Task(task="c", descriptions=["c"], instances=instances),
+    ]
+    told = with_descriptions(tasks, more)
+    assert [t.descriptions for t in told] == [["Old.", "New."], ["The definition.", "Say b."], ["c"]]
+    assert [t.held_out_wordings[0] for t in told] == [t.held_out_wordings[0] for t in tasks]
+    with pytest.raises(TaskFileError, match="no task has the name"):
+        with_descriptions(tasks[2:], more)
+    path.write_text('{"task": "a", "descriptions": []}\n')
+    with pytest.raises(TaskFileError, match="line 1: descriptions"):
+        load_descriptions(path)
