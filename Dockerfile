@@ -2,7 +2,7 @@
 FROM python:3.11-slim AS build
 RUN apt-get update && apt-get install --no-install-recommends -y make && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE Makefile ./
+COPY pyproject.toml setup.py README.md LICENSE Makefile ./
 COPY deploy ./deploy
 COPY hypernet ./hypernet
 COPY server ./server

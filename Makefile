@@ -1,22 +1,26 @@
 # make demo   see it work          make test   every check
 # make serve  keep a server        make bench  ratios of speed, side by side
-# make lock   resolve deploy/requirements.in again
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# make wheel  build the package    make lock   resolve the dependencies again (needs uv)
+CHECK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+CANDIDATES := python3.11 python3.12 python3.13 python3
+# The first that runs and is supported.
+PYTHON ?= $(firstword $(foreach each,$(CANDIDATES),$(shell $(each) -c '$(CHECK)' 2>/dev/null && echo $(each))))
 VENV := .venv
 BIN := $(VENV)/bin
-LOCK := deploy/requirements-cpu.lock
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-TORCH_INDEX := https://download.pytorch.org/whl/cpu
+# uv reads no settings of pip: tell it of folders of wheels.
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+endif
 
-.PHONY: demo test lint serve bench lock clean
+.PHONY: demo test lint serve bench lock wheel clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python deploy/demo.py
 
-test: $(VENV)/.ready lint
+test: lint
 	$(BIN)/pytest
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -25,21 +29,27 @@ lint: $(VENV)/.ready
 serve: $(VENV)/.ready
 	$(BIN)/t2l serve
 
-bench: $(VENV)/.ready
+bench: $(VENV)/.ready-dev
 	$(BIN)/python -m tests.benchmarks.bench
 
-lock:
-	$(PYTHON) deploy/lock.py
+lock: $(VENV)/.ready-dev
+	$(BIN)/python deploy/lock.py
+
+# What users install: README and docs/install.md.
+wheel: $(VENV)/.ready
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+	cp deploy/requirements-cpu.lock dist/
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build dist
 
-# torch first: PyPI's default build is CUDA's, so the CPU build may have to come from PyTorch's own index.
-$(VENV)/.ready: $(LOCK) pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "The lock is for Python 3.11: make PYTHON=/path/to/python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	grep -A1 '^torch==' $(LOCK) > $(VENV)/torch.lock
-	$(PIP) --require-hashes -r $(VENV)/torch.lock || $(PIP) --require-hashes --extra-index-url $(TORCH_INDEX) -r $(VENV)/torch.lock
-	$(PIP) --require-hashes -r $(LOCK)
-	$(PIP) --no-build-isolation --editable .
-	touch $@
+# Enough to run.
+$(VENV)/.ready: deploy/requirements-cpu.lock pyproject.toml
+	@$(or $(PYTHON),python3) -c '$(CHECK)' 2>/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) deploy/install.py $(VENV) deploy/requirements-cpu.lock
+	@touch $@
+
+# Enough to test.
+$(VENV)/.ready-dev: $(VENV)/.ready deploy/requirements-dev.lock
+	@$(PYTHON) deploy/install.py $(VENV) deploy/requirements-dev.lock
+	@touch $@

@@ -12,8 +12,12 @@ from hypernet.bundled_models import (
     encoder_path,
 )
 
-DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "smollm2-135m"
-"""The hypernetwork that ships with the repository."""
+_PACKAGE = Path(__file__).parent
+# A wheel carries the default checkpoint inside the package; in the repository all checkpoints lie beside it.
+_IN_WHEEL = _PACKAGE / "checkpoints"
+_CHECKPOINTS = _IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parent / "checkpoints"
+DEFAULT_CHECKPOINT = _CHECKPOINTS / "smollm2-135m"
+"""The hypernetwork that ships with the project."""
 
 
 def base_model_folder(name: str | None = None) -> Path:

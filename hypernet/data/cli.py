@@ -58,7 +58,7 @@ def relate(tasks: Given, exclude: Unseen, out: Out, instances: Instances = 200, 
     try:
         made = build(given, unseen, instances=instances, seed=seed)
     except ModuleNotFoundError as error:
-        hint = "the word data come with `pip install -e '.[relations]'`, in a clone"
+        hint = "the word data come with `pip install -e '.[lexical]'`, in a clone"
         raise typer.BadParameter(f"{error}: {hint}") from error
     _write(made, out)
 
