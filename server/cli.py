@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from hypernet.cli import app as science
-from server.bench.cli import app as bench
+from hypernet.cli import app as hypernet_app
+from server.bench.cli import app as bench_app
 
 app = typer.Typer(
     name="t2l",
@@ -18,8 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.add_typer(science)  # train, eval, import-reference: at the top level, beside serve
-app.add_typer(bench, name="bench")
+app.add_typer(hypernet_app)  # train, eval, import-reference: at the top level, beside serve
+app.add_typer(bench_app, name="bench")
 
 
 @app.callback()
@@ -39,7 +39,7 @@ def serve(
     from server.app import create_app
     from server.observability.logging import configure
     from server.settings import Settings
-    from server.uvicorn_server import serve as run
+    from server.uvicorn_server import serve as run_server
 
     options = {
         "host": host,
@@ -56,15 +56,15 @@ def serve(
             typer.echo(f"t2l: {place}{problem['msg']}", err=True)
         raise typer.Exit(2) from None
     configure(settings.log_level, settings.log_format)
-    raise typer.Exit(run(create_app(settings), settings.host, settings.port, settings.drain_timeout_s))
+    raise typer.Exit(run_server(create_app(settings), settings.host, settings.port, settings.drain_timeout_s))
 
 
 @app.command("settings")
 def show_settings() -> None:
     """Print every setting as a Markdown table."""
-    from server.settings import markdown_table
+    from server.settings import settings_table
 
-    typer.echo(markdown_table())
+    typer.echo(settings_table())
 
 
 def main() -> None:

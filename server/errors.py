@@ -7,12 +7,12 @@ fixed set, so that it can also be the label of a metric.
     ServiceError
     +-- InvalidRequestError       400  a field is wrong
     |   +-- MethodNotAllowedError 405  the route does something else
-    |   +-- SlowBodyError         408  the body does not arrive
+    |   +-- BodyTimeoutError         408  the body does not arrive
     |   +-- PayloadTooLargeError  413  the body is too big
     +-- NotFoundError             404  no such adapter
     +-- OverloadedError           429  a bounded queue is full; try again shortly
     +-- UnavailableError          503  starting or draining
-    |   +-- TimedOutError         503  the request's time is up
+    |   +-- RequestTimeoutError         503  the request's time is up
     |   +-- StoreUnavailableError 503  Redis must answer for this, and does not
     |   +-- EngineDeadError       503  the engine has died
     +-- AdapterRejectedError      500  generated weights do not fit the base model
@@ -57,7 +57,7 @@ class MethodNotAllowedError(InvalidRequestError):
     code = "method_not_allowed"
 
 
-class SlowBodyError(InvalidRequestError):
+class BodyTimeoutError(InvalidRequestError):
     """408: the client has not sent its body in time."""
 
     status = 408
@@ -97,7 +97,7 @@ class UnavailableError(ServiceError):
     retry_after_s = 5
 
 
-class TimedOutError(UnavailableError):
+class RequestTimeoutError(UnavailableError):
     """503: the request was not done within the server's time limit for one request."""
 
     code = "timeout"

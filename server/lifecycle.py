@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, contextmanager
 from typing import Literal, TypeVar, cast
 
-from server.errors import OverloadedError, TimedOutError, UnavailableError
+from server.errors import OverloadedError, RequestTimeoutError, UnavailableError
 
 T = TypeVar("T")
 Phase = Literal["starting", "ready", "draining", "failed"]
@@ -43,12 +43,12 @@ class Lifecycle:
         self.failure: str | None = None
         self.in_flight = 0
 
-    def opened(self) -> None:
+    def mark_ready(self) -> None:
         """Everything is loaded."""
         if self.phase == "starting":
             self.phase = "ready"
 
-    def failed(self, reason: str) -> None:
+    def mark_failed(self, reason: str) -> None:
         """The server will never be ready, or never again."""
         self.phase, self.failure = "failed", reason
 
@@ -57,7 +57,7 @@ class Lifecycle:
         self.phase = "draining"
         self._drained_at = self._clock() + timeout_s
 
-    def hurry(self) -> None:
+    def apply_drain_deadline(self) -> None:
         """Bring waits that began before the drain forward to its deadline. Called from the event loop."""
         now = asyncio.get_running_loop().time()
         for limit, deadline in self._waits.items():
@@ -85,7 +85,7 @@ class Lifecycle:
         """Seconds until the drain's deadline; infinite while not draining."""
         return self._drained_at - self._clock()
 
-    def check_open(self) -> None:
+    def check_accepting(self) -> None:
         """Pass if requests are admitted at all.
 
         Raises:
@@ -106,7 +106,7 @@ class Lifecycle:
             UnavailableError: not ready.
             OverloadedError: as many requests as allowed are being answered.
         """
-        self.check_open()
+        self.check_accepting()
         if self.in_flight >= self._max_requests:
             raise OverloadedError(
                 f"{self._max_requests} requests are already being answered", code="too_many_requests"
@@ -140,7 +140,7 @@ class Deadline:
         """Await something, cancelling it at the deadline.
 
         Raises:
-            TimedOutError: the request's time is up.
+            RequestTimeoutError: the request's time is up.
             UnavailableError: the drain's time is up.
         """
         try:
@@ -152,9 +152,9 @@ class Deadline:
                 raise  # somebody else's
         if self._lifecycle.drain_left_s <= 0:
             raise UnavailableError("the server stopped before the request was done", code="draining")
-        raise TimedOutError("the request took longer than this server allows")
+        raise RequestTimeoutError("the request took longer than this server allows")
 
-    async def each(self, items: AsyncIterator[T]) -> AsyncGenerator[T]:
+    async def iterate(self, items: AsyncIterator[T]) -> AsyncGenerator[T]:
         """Every item of a stream, each awaited like `wait`; closes the stream, however it ends."""
         end = object()
         async with aclosing(cast("AsyncGenerator[T]", items)):

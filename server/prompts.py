@@ -28,14 +28,14 @@ class Prompt:
         return "prompt" if self.messages is None else "messages"
 
 
-class PromptReader:
+class PromptTokenizer:
     """Tokenizes in one thread of its own: a long prompt takes long, and tokenizers are not thread-safe."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="t2l-tokenizer")
 
-    async def read(self, prompt: Prompt, max_tokens: int | None) -> tuple[list[int], int]:
+    async def encode(self, prompt: Prompt, max_tokens: int | None) -> tuple[list[int], int]:
         """Token ids, and how many tokens the completion may have.
 
         Raises:

@@ -17,15 +17,15 @@ from server.adapters.provider import AdapterLibrary, Source
 from server.engine.interface import Delta, Engine, Sampling
 from server.errors import EngineDeadError, InvalidRequestError, NotFoundError
 from server.lifecycle import Lifecycle
-from server.observability.logging import note
+from server.observability.logging import add_log_fields
 from server.observability.metrics import Metrics
-from server.prompts import Prompt, PromptReader
+from server.prompts import Prompt, PromptTokenizer
 
-__all__ = ["AdapterInfo", "Answer", "Ask", "Page", "Service", "Timings"]
+__all__ = ["AdapterInfo", "AdapterList", "GenerationRequest", "GenerationResult", "Service", "Timings"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class GenerationRequest:
     """One generation, as a client asks for it."""
 
     id: str
@@ -58,7 +58,7 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GenerationResult:
     """A finished generation."""
 
     completion: str
@@ -71,7 +71,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class AdapterList:
     """Adapters, newest first; `complete` is False when Redis could not be asked."""
 
     adapters: list[AdapterInfo]
@@ -110,15 +110,15 @@ class Service:
         self._hypernetwork = hypernetwork
         self._base_model = base_model
         self._clock = clock
-        self._prompts = PromptReader(engine)
+        self._prompts = PromptTokenizer(engine)
 
     @property
     def model(self) -> str:
         """Name of the base model."""
         return self._engine.model_name
 
-    async def generate(self, ask: Ask) -> AsyncGenerator[str | Answer]:
-        """Pieces of the completion as they come, then the `Answer`. Closing the generator aborts.
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[str | GenerationResult]:
+        """Pieces of the completion as they come, then the `GenerationResult`. Closing the generator aborts.
 
         Raises:
             ServiceError: any of them, before the first piece or after.
@@ -127,40 +127,40 @@ class Service:
         found, lease, register_s, first_token_s = None, None, 0.0, 0.0
         last, texts = Delta("", 0, None), list[str]()
         with self._lifecycle.admit() as deadline:
-            tokens, max_tokens = await deadline.wait(self._prompts.read(ask.prompt, ask.max_tokens))
-            async with AsyncExitStack() as held:
-                if description := normalise(ask.task_description):
+            tokens, max_tokens = await deadline.wait(self._prompts.encode(request.prompt, request.max_tokens))
+            async with AsyncExitStack() as stack:
+                if description := normalise(request.task_description):
                     adapter_id = self._adapters.key(description)
                     # memory? Redis? an in-flight twin? else the next batch, and a write-behind to Redis
                     found = await deadline.wait(self._adapters.get(adapter_id, description))
                     found_at = self._clock()
-                    leasing = self._engine.lease(adapter_id, found.weights)
-                    lease = await deadline.wait(held.enter_async_context(leasing))
+                    lease_context = self._engine.lease(adapter_id, found.weights)
+                    lease = await deadline.wait(stack.enter_async_context(lease_context))
                     register_s = self._clock() - found_at
                     found = replace(found, fresh=None)  # the engine has a copy
-                sampling = Sampling(max_tokens, ask.temperature, ask.top_p, ask.stop, ask.seed)
-                stream = self._engine.generate(tokens, sampling, lease, ask.id)
-                async with aclosing(deadline.each(stream)) as deltas:
+                sampling = Sampling(max_tokens, request.temperature, request.top_p, request.stop, request.seed)
+                stream = self._engine.generate(tokens, sampling, lease, request.id)
+                async with aclosing(deadline.iterate(stream)) as deltas:
                     async for last in deltas:
                         first_token_s = first_token_s or self._clock() - start
                         texts.append(last.text)
                         yield last.text
         if last.finish_reason is None:
             raise EngineDeadError("the engine ended the completion early")
-        made = (found.queue_s, found.embed_s, found.generate_s) if found else (0.0, 0.0, 0.0)
-        yield self._record(
-            Answer(
+        batch_times = (found.queue_s, found.embed_s, found.generate_s) if found else (0.0, 0.0, 0.0)
+        yield self._record_metrics(
+            GenerationResult(
                 "".join(texts),
                 last.finish_reason,
                 found.adapter.id if found else None,
                 found.source if found else None,
                 len(tokens),
                 last.completion_tokens,
-                Timings(*made, register_s, first_token_s, self._clock() - start),
+                Timings(*batch_times, register_s, first_token_s, self._clock() - start),
             )
         )
 
-    async def make(self, task_description: str) -> tuple[AdapterInfo, Source]:
+    async def create_adapter(self, task_description: str) -> tuple[AdapterInfo, Source]:
         """The adapter for a description, made if there is none, and where it was.
 
         Raises:
@@ -171,10 +171,10 @@ class Service:
             raise InvalidRequestError("a task description needs more than spaces", param="task_description")
         with self._lifecycle.admit() as deadline:
             found = await deadline.wait(self._adapters.get(self._adapters.key(description), description))
-        note(adapter=found.adapter.id, source=found.source)
+        add_log_fields(adapter=found.adapter.id, source=found.source)
         return found.adapter.info, found.source
 
-    async def describe(self, adapter_id: str) -> AdapterInfo:
+    async def get_adapter(self, adapter_id: str) -> AdapterInfo:
         """One adapter.
 
         Raises:
@@ -184,19 +184,19 @@ class Service:
         with self._lifecycle.admit() as deadline:
             info = await deadline.wait(self._adapters.store.info(adapter_id))
         if info is None:
-            raise _not_found(adapter_id)
+            raise _adapter_not_found(adapter_id)
         return info
 
-    async def page(self, limit: int, after: tuple[int, str] | None) -> Page:
+    async def list_adapters(self, limit: int, after: tuple[int, str] | None) -> AdapterList:
         """Adapters strictly after (created_us, id), newest first.
 
         Raises:
             ServiceError: not admitted, or out of time, as `generate`.
         """
         with self._lifecycle.admit() as deadline:
-            return Page(*await deadline.wait(self._adapters.store.page(limit, after)))
+            return AdapterList(*await deadline.wait(self._adapters.store.page(limit, after)))
 
-    async def export(self, adapter_id: str) -> bytes:
+    async def export_adapter(self, adapter_id: str) -> bytes:
         """A zip with the files of a PEFT adapter folder.
 
         Raises:
@@ -204,13 +204,13 @@ class Service:
             ServiceError: not admitted, or out of time, as `generate`.
         """
         with self._lifecycle.admit() as deadline:
-            adapter = await deadline.wait(self._get(adapter_id))
+            adapter = await deadline.wait(self._load_adapter(adapter_id))
             origin = provenance(adapter.description, self._hypernetwork)
             return await deadline.wait(
                 asyncio.to_thread(lambda: zip_files(dump_adapter(adapter.weights, self._base_model, origin)))
             )
 
-    async def delete(self, adapter_id: str) -> None:
+    async def delete_adapter(self, adapter_id: str) -> None:
         """Remove an adapter from memory, Redis and the engine; generations that run on it finish.
 
         Raises:
@@ -220,7 +220,7 @@ class Service:
         found = await self._adapters.store.delete(adapter_id)
         await self._engine.forget(adapter_id)
         if not found:
-            raise _not_found(adapter_id)
+            raise _adapter_not_found(adapter_id)
 
     def check_alive(self) -> None:
         """Pass while the engine runs.
@@ -231,7 +231,7 @@ class Service:
         if self._engine.dead is not None:
             raise EngineDeadError(f"the inference engine has died: {self._engine.dead}")
 
-    async def troubles(self) -> list[str]:
+    async def degraded_reasons(self) -> list[str]:
         """What does not work though requests succeed; empty when all is well."""
         shared = self._adapters.store.shared
         if shared is None or await shared.store.check():
@@ -246,34 +246,34 @@ class Service:
         """End what the service started itself."""
         await self._prompts.close()
 
-    async def _get(self, adapter_id: str) -> Adapter:
+    async def _load_adapter(self, adapter_id: str) -> Adapter:
         adapter = await self._adapters.store.get(adapter_id)
         if adapter is None:
-            raise _not_found(adapter_id)
+            raise _adapter_not_found(adapter_id)
         return adapter
 
-    def _record(self, answer: Answer) -> Answer:
+    def _record_metrics(self, result: GenerationResult) -> GenerationResult:
         stages = self._metrics.stage_seconds
-        timings = answer.timings
-        if answer.source == "generated":
+        timings = result.timings
+        if result.source == "generated":
             stages.labels("queue").observe(timings.queue_s)
             stages.labels("embed").observe(timings.embed_s)
             stages.labels("generate").observe(timings.generate_s)
-        if answer.source is not None:
+        if result.source is not None:
             stages.labels("register").observe(timings.register_s)
         stages.labels("first_token").observe(timings.first_token_s)
         stages.labels("total").observe(timings.total_s)
-        self._metrics.tokens.labels("prompt").inc(answer.prompt_tokens)
-        self._metrics.tokens.labels("completion").inc(answer.completion_tokens)
-        note(
-            adapter=answer.adapter_id or "base",
-            source=answer.source or "base",
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
+        self._metrics.tokens.labels("prompt").inc(result.prompt_tokens)
+        self._metrics.tokens.labels("completion").inc(result.completion_tokens)
+        add_log_fields(
+            adapter=result.adapter_id or "base",
+            source=result.source or "base",
+            prompt_tokens=result.prompt_tokens,
+            completion_tokens=result.completion_tokens,
             first_token_s=round(timings.first_token_s, 4),
         )
-        return answer
+        return result
 
 
-def _not_found(adapter_id: str) -> NotFoundError:
+def _adapter_not_found(adapter_id: str) -> NotFoundError:
     return NotFoundError(f"there is no adapter {adapter_id}", param="id", code="adapter_not_found")

@@ -149,40 +149,40 @@ class Settings(BaseSettings):
         return on_gpu if self.hypernetwork_compile == "auto" else self.hypernetwork_compile == "1"
 
     @model_validator(mode="after")
-    def _lends_to_one(self) -> Self:
+    def _check_one_device(self) -> Self:
         if self.lend_weights == "1" and self.tensor_parallel > 1:
             raise ValueError(
-                f"{variable('lend_weights')}=1 lends to one device: it needs {variable('tensor_parallel')}=1"
+                f"{env_variable('lend_weights')}=1 lends to one device: it needs {env_variable('tensor_parallel')}=1"
             )
         return self
 
     @model_validator(mode="before")
     @classmethod
-    def _no_unknown_variables(cls, given: Any) -> Any:
+    def _no_unknown_variables(cls, values: Any) -> Any:
         """A misspelt variable must not be silently ignored."""
         if _SERVICE_LINK in os.environ:
             raise ValueError(
                 "Kubernetes has set variables of a Service called `t2l`, which are read as settings: give the "
                 "pod `enableServiceLinks: false`, or the Service another name"
             )
-        known = {variable(name) for name in cls.model_fields}
+        known = {env_variable(name) for name in cls.model_fields}
         for name in sorted(os.environ):
             if name.upper().startswith(PREFIX) and name.upper() not in known:
                 nearest = get_close_matches(name, known, n=1, cutoff=0)[0]
                 raise ValueError(f"there is no setting {name}; the nearest is {nearest}")
-        return given
+        return values
 
 
-def variable(field: str) -> str:
+def env_variable(field: str) -> str:
     """The environment variable of a field."""
     return PREFIX + field.upper()
 
 
-def markdown_table() -> str:
+def settings_table() -> str:
     """All settings as a Markdown table: variable, default, meaning."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
         shown = "" if default is None or isinstance(default, Path) else f"`{default}`"
-        rows.append(f"| `{variable(name)}` | {shown} | {field.description} |")
+        rows.append(f"| `{env_variable(name)}` | {shown} | {field.description} |")
     return "\n".join(rows)

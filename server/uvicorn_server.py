@@ -19,7 +19,7 @@ from server.lifecycle import Lifecycle
 
 log = logging.getLogger("t2l")
 
-_CLOSE_S = 2
+_GRACEFUL_CLOSE_S = 2
 """What answers still under way get, after the drain, before their connections are cut."""
 
 
@@ -33,21 +33,21 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; a second signal ends the drain."""
-        again = self._lifecycle.phase == "draining"
-        self._lifecycle.drain(0 if again else self._drain_timeout_s)
+        second_signal = self._lifecycle.phase == "draining"
+        self._lifecycle.drain(0 if second_signal else self._drain_timeout_s)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the port, and say which: it may have been given as 0."""
         await super().startup(sockets)
         for server in self.servers:
-            for each in server.sockets:
-                host, port = each.getsockname()[:2]
+            for listener in server.sockets:
+                host, port = listener.getsockname()[:2]
                 log.info("listening", extra={"fields": {"url": f"http://{host}:{port}"}})
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop, asked ten times a second."""
         if self._lifecycle.phase == "draining":
-            self._lifecycle.hurry()  # not in the signal's handler, which may run in the middle of anything
+            self._lifecycle.apply_drain_deadline()  # not in the signal's handler, which may run in the middle of anything
         return await super().on_tick(counter) or self._lifecycle.finished
 
 
@@ -60,7 +60,7 @@ def serve(app: FastAPI, host: str, port: int, drain_timeout_s: float) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_CLOSE_S,
+        timeout_graceful_shutdown=_GRACEFUL_CLOSE_S,
     )
     lifecycle: Lifecycle = app.state.lifecycle
     Server(config, lifecycle, drain_timeout_s).run()

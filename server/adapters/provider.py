@@ -106,7 +106,7 @@ class AdapterLibrary:
             lambda: Adapter.seal(adapter_id, description, created_us, written.weights, self._pages.take())
         )
         self._refill_soon()
-        self._metrics.adapters_made.inc()
+        self._metrics.adapters_generated.inc()
         self.store.put(adapter)
         fresh = written.weights if self._keep_fresh else None
         return Found(adapter, "generated", queue_s, written.embed_s, written.generate_s, fresh)

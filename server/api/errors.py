@@ -9,11 +9,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from server.api.state import app_state
-from server.api.streaming import ClientLeftError
+from server.api.state import get_app_state
+from server.api.streaming import ClientDisconnectedError
 from server.error_response import error_response
 from server.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServiceError
-from server.observability.logging import note, note_error
+from server.observability.logging import add_log_fields, log_service_error
 
 _CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field", "json_invalid": "invalid_json"}
 
@@ -23,36 +23,36 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(ClientLeftError, _client_left)
+    app.add_exception_handler(ClientDisconnectedError, _client_disconnected)
 
 
-def _refuse(request: Request, error: ServiceError, headers: dict[str, str] | None = None) -> Response:
-    app_state(request).metrics.rejections.labels(error.code).inc()
-    note_error(error)
+def _respond(request: Request, error: ServiceError, headers: dict[str, str] | None = None) -> Response:
+    get_app_state(request).metrics.rejections.labels(error.code).inc()
+    log_service_error(error)
     return error_response(error, headers)
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    return _refuse(request, error)
+    return _respond(request, error)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _refuse(request, from_validation(error.errors()))
+    return _respond(request, to_invalid_request(error.errors()))
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _refuse(request, _from_http(request, error), dict(error.headers or {}))
+    return _respond(request, _from_http_exception(request, error), dict(error.headers or {}))
 
 
-async def _client_left(request: Request, error: Exception) -> Response:
-    note(client="left")
+async def _client_disconnected(request: Request, error: Exception) -> Response:
+    add_log_fields(client="left")
     return Response(status_code=499)  # nobody reads it; metrics and logs do
 
 
-def from_validation(errors: Sequence[Any]) -> InvalidRequestError:
+def to_invalid_request(errors: Sequence[Any]) -> InvalidRequestError:
     """One error for what pydantic found: the first one names the field, the rest are counted."""
     first = errors[0]
     kind: str = first["type"]
@@ -76,7 +76,7 @@ def from_validation(errors: Sequence[Any]) -> InvalidRequestError:
     return InvalidRequestError(message + more, param=param, code=_CODES.get(kind, "invalid_value"))
 
 
-def _from_http(request: Request, error: HTTPException) -> ServiceError:
+def _from_http_exception(request: Request, error: HTTPException) -> ServiceError:
     if error.status_code == 404:
         return NotFoundError(f"there is no route {request.url.path}", code="route_not_found")
     if error.status_code == 405:

@@ -12,27 +12,27 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from server.api.openapi import refusals
+from server.api.openapi import error_responses
 from server.api.schemas import (
     AdapterUsed,
+    FinalChunk,
     GenerateRequest,
     Generation,
     GenerationChunk,
-    LastChunk,
     TimingsOut,
     Usage,
 )
 from server.api.state import ServiceDep, StateDep
-from server.api.streaming import EventStream, while_client_listens
+from server.api.streaming import EventStream, cancel_on_disconnect
 from server.errors import ServiceError
 from server.prompts import Prompt
-from server.service import Answer, Ask
+from server.service import GenerationRequest, GenerationResult
 
 router = APIRouter(tags=["generate"])
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class _Metadata:
     """What every event of one generation repeats."""
 
     id: str
@@ -48,7 +48,7 @@ class _Head:
             "description": "The completion. With `stream`, events: pieces, the whole answer, `[DONE]`.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **refusals(400, 408, 413, 429, 500, 503),
+        **error_responses(400, 408, 413, 429, 500, 503),
     },
 )
 async def generate(body: GenerateRequest, request: Request, service: ServiceDep, state: StateDep) -> Response:
@@ -57,47 +57,48 @@ async def generate(body: GenerateRequest, request: Request, service: ServiceDep,
     The adapter for a description is made on first use, in the same request, and
     kept. Without a description the base model answers.
     """
-    head = _Head(f"gen-{uuid4().hex}", int(time.time()), service.model)
-    pieces = service.generate(_ask(head.id, body))
+    metadata = _Metadata(f"gen-{uuid4().hex}", int(time.time()), service.model)
+    pieces = service.generate(_to_service_request(metadata.id, body))
     if not body.stream:
-        async with while_client_listens(request.receive), aclosing(pieces):
+        async with cancel_on_disconnect(request.receive), aclosing(pieces):
             async for piece in pieces:
-                answer = piece
-        assert isinstance(answer, Answer)
+                result = piece
+        assert isinstance(result, GenerationResult)
         return Response(
-            Generation.model_validate(_fields(head, answer)).model_dump_json(), media_type="application/json"
+            Generation.model_validate(_response_fields(metadata, result)).model_dump_json(),
+            media_type="application/json",
         )
 
     # Until there is a first piece, an error can still have its own HTTP status.
-    async with while_client_listens(request.receive):
+    async with cancel_on_disconnect(request.receive):
         first = await anext(pieces)
 
     def count(error: ServiceError) -> None:
         state.metrics.rejections.labels(error.code).inc()
 
-    return EventStream(_events(head, first, pieces), count)
+    return EventStream(_events(metadata, first, pieces), count)
 
 
 async def _events(
-    head: _Head, first: str | Answer, rest: AsyncGenerator[str | Answer]
+    metadata: _Metadata, first: str | GenerationResult, rest: AsyncGenerator[str | GenerationResult]
 ) -> AsyncGenerator[BaseModel]:
     async with aclosing(rest):
-        for event in _event(head, first):
+        for event in _event(metadata, first):
             yield event
         async for piece in rest:
-            for event in _event(head, piece):
+            for event in _event(metadata, piece):
                 yield event
 
 
-def _event(head: _Head, piece: str | Answer) -> list[BaseModel]:
-    if isinstance(piece, Answer):
-        return [LastChunk.model_validate(_fields(head, piece))]
-    return [GenerationChunk(**asdict(head), delta=piece)] if piece else []
+def _event(metadata: _Metadata, piece: str | GenerationResult) -> list[BaseModel]:
+    if isinstance(piece, GenerationResult):
+        return [FinalChunk.model_validate(_response_fields(metadata, piece))]
+    return [GenerationChunk(**asdict(metadata), delta=piece)] if piece else []
 
 
-def _ask(generation_id: str, body: GenerateRequest) -> Ask:
+def _to_service_request(generation_id: str, body: GenerateRequest) -> GenerationRequest:
     messages = None if body.messages is None else [message.model_dump() for message in body.messages]
-    return Ask(
+    return GenerationRequest(
         id=generation_id,
         task_description=body.task_description or "",
         prompt=Prompt(body.prompt, messages, body.raw),
@@ -109,19 +110,19 @@ def _ask(generation_id: str, body: GenerateRequest) -> Ask:
     )
 
 
-def _fields(head: _Head, answer: Answer) -> dict[str, object]:
+def _response_fields(metadata: _Metadata, result: GenerationResult) -> dict[str, object]:
     used = None
-    if answer.adapter_id is not None and answer.source is not None:
-        used = AdapterUsed(id=answer.adapter_id, source=answer.source)
+    if result.adapter_id is not None and result.source is not None:
+        used = AdapterUsed(id=result.adapter_id, source=result.source)
     return {
-        **asdict(head),
-        "completion": answer.completion,
-        "finish_reason": answer.finish_reason,
+        **asdict(metadata),
+        "completion": result.completion,
+        "finish_reason": result.finish_reason,
         "adapter": used,
         "usage": Usage(
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            total_tokens=answer.prompt_tokens + answer.completion_tokens,
+            prompt_tokens=result.prompt_tokens,
+            completion_tokens=result.completion_tokens,
+            total_tokens=result.prompt_tokens + result.completion_tokens,
         ),
-        "timings": TimingsOut(**asdict(answer.timings)),
+        "timings": TimingsOut(**asdict(result.timings)),
     }

@@ -20,7 +20,7 @@ _MEANINGS = {
 }
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """A route's `responses` for these error statuses."""
     return {status: {"model": ErrorOut, "description": _MEANINGS[status]} for status in statuses}
 

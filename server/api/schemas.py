@@ -22,13 +22,13 @@ MAX_DESCRIPTION = 8192
 _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
-class Asked(BaseModel):
+class StrictModel(BaseModel):
     """A strict request body."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def _plain(text: str) -> str:
+def _check_text(text: str) -> str:
     """JSON can spell what no text holds: halves of surrogate pairs; and NUL, which no text needs."""
     if _NOT_TEXT.search(text):
         raise PydanticCustomError("not_text", "Must not hold NUL characters or unpaired surrogates")
@@ -39,8 +39,8 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Text = Annotated[str, AfterValidator(_plain)]
-Stops = Annotated[
+Text = Annotated[str, AfterValidator(_check_text)]
+StopSequences = Annotated[
     list[Annotated[Text, Field(min_length=1, max_length=256)]],
     BeforeValidator(_as_list),
     Field(max_length=4),
@@ -55,14 +55,14 @@ Stops = Annotated[
 ]
 
 
-class Message(Asked):
+class Message(StrictModel):
     """One turn of a chat."""
 
     role: Literal["system", "user", "assistant"]
     content: Text
 
 
-class GenerateRequest(Asked):
+class GenerateRequest(StrictModel):
     """What to answer, and for which task."""
 
     model_config = ConfigDict(
@@ -90,12 +90,14 @@ class GenerateRequest(Asked):
     )
     temperature: float = Field(0.0, ge=0, le=2, allow_inf_nan=False, description="0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
-    stop: Stops | None = Field(None, description="Up to 4 strings that end the completion; not part of it.")
+    stop: StopSequences | None = Field(
+        None, description="Up to 4 strings that end the completion; not part of it."
+    )
     seed: int | None = Field(None, ge=0, lt=2**63)
     stream: bool = Field(False, description="Answer with server-sent events.")
 
     @model_validator(mode="after")
-    def _one_prompt(self) -> Self:
+    def _check_prompt_or_messages(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise PydanticCustomError(
                 "one_prompt", "Give exactly one of prompt and messages", {"param": "prompt"}
@@ -105,7 +107,7 @@ class GenerateRequest(Asked):
         return self
 
 
-class MakeRequest(Asked):
+class CreateAdapterRequest(StrictModel):
     """The task to make an adapter for."""
 
     model_config = ConfigDict(
@@ -165,7 +167,7 @@ class GenerationChunk(BaseModel):
     delta: str
 
 
-class LastChunk(Generation):
+class FinalChunk(Generation):
     """The last event before `[DONE]`: no new text, and every field of an answer."""
 
     delta: Literal[""] = ""
@@ -200,7 +202,7 @@ class AdapterOut(BaseModel):
     spec: SpecOut
 
 
-class AdapterMade(AdapterOut):
+class CreatedAdapter(AdapterOut):
     """An adapter, and where it was found."""
 
     source: Literal["memory", "redis", "generated"]

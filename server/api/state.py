@@ -22,30 +22,30 @@ class AppState:
     service: Service | None = None
 
 
-class State(TypedDict):
+class LifespanState(TypedDict):
     """The lifespan's state."""
 
     t2l: AppState
 
 
-def app_state(request: Request) -> AppState:
+def get_app_state(request: Request) -> AppState:
     """The state behind a request."""
     state: AppState = request.state.t2l
     return state
 
 
-def service(request: Request) -> Service:
+def get_service(request: Request) -> Service:
     """The service.
 
     Raises:
         UnavailableError: it is not there yet, or never will be.
     """
-    state = app_state(request)
+    state = get_app_state(request)
     if state.service is None:
-        state.lifecycle.check_open()
+        state.lifecycle.check_accepting()
         raise UnavailableError("the server is still loading its models", code="starting")
     return state.service
 
 
-StateDep = Annotated[AppState, Depends(app_state)]
-ServiceDep = Annotated[Service, Depends(service)]
+StateDep = Annotated[AppState, Depends(get_app_state)]
+ServiceDep = Annotated[Service, Depends(get_service)]

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.errors import ServiceError
-from server.observability.logging import note, note_error
+from server.observability.logging import add_log_fields, log_service_error
 
 log = logging.getLogger("t2l.stream")
 
@@ -26,29 +26,29 @@ SEND_TIMEOUT_S = 60.0
 """A client that does not read for so long counts as gone."""
 
 
-class ClientLeftError(Exception):
+class ClientDisconnectedError(Exception):
     """The client closed its connection before it had its answer."""
 
 
 @asynccontextmanager
-async def while_client_listens(receive: Receive) -> AsyncIterator[None]:
+async def cancel_on_disconnect(receive: Receive) -> AsyncIterator[None]:
     """Cancel the body when the client disconnects.
 
     The request's own body must have been read before.
 
     Raises:
-        ClientLeftError: instead of the cancellation.
+        ClientDisconnectedError: instead of the cancellation.
     """
     task = asyncio.current_task()
     assert task is not None
     cancelling = task.cancelling()
-    left = False
+    disconnected = False
 
     async def watch() -> None:
-        nonlocal left
+        nonlocal disconnected
         while (await receive())["type"] != "http.disconnect":
             pass
-        left = True
+        disconnected = True
         task.cancel()
 
     watcher = asyncio.create_task(watch())
@@ -56,8 +56,8 @@ async def while_client_listens(receive: Receive) -> AsyncIterator[None]:
         yield
     except asyncio.CancelledError:
         # As in asyncio.timeout: if somebody else cancelled the task as well, theirs goes on.
-        if left and task.uncancel() <= cancelling:
-            raise ClientLeftError from None
+        if disconnected and task.uncancel() <= cancelling:
+            raise ClientDisconnectedError from None
         raise
     finally:
         watcher.cancel()
@@ -86,10 +86,10 @@ class EventStream(Response):
         async with aclosing(self._events):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
-                async with while_client_listens(receive):
+                async with cancel_on_disconnect(receive):
                     await self._send_events(send)
-            except ClientLeftError:
-                note(client="left")
+            except ClientDisconnectedError:
+                add_log_fields(client="left")
                 return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -99,7 +99,7 @@ class EventStream(Response):
                 await _send_data(send, event.model_dump_json())
         except ServiceError as error:
             await self._send_error(send, error)
-        except ClientLeftError:
+        except ClientDisconnectedError:
             raise
         except Exception:
             log.exception("unexpected error in a stream")
@@ -108,7 +108,7 @@ class EventStream(Response):
 
     async def _send_error(self, send: Send, error: ServiceError) -> None:
         self._on_error(error)
-        note_error(error)
+        log_service_error(error)
         await _send_data(send, json.dumps(error.body()))
 
 
@@ -118,4 +118,4 @@ async def _send_data(send: Send, data: str) -> None:
         async with asyncio.timeout(SEND_TIMEOUT_S):
             await send(message)
     except TimeoutError:
-        raise ClientLeftError from None
+        raise ClientDisconnectedError from None

@@ -22,26 +22,26 @@ REQUEST = logging.getLogger("t2l.request")
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the request that the current task works for."""
 
-_notes: ContextVar[dict[str, Any] | None] = ContextVar("notes", default=None)
+_log_fields: ContextVar[dict[str, Any] | None] = ContextVar("log_fields", default=None)
 
 
-def begin_notes() -> dict[str, Any]:
-    """Start collecting notes for the request at hand; returns where they gather."""
-    notes: dict[str, Any] = {}
-    _notes.set(notes)
-    return notes
+def begin_log_fields() -> dict[str, Any]:
+    """Start collecting log fields for the current request; return the dict that collects them."""
+    fields: dict[str, Any] = {}
+    _log_fields.set(fields)
+    return fields
 
 
-def note(**values: Any) -> None:
+def add_log_fields(**values: Any) -> None:
     """Add to the line that will be logged for the request at hand; without one, nothing happens."""
-    notes = _notes.get()
-    if notes is not None:
-        notes.update(values)
+    fields = _log_fields.get()
+    if fields is not None:
+        fields.update(values)
 
 
-def note_error(error: ServiceError) -> None:
+def log_service_error(error: ServiceError) -> None:
     """Note an error that a client gets; the server's own mistakes are logged with their causes as well."""
-    note(error=error.code)
+    add_log_fields(error=error.code)
     if error.status == 500:
         REQUEST.error("a request failed: %s", error.message, exc_info=error)
 

@@ -62,7 +62,7 @@ class Metrics:
         )
         self.write_queue = self._gauge("t2l_cache_write_queue_bytes", "Bytes waiting to be written to Redis.")
         self.breaker_open = self._gauge("t2l_redis_breaker_open", "1 while Redis is not being asked.")
-        self.adapters_made = Counter(
+        self.adapters_generated = Counter(
             "t2l_adapters_made", "Adapters that the hypernetwork wrote.", registry=self.registry
         )
         self.resident = Gauge(
@@ -79,7 +79,7 @@ class Metrics:
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self.registry)
 
-    def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
+    def read_on_scrape(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Have a gauge read its value at each scrape, instead of being told of every change."""
         gauge.set_function(read)
 

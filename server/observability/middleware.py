@@ -12,13 +12,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.error_response import error_response
 from server.errors import ServiceError
-from server.observability.logging import REQUEST, begin_notes, request_id
+from server.observability.logging import REQUEST, begin_log_fields, request_id
 from server.observability.metrics import Metrics
 
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
-"""Asked every few seconds by machines: logged at DEBUG."""
+"""StrictModel every few seconds by machines: logged at DEBUG."""
 
 
 class RequestContext:
@@ -35,16 +35,16 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         start = self._clock()
-        identity = _request_id(scope)
-        request_id.set(identity)
-        notes = begin_notes()
+        identifier = _request_id(scope)
+        request_id.set(identifier)
+        log_fields = begin_log_fields()
         status = 499  # unless an answer starts: the client left, or the server is being stopped
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", identity.encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", identifier.encode())]
             await send(message)
 
         try:
@@ -58,16 +58,22 @@ class RequestContext:
             self._metrics.rejections.labels(error.code).inc()
             await error_response(error)(scope, receive, send_with_id)
         finally:
-            self._record(scope, status, self._clock() - start, notes)
+            self._log_and_count(scope, status, self._clock() - start, log_fields)
 
-    def _record(self, scope: Scope, status: int, seconds: float, notes: dict[str, object]) -> None:
+    def _log_and_count(self, scope: Scope, status: int, seconds: float, log_fields: dict[str, object]) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         # The template, such as /v1/adapters/{adapter_id}: a path that a client chose is no label.
         route = getattr(scope.get("route"), "path", "unmatched")
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(method, route).observe(seconds)
         level = logging.DEBUG if route in _PROBES else logging.INFO
-        fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4), **notes}
+        fields = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "seconds": round(seconds, 4),
+            **log_fields,
+        }
         REQUEST.log(level, "request", extra={"fields": fields})
 
 

@@ -9,18 +9,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.error_response import error_response
 from server.errors import (
+    BodyTimeoutError,
     InvalidRequestError,
     OverloadedError,
     PayloadTooLargeError,
     ServiceError,
-    SlowBodyError,
 )
-from server.observability.logging import note
+from server.observability.logging import add_log_fields
 from server.observability.metrics import Metrics
 
-_READ_S = 60.0
+_READ_TIMEOUT_S = 60.0
 """How long a body may take to arrive."""
-_HELD_BYTES = 64 * 2**20
+_MAX_BUFFERED_BYTES = 64 * 2**20
 """How much of bodies that are still arriving is held, all clients together."""
 _LINGER_BYTES = 16 * 2**20
 _LINGER_S = 5.0
@@ -38,7 +38,7 @@ class BodyLimit:
         self._app = app
         self._max_bytes = max_bytes
         self._metrics = metrics
-        self._held = 0
+        self._buffered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -49,14 +49,14 @@ class BodyLimit:
             body = await self._read(scope, receive)
         except ServiceError as error:
             self._metrics.rejections.labels(error.code).inc()
-            if not _waits_to_be_asked(scope):
-                await _linger(receive)
+            if not _expects_continue(scope):
+                await _lingering_close(receive)
             # What may still be unread makes the connection useless for another request.
             await error_response(error, {"connection": "close"})(scope, receive, send)
             return
 
         if body is None:
-            note(client="left")
+            add_log_fields(client="left")
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -70,7 +70,7 @@ class BodyLimit:
 
         Raises:
             PayloadTooLargeError: it is larger than the limit.
-            SlowBodyError: it is still not there.
+            BodyTimeoutError: it is still not there.
             OverloadedError: too much is on its way from too many clients.
         """
         for name, value in scope["headers"]:
@@ -80,7 +80,7 @@ class BodyLimit:
                 self._check(int(value))
         body = bytearray()
         try:
-            async with asyncio.timeout(_READ_S):
+            async with asyncio.timeout(_READ_TIMEOUT_S):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
@@ -90,25 +90,25 @@ class BodyLimit:
                     if not message.get("more_body", False):
                         return bytes(body) + piece
                     body += piece
-                    self._held += len(piece)
-                    if self._held > _HELD_BYTES:
+                    self._buffered += len(piece)
+                    if self._buffered > _MAX_BUFFERED_BYTES:
                         raise OverloadedError("too many bodies are arriving at once", code="too_many_requests")
         except TimeoutError:
-            raise SlowBodyError(f"the body did not arrive within {_READ_S:.0f} seconds") from None
+            raise BodyTimeoutError(f"the body did not arrive within {_READ_TIMEOUT_S:.0f} seconds") from None
         finally:
-            self._held -= len(body)
+            self._buffered -= len(body)
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
             raise PayloadTooLargeError(f"the body has more than {self._max_bytes} bytes")
 
 
-def _waits_to_be_asked(scope: Scope) -> bool:
+def _expects_continue(scope: Scope) -> bool:
     """Whether the client sends its body only when told to go on: to read from it would tell it."""
     return any(name == b"expect" for name, _ in scope["headers"])
 
 
-async def _linger(receive: Receive) -> None:
+async def _lingering_close(receive: Receive) -> None:
     """Read and forget a while: closing on a client that still sends would reset its connection.
 
     The reset would overtake the answer, and the client never learn why.

@@ -2,13 +2,13 @@ import asyncio
 
 import pytest
 
-from server.errors import OverloadedError, TimedOutError, UnavailableError
+from server.errors import OverloadedError, RequestTimeoutError, UnavailableError
 from server.lifecycle import Lifecycle
 
 
 def make(**limits):
     lifecycle = Lifecycle(**{"max_requests": 2, "request_timeout_s": 5} | limits)
-    lifecycle.opened()
+    lifecycle.mark_ready()
     return lifecycle
 
 
@@ -17,7 +17,7 @@ def make(**limits):
     [
         (lambda life: None, "starting"),
         (lambda life: life.drain(1), "draining"),
-        (lambda life: life.failed("no model"), "failed"),
+        (lambda life: life.mark_failed("no model"), "failed"),
     ],
 )
 def test_nobody_is_admitted_unless_ready(act, code):
@@ -39,7 +39,7 @@ def test_one_more_than_fits_is_turned_away():
 
 
 async def test_a_wait_ends_at_the_requests_deadline():
-    with make(request_timeout_s=0.01).admit() as deadline, pytest.raises(TimedOutError):
+    with make(request_timeout_s=0.01).admit() as deadline, pytest.raises(RequestTimeoutError):
         await deadline.wait(asyncio.Event().wait())
 
 
@@ -55,8 +55,8 @@ async def test_a_stream_is_bounded_and_closed_too():
             closed = True
 
     got = []
-    with make(request_timeout_s=0.02).admit() as deadline, pytest.raises(TimedOutError):
-        async for item in deadline.each(stream()):
+    with make(request_timeout_s=0.02).admit() as deadline, pytest.raises(RequestTimeoutError):
+        async for item in deadline.iterate(stream()):
             got.append(item)
     assert got == [1]
     assert closed
@@ -76,11 +76,11 @@ async def test_a_wait_that_began_before_the_drain_ends_with_it():
         waiting = asyncio.create_task(deadline.wait(asyncio.Event().wait()))
         await asyncio.sleep(0)
         lifecycle.drain(0.05)
-        lifecycle.hurry()
+        lifecycle.apply_drain_deadline()
         with pytest.raises(UnavailableError) as caught:
             await asyncio.wait_for(waiting, 5)
     assert caught.value.code == "draining"
-    lifecycle.hurry()  # nothing waits any more
+    lifecycle.apply_drain_deadline()  # nothing waits any more
 
 
 async def test_the_drains_deadline_ends_waits_with_its_own_error():
@@ -95,7 +95,7 @@ async def test_the_drains_deadline_ends_waits_with_its_own_error():
 def test_draining_ends_with_the_last_request_or_at_the_deadline():
     now = 0.0
     lifecycle = Lifecycle(max_requests=2, request_timeout_s=5, clock=lambda: now)
-    lifecycle.opened()
+    lifecycle.mark_ready()
     with lifecycle.admit():
         lifecycle.drain(10)
         assert not lifecycle.finished
@@ -108,5 +108,5 @@ def test_draining_ends_with_the_last_request_or_at_the_deadline():
 def test_loading_that_ends_during_a_drain_does_not_reopen():
     lifecycle = Lifecycle(max_requests=1, request_timeout_s=1)
     lifecycle.drain(1)
-    lifecycle.opened()
+    lifecycle.mark_ready()
     assert lifecycle.phase == "draining"

@@ -3,13 +3,13 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from server.cli import app
-from server.settings import Settings, markdown_table, variable
+from server.settings import Settings, env_variable, settings_table
 
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     for name in Settings.model_fields:
-        monkeypatch.delenv(variable(name), raising=False)
+        monkeypatch.delenv(env_variable(name), raising=False)
 
 
 def test_defaults_listen_on_this_machine_only():
@@ -67,10 +67,10 @@ def test_settings_are_frozen_and_secrets_do_not_print():
 
 
 def test_every_setting_says_what_it_means():
-    table = markdown_table()
+    table = settings_table()
     for name, field in Settings.model_fields.items():
         assert field.description
-        assert f"`{variable(name)}`" in table
+        assert f"`{env_variable(name)}`" in table
 
 
 def test_the_command_line_names_a_wrong_setting_and_exits_with_2(monkeypatch):

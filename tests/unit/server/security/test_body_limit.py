@@ -48,7 +48,7 @@ async def test_who_sends_already_is_heard_out():
 
 
 async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(body_limit, "_READ_S", 0.01)
+    monkeypatch.setattr(body_limit, "_READ_TIMEOUT_S", 0.01)
     monkeypatch.setattr(body_limit, "_LINGER_S", 0.01)
 
     async def receive():
@@ -65,8 +65,8 @@ async def test_a_client_that_leaves_while_it_sends_gets_no_answer():
     assert await sent_to(receive) == []
 
 
-async def test_bodies_that_arrive_slowly_are_held_up_to_a_bound_in_all(monkeypatch):
-    monkeypatch.setattr(body_limit, "_HELD_BYTES", 10)
+async def test_bodies_that_arrive_slowly_are_buffered_up_to_a_bound_in_all(monkeypatch):
+    monkeypatch.setattr(body_limit, "_MAX_BUFFERED_BYTES", 10)
     monkeypatch.setattr(body_limit, "_LINGER_S", 0.01)
     limit = BodyLimit(never_reached, 10, Metrics())
     go_on = asyncio.Event()
@@ -88,4 +88,4 @@ async def test_bodies_that_arrive_slowly_are_held_up_to_a_bound_in_all(monkeypat
     assert second[0]["status"] == 429
     go_on.set()
     assert await first == []
-    assert limit._held == 0
+    assert limit._buffered == 0
