@@ -22,6 +22,9 @@ MIB = 2**20
 _SERVICE_LINK = f"{PREFIX}SERVICE_HOST"
 """What Kubernetes sets, among others, in every pod beside a Service called `t2l`."""
 
+RENAMED: dict[str, str] = {}
+"""Former environment variables and the ones that replace them. A former one fails at the start."""
+
 
 class Settings(BaseSettings):
     """The server's settings. Sizes in bytes and times in seconds, as the names say."""
@@ -151,9 +154,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_one_device(self) -> Self:
         if self.lend_weights == "1" and self.tensor_parallel > 1:
-            raise ValueError(
-                f"{env_variable('lend_weights')}=1 lends to one device: it needs {env_variable('tensor_parallel')}=1"
-            )
+            shared, ranks = env_variable("lend_weights"), env_variable("tensor_parallel")
+            raise ValueError(f"{shared}=1 works with one device only: set {ranks}=1")
         return self
 
     @model_validator(mode="before")
@@ -165,8 +167,12 @@ class Settings(BaseSettings):
                 "Kubernetes has set variables of a Service called `t2l`, which are read as settings: give the "
                 "pod `enableServiceLinks: false`, or the Service another name"
             )
-        known = {env_variable(name) for name in cls.model_fields}
+        known = {env_variable(name): field for name, field in cls.model_fields.items()}
         for name in sorted(os.environ):
+            if replacement := RENAMED.get(name.upper()):
+                raise ValueError(
+                    f"{name} is now {replacement}: set that variable instead. {known[replacement].description}"
+                )
             if name.upper().startswith(PREFIX) and name.upper() not in known:
                 nearest = get_close_matches(name, known, n=1, cutoff=0)[0]
                 raise ValueError(f"there is no setting {name}; the nearest is {nearest}")

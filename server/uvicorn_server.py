@@ -47,7 +47,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop, asked ten times a second."""
         if self._lifecycle.phase == "draining":
-            self._lifecycle.apply_drain_deadline()  # not in the signal's handler, which may run in the middle of anything
+            # Not in the signal handler, which may interrupt any code.
+            self._lifecycle.apply_drain_deadline()
         return await super().on_tick(counter) or self._lifecycle.finished
 
 

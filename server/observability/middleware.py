@@ -18,7 +18,7 @@ from server.observability.metrics import Metrics
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
-"""StrictModel every few seconds by machines: logged at DEBUG."""
+"""Polled every few seconds by machines: logged at DEBUG."""
 
 
 class RequestContext:

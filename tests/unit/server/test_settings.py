@@ -2,8 +2,9 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from server import settings as settings_module
 from server.cli import app
-from server.settings import Settings, env_variable, settings_table
+from server.settings import RENAMED, Settings, env_variable, settings_table
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,22 @@ def test_a_misspelt_variable_is_refused_in_small_letters_too(monkeypatch):
     monkeypatch.setenv("t2l_prot", "1")
     with pytest.raises(ValidationError, match="t2l_prot; the nearest is T2L_PORT"):
         Settings()
+
+
+@pytest.mark.parametrize("former", ["T2L_LISTEN_PORT", "t2l_listen_port"])
+def test_former_variable_fails_and_names_its_replacement(monkeypatch, former):
+    monkeypatch.setitem(settings_module.RENAMED, "T2L_LISTEN_PORT", "T2L_PORT")
+    monkeypatch.setenv(former, "9000")
+    result = CliRunner().invoke(app, ["serve"])
+    assert result.exit_code == 2
+    (line,) = result.output.strip().splitlines()
+    assert f"{former} is now T2L_PORT: set that variable instead" in line
+
+
+def test_replacements_of_former_variables_are_settings():
+    settings = {env_variable(name) for name in Settings.model_fields}
+    assert set(RENAMED.values()) <= settings
+    assert not set(RENAMED) & settings
 
 
 def test_variables_of_a_kubernetes_service_are_told_from_misspelt_ones(monkeypatch):
