@@ -61,10 +61,10 @@ def serve(
 
 @app.command("settings")
 def show_settings() -> None:
-    """Print every setting as a Markdown table."""
-    from server.settings import settings_table
+    """Print every setting with its default and meaning, as Markdown (docs/settings.md)."""
+    from server.settings import settings_page
 
-    typer.echo(settings_table())
+    typer.echo(settings_page())
 
 
 def main() -> None:

