@@ -21,10 +21,10 @@ from fastapi import FastAPI
 from server.adapters.batcher import Batcher
 from server.adapters.breaker import CircuitBreaker
 from server.adapters.codec import AdapterCodec
-from server.adapters.generator import AdapterWriter, stand_back, timed_batch
+from server.adapters.generator import AdapterGenerator, lower_thread_priority, timed_batch
 from server.adapters.key import AdapterKeyer, derive_key
 from server.adapters.memory import MemoryStore
-from server.adapters.provider import AdapterLibrary
+from server.adapters.provider import AdapterProvider
 from server.adapters.redis_store import RedisStore
 from server.adapters.tiered import SharedTier, TieredStore
 from server.adapters.write_behind import WriteBehind
@@ -48,7 +48,7 @@ _FLUSH_S = 5.0
 class Models:
     """The heavy parts: what writes adapters, and what runs them (started by the app)."""
 
-    writer: AdapterWriter
+    generator: AdapterGenerator
     engine: Engine
 
 
@@ -111,7 +111,7 @@ async def load_models(settings: Settings) -> Models:
         os.environ["T2L_CACHE"] = str(settings.cache)  # where the science, which has no settings, looks
     # Of this process; the engine's core is another, with threads of its own.
     torch.set_num_threads(settings.hypernetwork_threads)
-    writer = await asyncio.to_thread(
+    generator = await asyncio.to_thread(
         Generator.load,
         settings.checkpoint,
         settings.encoder,
@@ -120,14 +120,14 @@ async def load_models(settings: Settings) -> Models:
         fast_dtype(settings.hypernetwork_device),
     )
     if settings.compiles_hypernetwork:
-        await asyncio.to_thread(writer.compile, settings.max_batch)
+        await asyncio.to_thread(generator.compile, settings.max_batch)
     base = await asyncio.to_thread(base_model_folder, settings.base_model)
     name = settings.model_name or (settings.base_model and Path(settings.base_model).name) or BASE_MODEL_NAME
-    writer.check_base(name, await asyncio.to_thread(fingerprint, base))
+    generator.check_base(name, await asyncio.to_thread(fingerprint, base))
     config = EngineConfig(
         model=str(base),
         model_name=name,
-        lora=writer.spec,
+        lora=generator.spec,
         max_loras=settings.max_loras,
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
@@ -138,9 +138,9 @@ async def load_models(settings: Settings) -> Models:
         cpu_lora_kernel=settings.cpu_lora_kernel,
         cpu_ops=settings.cpu_ops,
         stacked_slots=settings.stacked_slots,
-        lend_weights=settings.lend_weights == "1",
+        share_device_memory=settings.share_device_memory == "1",
     )
-    return Models(writer, VllmEngine(config))
+    return Models(generator, VllmEngine(config))
 
 
 async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, load: Loader) -> None:
@@ -150,16 +150,16 @@ async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, loa
         models = await load(settings)
         stack.push_async_callback(models.engine.stop)
         await models.engine.start()
-        library = _build_adapters(settings, models.writer, state.metrics)
-        await stack.enter_async_context(library)
-        if library.store.shared is not None:
-            stack.push_async_callback(library.store.shared.writes.flush, _FLUSH_S)
+        provider = _build_provider(settings, models.generator, state.metrics)
+        await stack.enter_async_context(provider)
+        if provider.store.shared is not None:
+            stack.push_async_callback(provider.store.shared.writes.flush, _FLUSH_S)
         service = Service(
             models.engine,
-            library,
+            provider,
             state.lifecycle,
             state.metrics,
-            hypernetwork=models.writer.fingerprint,
+            hypernetwork=models.generator.fingerprint,
             base_model=settings.base_model or models.engine.model_name,
         )
         stack.push_async_callback(service.close)
@@ -171,7 +171,7 @@ async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, loa
         _exit_after_engine_death(models.engine, state.lifecycle, settings.exit_after_death_s)
     )
     stack.callback(death_watch.cancel)  # before the engine is stopped
-    _connect_gauges(state.metrics, models.engine, library)
+    _connect_gauges(state.metrics, models.engine, provider)
     state.service = service
     state.lifecycle.mark_ready()
     log.info(
@@ -187,30 +187,30 @@ async def _exit_after_engine_death(engine: Engine, lifecycle: Lifecycle, after_s
     lifecycle.mark_failed(f"the inference engine has died: {reason}")
 
 
-def _build_adapters(settings: Settings, writer: AdapterWriter, metrics: Metrics) -> AdapterLibrary:
+def _build_provider(settings: Settings, generator: AdapterGenerator, metrics: Metrics) -> AdapterProvider:
     secret = settings.cache_key.get_secret_value()
     if settings.redis_url is not None and settings.cache_key == Settings.model_fields["cache_key"].default:
         log.warning("T2L_CACHE_KEY is the default: whoever can write to this Redis can write adapters")
     key = AdapterKeyer(
         secret,
-        hypernetwork=writer.fingerprint,
-        base_model=writer.base_fingerprint,
-        encoder=writer.encoder_fingerprint,
-        spec=writer.spec,
+        hypernetwork=generator.fingerprint,
+        base_model=generator.base_fingerprint,
+        encoder=generator.encoder_fingerprint,
+        spec=generator.spec,
     )
     batcher = Batcher(
-        timed_batch(writer),
+        timed_batch(generator),
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         metrics=metrics,
         clock=time.perf_counter,
-        prepare=stand_back,
+        prepare=lower_thread_priority,
     )
     shared = None
     if settings.redis_url is not None:
         redis = RedisStore(
             RedisStore.connect(str(settings.redis_url), settings.redis_timeout_s),
-            AdapterCodec(derive_key(secret, "t2l-redis-value"), writer.spec),
+            AdapterCodec(derive_key(secret, "t2l-redis-value"), generator.spec),
             CircuitBreaker(
                 failures=settings.redis_failures, cooldown_s=settings.redis_cooldown_s, clock=time.monotonic
             ),
@@ -222,16 +222,17 @@ def _build_adapters(settings: Settings, writer: AdapterWriter, metrics: Metrics)
         )
         shared = SharedTier(redis, WriteBehind(redis.put, metrics, settings.write_queue_bytes))
     store = TieredStore(MemoryStore(settings.memory_bytes), shared, metrics)
-    return AdapterLibrary(key, store, batcher, metrics, writer.spec, keep_fresh=settings.lend_weights == "1")
+    shares = settings.share_device_memory == "1"
+    return AdapterProvider(key, store, batcher, metrics, generator.spec, keep_device_weights=shares)
 
 
-def _connect_gauges(metrics: Metrics, engine: Engine, library: AdapterLibrary) -> None:
+def _connect_gauges(metrics: Metrics, engine: Engine, provider: AdapterProvider) -> None:
     """Connect the gauges to what they show."""
-    memory, shared = library.store.memory, library.store.shared
+    memory, shared = provider.store.memory, provider.store.shared
     metrics.read_on_scrape(metrics.resident.labels("memory"), lambda: len(memory))
     metrics.read_on_scrape(metrics.resident.labels("engine"), lambda: engine.resident)
     metrics.read_on_scrape(metrics.resident_bytes, lambda: memory.nbytes)
-    metrics.read_on_scrape(metrics.batch_depth, lambda: library.batcher.depth)
+    metrics.read_on_scrape(metrics.batch_depth, lambda: provider.batcher.depth)
     if shared is not None:
         metrics.read_on_scrape(metrics.write_queue, lambda: shared.writes.nbytes)
         metrics.read_on_scrape(metrics.breaker_open, lambda: shared.store.breaker.is_open)

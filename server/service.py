@@ -13,7 +13,7 @@ from hypernet.peft_io import dump_adapter, provenance
 from server.adapters.adapter import Adapter, AdapterInfo
 from server.adapters.export import zip_files
 from server.adapters.key import normalise
-from server.adapters.provider import AdapterLibrary, Source
+from server.adapters.provider import AdapterProvider, Source
 from server.engine.interface import Delta, Engine, Sampling
 from server.errors import EngineDeadError, InvalidRequestError, NotFoundError
 from server.lifecycle import Lifecycle
@@ -84,7 +84,7 @@ class Service:
     def __init__(
         self,
         engine: Engine,
-        adapters: AdapterLibrary,
+        adapters: AdapterProvider,
         lifecycle: Lifecycle,
         metrics: Metrics,
         *,
@@ -137,7 +137,7 @@ class Service:
                     lease_context = self._engine.lease(adapter_id, found.weights)
                     lease = await deadline.wait(stack.enter_async_context(lease_context))
                     register_s = self._clock() - found_at
-                    found = replace(found, fresh=None)  # the engine has a copy
+                    found = replace(found, device_weights=None)  # the engine has a copy
                 sampling = Sampling(max_tokens, request.temperature, request.top_p, request.stop, request.seed)
                 stream = self._engine.generate(tokens, sampling, lease, request.id)
                 async with aclosing(deadline.iterate(stream)) as deltas:

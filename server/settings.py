@@ -43,7 +43,7 @@ def _expand_user(path: Path) -> Path:
 
 UserPath = Annotated[Path, AfterValidator(_expand_user)]
 
-RENAMED: dict[str, str] = {}
+RENAMED = {"T2L_LEND_WEIGHTS": "T2L_SHARE_DEVICE_MEMORY"}
 """Former environment variables and the ones that replace them. A former one fails at the start."""
 
 
@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     stacked_slots: Literal["0", "1"] = Field(
         "1", description="1: load an adapter with two copies per module. 0: layer by layer, as vLLM does."
     )
-    lend_weights: Literal["0", "1"] = Field(
+    share_device_memory: Literal["0", "1"] = Field(
         "0",
         description="1: leave a new adapter in device memory and pass the engine a handle to it. For a "
         "hypernetwork on the engine's GPU. Not yet run on a GPU.",
@@ -201,8 +201,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_one_device(self) -> Self:
-        if self.lend_weights == "1" and self.tensor_parallel > 1:
-            shared, ranks = env_variable("lend_weights"), env_variable("tensor_parallel")
+        if self.share_device_memory == "1" and self.tensor_parallel > 1:
+            shared, ranks = env_variable("share_device_memory"), env_variable("tensor_parallel")
             raise ValueError(f"{shared}=1 works with one device only: set {ranks}=1")
         return self
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hypernet.config import LoraSpec
 from hypernet.lora import InvalidLoraError, LoraWeights
-from server.adapters.buffers import pages
+from server.adapters.buffers import allocate_buffer
 from server.errors import AdapterRejectedError
 
 
@@ -60,13 +60,13 @@ class Adapter:
         return AdapterInfo(self.id, self.description, self.created_us, self.spec)
 
     @classmethod
-    def seal(
+    def from_weights(
         cls,
         adapter_id: str,
         description: str,
         created_us: int,
         weights: LoraWeights,
-        memory: Tensor | None = None,
+        buffer: Tensor | None = None,
     ) -> Adapter:
         """Check freshly written weights and move them into one flat bf16 buffer. A millisecond of work.
 
@@ -76,7 +76,7 @@ class Adapter:
         Args:
             adapter_id, description, created_us: as the attributes.
             weights: of any dtype.
-            memory: where to keep them, [num_parameters] of bf16 that nobody else uses; None: from `pages`.
+            buffer: where to keep them, [num_parameters] of bf16 that nobody else uses; None: from `pages`.
 
         Raises:
             AdapterRejectedError: the hypernetwork wrote something that no engine may see.
@@ -84,10 +84,11 @@ class Adapter:
         try:
             cast = weights.to(torch.bfloat16)
             cast.validate()
-            sealed = LoraWeights.unflatten(weights.spec, pages(weights.spec) if memory is None else memory)
-            for name in sealed.a:
-                sealed.a[name].copy_(cast.a[name])
-                sealed.b[name].copy_(cast.b[name])
+            buffer = allocate_buffer(weights.spec) if buffer is None else buffer
+            flat = LoraWeights.unflatten(weights.spec, buffer)
+            for name in flat.a:
+                flat.a[name].copy_(cast.a[name])
+                flat.b[name].copy_(cast.b[name])
         except InvalidLoraError as error:
             raise AdapterRejectedError(f"the hypernetwork wrote an unusable adapter: {error}") from error
-        return cls(adapter_id, description, created_us, sealed)
+        return cls(adapter_id, description, created_us, flat)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hypernet.config import LoraSpec
 
 
-def pages(spec: LoraSpec) -> Tensor:
+def allocate_buffer(spec: LoraSpec) -> Tensor:
     """Memory for one adapter that goes back to the system with it, bf16 zeros. [num_parameters]
 
     Between a batch's temporaries on the heap it would leave holes: a third more memory was seen.
@@ -22,7 +22,7 @@ def pages(spec: LoraSpec) -> Tensor:
     return memory.zero_()  # touches every page, without Python's lock
 
 
-class PagesAhead:
+class BufferPool:
     """Pages for the next adapter: on an idle machine the system takes 1.5 ms to find them.
 
     Its methods may be called from any thread.
@@ -32,15 +32,15 @@ class PagesAhead:
         self._spec = spec
         self._ready: deque[Tensor] = deque()
 
-    def fetch(self) -> None:
+    def fill(self) -> None:
         """Have one adapter's pages ready. A machine that has none left tells whoever takes them."""
         if not self._ready:
             with suppress(OSError):
-                self._ready.append(pages(self._spec))
+                self._ready.append(allocate_buffer(self._spec))
 
-    def take(self) -> Tensor:
+    def acquire(self) -> Tensor:
         """Pages that nobody else gets: those that are ready, or new ones."""
         try:
             return self._ready.popleft()
         except IndexError:
-            return pages(self._spec)
+            return allocate_buffer(self._spec)

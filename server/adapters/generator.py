@@ -24,7 +24,7 @@ NICENESS = 10
 streams come before new adapters. On an idle core it costs nothing."""
 
 
-class AdapterWriter(Protocol):
+class AdapterGenerator(Protocol):
     """Writes LoRA adapters for task descriptions. Synchronous; one thread at a time."""
 
     spec: LoraSpec
@@ -41,7 +41,7 @@ class AdapterWriter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class GeneratedAdapter:
     """One adapter, fresh from the hypernetwork, and what its batch took."""
 
     weights: LoraWeights = field(repr=False)
@@ -50,23 +50,23 @@ class Written:
 
 
 def timed_batch(
-    writer: AdapterWriter, clock: Callable[[], float] = time.perf_counter
-) -> Callable[[list[str]], list[Written]]:
+    generator: AdapterGenerator, clock: Callable[[], float] = time.perf_counter
+) -> Callable[[list[str]], list[GeneratedAdapter]]:
     """The batcher's worker: embed, then write, each timed for the whole batch."""
     made = 0
 
-    def compute(descriptions: list[str]) -> list[Written]:
+    def compute(descriptions: list[str]) -> list[GeneratedAdapter]:
         nonlocal made
         start = clock()
-        embeddings = writer.embed(descriptions)
+        embeddings = generator.embed(descriptions)
         embedded = clock()
-        written = writer.write(embeddings)
+        written = generator.write(embeddings)
         end = clock()
         made += len(written)
         if made >= TRIM_EVERY:
             made = 0
             return_free_memory()
-        return [Written(weights, embedded - start, end - embedded) for weights in written]
+        return [GeneratedAdapter(weights, embedded - start, end - embedded) for weights in written]
 
     return compute
 
@@ -80,7 +80,7 @@ def return_free_memory() -> None:
         libc.malloc_trim(0)
 
 
-def stand_back() -> None:
+def lower_thread_priority() -> None:
     """Lower the priority of the calling thread, where threads have one of their own (Linux)."""
     if sys.platform == "linux":
         thread = threading.get_native_id()

@@ -14,7 +14,7 @@ MIB = 2**20
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The slot ranks that vLLM accepts."""
 
-SPINS = "2000"
+GOMP_SPIN_COUNT = "2000"
 """How often a waiting thread of a CPU engine looks before it sleeps: some 60 us, about what waking it
 costs, so that it never loses more than twice the best (competitive spinning, Karlin et al. 1991)."""
 
@@ -52,7 +52,7 @@ class EngineConfig:
     """`1` has vLLM use its own kernels for norms and positions on a CPU."""
     stacked_slots: str = "1"
     """`1` fills an adapter's slot with two copies a module."""
-    lend_weights: bool = False
+    share_device_memory: bool = False
     """Send an adapter to the core's process as a handle on its memory; for one device, not several ranks."""
 
     @property
@@ -89,7 +89,7 @@ class EngineConfig:
             "max_cpu_loras": self.max_loras,
             "max_lora_rank": self.slot_rank,
             "lora_target_modules": [module.name for module in self.lora.modules],
-            "worker_extension_cls": "server.engine.patches.adapter_loader.AdapterWorker",
+            "worker_extension_cls": "server.engine.patches.adapter_loader.WorkerExtension",
             "use_tqdm_on_load": False,
         }
 
@@ -118,6 +118,6 @@ class EngineConfig:
                 # server itself does), a step was seen to take twenty times as long. But the next product
                 # is often nearer than the time that waking a sleeper takes.
                 "OMP_WAIT_POLICY": "PASSIVE",
-                "GOMP_SPINCOUNT": SPINS,
+                "GOMP_SPINCOUNT": GOMP_SPIN_COUNT,
             }
         return variables

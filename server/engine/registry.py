@@ -28,12 +28,12 @@ class Entry:
     int_id: int
     refs: int = 0
     has_slot: bool = False
-    doomed: bool = False
+    evict_on_release: bool = False
     """Forgotten while in use: leaves with its last user."""
-    promised: bool = False
+    reserved: bool = False
     """Its slot goes to somebody who has waited longest, so nobody new may join."""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    arrival: asyncio.Task[None] = field(init=False)
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
+    load_task: asyncio.Task[None] = field(init=False)
 
 
 class AdapterRegistry(Generic[W]):
@@ -65,7 +65,7 @@ class AdapterRegistry(Generic[W]):
         self._queue: deque[asyncio.Future[int | None]] = deque()
         self._last_id = 0
         self._failure: Callable[[], Exception] | None = None
-        self._chores: set[asyncio.Task[None]] = set()
+        self._background_tasks: set[asyncio.Task[None]] = set()
 
     @property
     def resident(self) -> int:
@@ -80,7 +80,7 @@ class AdapterRegistry(Generic[W]):
     @property
     def waiting(self) -> int:
         """Adapters that wait for a slot."""
-        return sum(1 for place in self._queue if not place.done())
+        return sum(1 for waiter in self._queue if not waiter.done())
 
     @asynccontextmanager
     async def lease(self, adapter_id: str, weights: W) -> AsyncIterator[Entry]:
@@ -89,14 +89,14 @@ class AdapterRegistry(Generic[W]):
         Raises:
             Exception: what `load` raised, to everybody who waited for it; or what `fail` was given.
         """
-        entry = await self._join(adapter_id, weights)
+        entry = await self._acquire(adapter_id, weights)
         try:
             yield entry
         finally:
-            self._leave(entry)
+            self._release(entry)
 
     @contextmanager
-    def hold(self, entry: Entry) -> Iterator[None]:
+    def retain(self, entry: Entry) -> Iterator[None]:
         """Keep a leased adapter in even if its lease ends first.
 
         Raises:
@@ -108,7 +108,7 @@ class AdapterRegistry(Generic[W]):
         try:
             yield
         finally:
-            self._leave(entry)
+            self._release(entry)
 
     async def forget(self, adapter_id: str) -> None:
         """Take an adapter out, now or when its last user leaves. Unknown ids are ignored."""
@@ -116,128 +116,128 @@ class AdapterRegistry(Generic[W]):
         if entry is None:
             return
         if entry.refs or adapter_id not in self._resident:
-            entry.doomed = True
+            entry.evict_on_release = True
         else:
-            self._drop(entry)
-            await self._vacate(entry.int_id)
+            self._remove(entry)
+            await self._free_slot(entry.int_id)
 
     def fail(self, error: Callable[[], Exception]) -> None:
         """The engine is gone: everybody who waits, and everybody who comes, gets what `error` makes."""
         self._failure = self._failure or error
-        for place in self._queue:
-            if not place.done():
-                place.set_exception(error())
+        for waiter in self._queue:
+            if not waiter.done():
+                waiter.set_exception(error())
         self._queue.clear()
         for entry in self._entries.values():
-            entry.gone.set()
+            entry.removed.set()
 
-    async def _join(self, adapter_id: str, weights: W) -> Entry:
+    async def _acquire(self, adapter_id: str, weights: W) -> Entry:
         while True:
             self._check()
             entry = self._entries.get(adapter_id)
             if entry is None:
                 entry = self._entries[adapter_id] = Entry(adapter_id, self._new_id())
-                entry.arrival = asyncio.create_task(self._arrive(entry, weights))
-            if not entry.promised:
+                entry.load_task = asyncio.create_task(self._load_entry(entry, weights))
+            if not entry.reserved:
                 break
-            await entry.gone.wait()
+            await entry.removed.wait()
         entry.refs += 1
         try:
-            # Shielded: whoever gives up, the others still wait for the same arrival.
-            await asyncio.shield(entry.arrival)
+            # Shielded: whoever gives up, the others still wait for the same load.
+            await asyncio.shield(entry.load_task)
         except BaseException:
-            self._leave(entry)
+            self._release(entry)
             raise
         self._resident.move_to_end(adapter_id)
         return entry
 
-    async def _arrive(self, entry: Entry, weights: W) -> None:
+    async def _load_entry(self, entry: Entry, weights: W) -> None:
         try:
-            evict = await self._slot()
+            evict = await self._acquire_slot()
             entry.has_slot = True
             await self._load(entry.adapter_id, entry.int_id, weights, evict)
         except BaseException:
-            self._drop(entry)
+            self._remove(entry)
             if entry.has_slot:
                 self._used -= 1
-            self._hand_out()
+            self._grant_slots()
             raise
         self._resident[entry.adapter_id] = entry
-        self._settle(entry)
+        self._evict_or_grant(entry)
 
-    def _leave(self, entry: Entry) -> None:
+    def _release(self, entry: Entry) -> None:
         entry.refs -= 1
         if not entry.refs and not entry.has_slot:  # nobody wants it any more, so it need not wait for one
-            entry.arrival.cancel()
-            self._drop(entry)
+            entry.load_task.cancel()
+            self._remove(entry)
         else:
-            self._settle(entry)
+            self._evict_or_grant(entry)
 
-    def _settle(self, entry: Entry) -> None:
+    def _evict_or_grant(self, entry: Entry) -> None:
         """See what an adapter's new state sets free."""
-        if entry.doomed and not entry.refs and self._resident.get(entry.adapter_id) is entry:
-            self._drop(entry)
-            self._chore(self._vacate(entry.int_id))
+        if entry.evict_on_release and not entry.refs and self._resident.get(entry.adapter_id) is entry:
+            self._remove(entry)
+            self._run_in_background(self._free_slot(entry.int_id))
         else:
-            self._hand_out()
+            self._grant_slots()
 
-    async def _slot(self) -> int | None:
+    async def _acquire_slot(self) -> int | None:
         """Wait for a slot; returns the integer id of the adapter that must leave it."""
         self._check()
-        place: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._queue.append(place)
-        self._hand_out()
+        waiter: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._queue.append(waiter)
+        self._grant_slots()
         try:
-            return await place
+            return await waiter
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled() and not place.exception():
+            if waiter.done() and not waiter.cancelled() and not waiter.exception():
                 # Handed over in the same moment. The evicted adapter is out of the books, so take it out.
-                self._chore(self._vacate(place.result()))
-            self._hand_out()
+                self._run_in_background(self._free_slot(waiter.result()))
+            self._grant_slots()
             raise
 
-    async def _vacate(self, int_id: int | None) -> None:
+    async def _free_slot(self, int_id: int | None) -> None:
         """Give a slot back, once the adapter in it, already out of the books, is out of the engine too."""
         try:
             if int_id is not None:
                 await self._unload(int_id)
         finally:
             self._used -= 1
-            self._hand_out()
+            self._grant_slots()
 
-    def _hand_out(self) -> None:
+    def _grant_slots(self) -> None:
         """Give slots to the queue, first come first served; called whenever one may have come free."""
-        self._queue = deque(place for place in self._queue if not place.done())
+        self._queue = deque(waiter for waiter in self._queue if not waiter.done())
         while self._queue:
             if self._used < self.slots:
                 self._used += 1
                 self._queue.popleft().set_result(None)
                 continue
-            idle = next((entry for entry in self._resident.values() if not entry.refs), None)
-            if idle is None:
+            victim = next((entry for entry in self._resident.values() if not entry.refs), None)
+            if victim is None:
                 break
-            self._drop(idle)
-            self._queue.popleft().set_result(idle.int_id)
-        self._promise()
+            self._remove(victim)
+            self._queue.popleft().set_result(victim.int_id)
+        self._reserve_least_recent()
 
-    def _promise(self) -> None:
+    def _reserve_least_recent(self) -> None:
         """Close the least recently leased adapter to new leases while somebody waits, and only then."""
-        chosen = next(iter(self._resident.values()), None) if self._queue else None
+        candidate = next(iter(self._resident.values()), None) if self._queue else None
         for entry in self._resident.values():
-            if entry.promised and entry is not chosen:
-                entry.promised = False
-                entry.gone.set()  # whoever waited for it to go may have it after all
-                entry.gone = asyncio.Event()
-        if chosen:
-            chosen.promised = True
+            if entry.reserved and entry is not candidate:
+                entry.reserved = False
+                entry.removed.set()  # whoever waited for it to go may have it after all
+                entry.removed = asyncio.Event()
+        if candidate:
+            candidate.reserved = True
 
-    def _drop(self, entry: Entry) -> None:
+    def _remove(self, entry: Entry) -> None:
         """Take an entry out of the books."""
         if self._entries.get(entry.adapter_id) is entry:
             del self._entries[entry.adapter_id]
         if self._resident.get(entry.adapter_id) is entry:
             del self._resident[entry.adapter_id]
-        entry.gone.set()
+        entry.removed.set()
 
     def _check(self) -> None:
         if self._failure:
@@ -250,12 +250,12 @@ class AdapterRegistry(Generic[W]):
             if self._last_id not in live:
                 return self._last_id
 
-    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._done)
+        self._background_tasks.add(task)
+        task.add_done_callback(self._on_background_done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._chores.discard(task)
+    def _on_background_done(self, task: asyncio.Task[None]) -> None:
+        self._background_tasks.discard(task)
         if not task.cancelled():
             task.exception()  # the engine is dead, and everybody has been told

@@ -14,28 +14,28 @@ from torch import Tensor
 
 from hypernet.config import LoraSpec
 from hypernet.lora import InvalidLoraError, LoraWeights
-from server.engine import device_handles as loans
+from server.engine.device_handles import DeviceHandle, export_handle, import_handle
 from server.engine.interface import fits
 from server.errors import AdapterRejectedError
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class SerializedAdapter:
     """An encoded adapter: the spec's JSON, and the numbers as `LoraWeights.flatten` orders them."""
 
     spec: str
-    data: memoryview | loans.Loan
-    kept: Tensor
+    data: memoryview | DeviceHandle
+    keepalive: Tensor
     """What the data are of; has to live until the parcel has arrived."""
 
 
-def encode(weights: LoraWeights, engine: LoraSpec, *, lend: bool = False) -> Parcel:
+def serialize(weights: LoraWeights, engine: LoraSpec, *, as_handle: bool = False) -> SerializedAdapter:
     """Check an adapter and pack it for an engine that was started for `engine`.
 
     Args:
         weights: on any device.
         engine: the shapes of its slots.
-        lend: send a handle instead of the numbers (see `loans`).
+        as_handle: send a handle instead of the numbers (see `device_handles`).
 
     Raises:
         AdapterRejectedError: the weights are broken, or do not fit the engine's slots.
@@ -43,32 +43,32 @@ def encode(weights: LoraWeights, engine: LoraSpec, *, lend: bool = False) -> Par
     spec = weights.spec
     if not fits(spec, engine):
         raise AdapterRejectedError(
-            f"the adapter is of rank {spec.rank} on {_where(spec)}; "
-            f"the engine takes rank {engine.rank} or less on {_where(engine)}"
+            f"the adapter is of rank {spec.rank} on {_describe_shapes(spec)}; "
+            f"the engine takes rank {engine.rank} or less on {_describe_shapes(engine)}"
         )
     try:
         weights.validate()
     except InvalidLoraError as error:
         raise AdapterRejectedError(f"the adapter is not usable: {error}") from error
     flat = weights.to(torch.bfloat16).flatten()  # as the server keeps adapters: nothing is copied
-    if lend:
-        return Parcel(spec.model_dump_json(), *loans.lend(flat))
+    if as_handle:
+        return SerializedAdapter(spec.model_dump_json(), *export_handle(flat))
     flat = flat.cpu()
-    return Parcel(spec.model_dump_json(), flat.view(torch.uint8).numpy().data, flat)
+    return SerializedAdapter(spec.model_dump_json(), flat.view(torch.uint8).numpy().data, flat)
 
 
-def decode(spec: str, data: bytes | loans.Loan, device: torch.device, dtype: torch.dtype) -> LoraWeights:
+def deserialize(spec: str, data: bytes | DeviceHandle, device: torch.device, dtype: torch.dtype) -> LoraWeights:
     """Undo `encode`: the weights as views into one buffer. Only to be read.
 
     On a CPU that computes in bf16 the buffer is `data` itself: nothing is copied while every stream waits.
     """
     if isinstance(data, list):
-        return LoraWeights.unflatten(LoraSpec.model_validate_json(spec), loans.borrow(data, device, dtype))
+        return LoraWeights.unflatten(LoraSpec.model_validate_json(spec), import_handle(data, device, dtype))
     with warnings.catch_warnings(action="ignore"):  # torch warns of bytes that must not be written to
         flat: Tensor = torch.frombuffer(data, dtype=torch.bfloat16)
     return LoraWeights.unflatten(LoraSpec.model_validate_json(spec), flat.to(device, dtype))
 
 
-def _where(spec: LoraSpec) -> str:
+def _describe_shapes(spec: LoraSpec) -> str:
     names = ", ".join(f"{m.name} [{m.in_features} -> {m.out_features}]" for m in spec.modules)
     return f"{spec.num_layers} layers of {names}"

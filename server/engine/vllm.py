@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 
 from hypernet.lora import LoraWeights
-from server.engine import serialization as parcels
+from server.engine import serialization
 from server.engine.config import EngineConfig
 from server.engine.interface import Delta, Lease, Sampling
 from server.engine.patches import cpu_ops, plugin
@@ -31,7 +31,11 @@ from server.errors import AdapterRejectedError, EngineDeadError, InvalidRequestE
 
 T = TypeVar("T")
 
-FINISH: dict[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length", "repetition": "stop"}
+FINISH_REASONS: dict[str, Literal["stop", "length"]] = {
+    "stop": "stop",
+    "length": "length",
+    "repetition": "stop",
+}
 
 STOP_SECONDS = 5.0
 """How long the core may take to leave by itself before it is killed."""
@@ -52,8 +56,8 @@ class VllmEngine:
         self._death = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._loading = False
-        self._not_ours: set[Any] = set()
-        self._numbers = itertools.count()
+        self._foreign_children: set[Any] = set()
+        self._request_counter = itertools.count()
 
     # --- life and death
 
@@ -68,7 +72,7 @@ class VllmEngine:
             os.environ.pop("OMP_NUM_THREADS", None)
         for name, value in self.config.environment(cpu=cpu, cores=cores).items():
             os.environ.setdefault(name, value)
-        self._not_ours = {*multiprocessing.active_children()}
+        self._foreign_children = {*multiprocessing.active_children()}
         # Importing vLLM takes seconds and its constructor waits for the child: not on the event loop.
         await asyncio.to_thread(self._construct)
         # Starts vLLM's output handler, and pays what a first request would.
@@ -78,11 +82,11 @@ class VllmEngine:
 
     async def stop(self) -> None:
         """Abort what runs and end every child process, within about `STOP_SECONDS`."""
-        self._die("the engine was stopped")
+        self._mark_dead("the engine was stopped")
         if self._watcher:
             self._watcher.cancel()
         while self._loading:  # in a thread, for many seconds to come unless the child that it waits for ends
-            for child in {*multiprocessing.active_children()} - self._not_ours:
+            for child in {*multiprocessing.active_children()} - self._foreign_children:
                 child.kill()  # while it builds the engine it would only take note of a gentler signal
             await asyncio.sleep(0.1)
         if self._llm is None:
@@ -118,16 +122,16 @@ class VllmEngine:
         self._check_alive()
         cpu = None if torch.cuda.is_available() else torch.cpu.get_capabilities()
         dtype = self.config.resolved_dtype(cpu)
-        ops = cpu_ops.ARGUMENTS if plugin.wants_ops() else {}
+        ops = cpu_ops.ARGUMENTS if plugin.should_patch_cpu_ops() else {}
         arguments = AsyncEngineArgs(**self.config.engine_arguments() | {"dtype": dtype} | ops)
         return AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
 
     async def _watch(self) -> None:
         """Notice a death while nothing runs: vLLM's output handler ends with the core, and only then."""
         await asyncio.wait({self._llm.output_handler})
-        self._die("the engine's core process has died")
+        self._mark_dead("the engine's core process has died")
 
-    def _die(self, reason: str) -> None:
+    def _mark_dead(self, reason: str) -> None:
         if self._dead is None:
             self._dead = reason
             self._death.set()
@@ -140,12 +144,12 @@ class VllmEngine:
         if self._dead is not None:
             raise self._dead_error()
 
-    def _check(self) -> None:
+    def _check_started(self) -> None:
         self._check_alive()
         if self._llm is None:
             raise UnavailableError("the engine is starting")
 
-    async def _or_death(self, work: Awaitable[T]) -> T:
+    async def _await_unless_dead(self, work: Awaitable[T]) -> T:
         """Await an answer that, when the core dies, vLLM would never give."""
         answer = asyncio.ensure_future(work)
         death = asyncio.create_task(self._death.wait())
@@ -166,7 +170,7 @@ class VllmEngine:
         Raises:
             InvalidRequestError: the chat template does not accept the messages.
         """
-        self._check()
+        self._check_started()
         tokenizer = self._llm.get_tokenizer()
         if messages is None:
             written = text or ""
@@ -195,19 +199,19 @@ class VllmEngine:
             EngineDeadError: the engine has died, before or during.
             InvalidRequestError: the prompt is longer than the model's context.
         """
-        self._check()
+        self._check_started()
         with contextlib.ExitStack() as held:
             lora = None
             if lease is not None:
                 entry = cast("Entry", lease.handle)
-                held.enter_context(self._adapters.hold(entry))
-                lora = _request(entry.adapter_id, entry.int_id)
+                held.enter_context(self._adapters.retain(entry))
+                lora = _lora_request(entry.adapter_id, entry.int_id)
             async with contextlib.aclosing(self._stream(prompt, sampling, lora, request_id)) as outputs:
                 tokens = 0
                 async for output in outputs:
                     piece = output.outputs[0]
                     tokens += len(piece.token_ids)
-                    finish = self._finish(piece.finish_reason)
+                    finish = self._finish_reason(piece.finish_reason)
                     if piece.text or finish:
                         yield Delta(piece.text, tokens, finish)
 
@@ -220,17 +224,17 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError as CoreDeadError
         from vllm.v1.engine.exceptions import EngineGenerateError
 
-        name = f"{request_id}-{next(self._numbers)}"
+        name = f"{request_id}-{next(self._request_counter)}"
         try:
             async for output in self._llm.generate(
-                tokens_input(prompt), _sampling(sampling), name, lora_request=lora
+                tokens_input(prompt), _sampling_params(sampling), name, lora_request=lora
             ):
                 yield output
         except VLLMClientError as error:
             raise InvalidRequestError(str(error), param="prompt") from error
         except (CoreDeadError, EngineGenerateError) as error:
             if isinstance(error, CoreDeadError) or self._llm.errored:
-                self._die("the engine's core process has died")
+                self._mark_dead("the engine's core process has died")
                 raise self._dead_error() from error
             raise UnavailableError(f"the engine failed on this request: {error.__cause__ or error}") from error
         finally:
@@ -239,14 +243,14 @@ class VllmEngine:
             if self._dead is None:
                 await self._llm.abort(name)
 
-    def _finish(self, reason: str | None) -> Literal["stop", "length"] | None:
+    def _finish_reason(self, reason: str | None) -> Literal["stop", "length"] | None:
         if reason is None:
             return None
-        if reason not in FINISH:
+        if reason not in FINISH_REASONS:
             if self._dead is not None:
                 raise self._dead_error()
             raise UnavailableError(f"the engine ended the generation early ({reason})")
-        return FINISH[reason]
+        return FINISH_REASONS[reason]
 
     # --- adapters
 
@@ -258,7 +262,7 @@ class VllmEngine:
             EngineDeadError: the engine has died.
             AdapterRejectedError: the weights do not fit the base model.
         """
-        self._check()
+        self._check_started()
         async with self._adapters.lease(adapter_id, weights) as entry:
             yield Lease(adapter_id, entry)
 
@@ -283,36 +287,36 @@ class VllmEngine:
 
     async def _load(self, adapter_id: str, int_id: int, weights: LoraWeights, evict: int | None) -> None:
         try:
-            parcel = await asyncio.to_thread(
-                parcels.encode, weights, self.config.lora, lend=self.config.lend_weights
+            serialized = await asyncio.to_thread(
+                serialization.serialize, weights, self.config.lora, as_handle=self.config.share_device_memory
             )
         except Exception:  # whatever it was: the registry counts on the other one being gone
             if evict is not None:
                 await self._unload(evict)
             raise
-        arguments = (int_id, SCHEME + adapter_id, parcel.spec, parcel.data, evict)
+        arguments = (int_id, SCHEME + adapter_id, serialized.spec, serialized.data, evict)
         try:
-            await self._or_death(self._llm.collective_rpc("t2l_load", args=arguments))
+            await self._await_unless_dead(self._llm.collective_rpc("t2l_load", args=arguments))
         except EngineDeadError:
             raise
         except Exception as error:  # vLLM reports a failed call as a bare Exception
             if self._llm.errored:
-                self._die("the engine's core process has died")
+                self._mark_dead("the engine's core process has died")
                 raise self._dead_error() from error
             raise AdapterRejectedError(f"the engine could not load adapter {adapter_id}: {error}") from error
 
     async def _unload(self, int_id: int) -> None:
-        await self._or_death(self._llm.collective_rpc("t2l_unload", args=(int_id,)))
+        await self._await_unless_dead(self._llm.collective_rpc("t2l_unload", args=(int_id,)))
 
 
-def _request(adapter_id: str, int_id: int) -> Any:
+def _lora_request(adapter_id: str, int_id: int) -> Any:
     from vllm.lora.request import LoRARequest
 
     # Name and path say what the adapter was made from: vLLM keys its prefix cache by them.
     return LoRARequest(lora_name=SCHEME + adapter_id, lora_int_id=int_id, lora_path=SCHEME + adapter_id)
 
 
-def _sampling(sampling: Sampling) -> Any:
+def _sampling_params(sampling: Sampling) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

@@ -47,10 +47,10 @@ def adapter_for(
     text: str, adapter_id: str | None = None, created_us: int = 1, spec: LoraSpec = SPEC
 ) -> Adapter:
     adapter_id = adapter_id or hashlib.sha256(text.encode()).hexdigest()[:32]
-    return Adapter.seal(adapter_id, text, created_us, weights_for(text, spec))
+    return Adapter.from_weights(adapter_id, text, created_us, weights_for(text, spec))
 
 
-class FakeWriter:
+class FakeGenerator:
     """Weights are a function of the description."""
 
     spec = SPEC
@@ -66,7 +66,7 @@ class FakeWriter:
         self.gate.set()
 
     @property
-    def written(self) -> list[str]:
+    def generated(self) -> list[str]:
         return [text for batch in self.batches for text in batch]
 
     def embed(self, descriptions: list[str]) -> Tensor:

@@ -15,7 +15,7 @@ import uvicorn
 from server.app import Models, create_app
 from server.settings import Settings
 from server.uvicorn_server import Server
-from tests.support.server_fakes import FakeEngine, FakeWriter, eventually
+from tests.support.server_fakes import FakeEngine, FakeGenerator, eventually
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Running:
 
     http: httpx.AsyncClient
     engine: FakeEngine
-    writer: FakeWriter
+    generator: FakeGenerator
     server: Server
     app: Any
     done: asyncio.Task[None]
@@ -44,14 +44,14 @@ def launch() -> Launch:
     async def start(
         *,
         engine: FakeEngine | None = None,
-        writer: FakeWriter | None = None,
+        generator: FakeGenerator | None = None,
         wait: bool = True,
         **settings: Any,
     ) -> AsyncIterator[Running]:
-        engine, writer = engine or FakeEngine(), writer or FakeWriter()
+        engine, generator = engine or FakeEngine(), generator or FakeGenerator()
 
         async def load(_: Settings) -> Models:
-            return Models(writer, engine)
+            return Models(generator, engine)
 
         chosen = Settings(port=0, **settings)
         app = create_app(chosen, load)
@@ -64,8 +64,8 @@ def launch() -> Launch:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
             if wait:
                 await eventually(lambda: app.state.lifecycle.phase == "ready")
-            yield Running(http, engine, writer, server, app, done)
-        writer.gate.set()
+            yield Running(http, engine, generator, server, app, done)
+        generator.gate.set()
         engine.gate.set()
         engine.ready.set()
         server.should_exit = True

@@ -10,7 +10,7 @@ slot. The products are also cheaper: for T tokens and S slots of rank r,
     y += h B'         [T, S r] x [S r, out]
 
 reads every adapter once per step, not once per token. Where few rows have an adapter
-and there is a compiler, `compiled.py` takes each row's own slot instead, without a
+and there is a compiler, `native_kernel.py` takes each row's own slot instead, without a
 library's preparations. Rounding is the stock operator's in both: float32 inside a
 product, the model's dtype between the two.
 """
@@ -26,23 +26,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from server.engine.patches import native_kernel as compiled
+from server.engine.patches import native_kernel
 
-FEW = 256
+MAX_NATIVE_ROWS = 256
 """Rows up to which the compiled kernel beats a matrix library."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TokenSlotMapping:
     """Which rows of a step belong to which slot."""
 
-    indices: Tensor
+    token_slots: Tensor
     """The slot of each token, -1 for none. [tokens]"""
-    tokens: Tensor
+    adapted_tokens: Tensor
     """The tokens that have an adapter, slot by slot. [n]"""
-    their_slots: Tensor
+    adapted_slots: Tensor
     """The slot of each of them. [n]"""
-    slots: slice
+    slot_range: slice
     """The range of slots in use."""
     masks: dict[int, Tensor] = field(default_factory=dict)
     """Of every rank, the same for all layers of a step."""
@@ -50,12 +50,12 @@ class Rows:
     def mask(self, rank: int) -> Tensor:
         """True where h must be 0: the token is not of the slot. [tokens, slots in the range * rank]"""
         if rank not in self.masks:
-            slots = torch.arange(self.slots.start, self.slots.stop, device=self.indices.device)
-            self.masks[rank] = (self.indices.unsqueeze(1) != slots).repeat_interleave(rank, dim=1)
+            slots = torch.arange(self.slot_range.start, self.slot_range.stop, device=self.token_slots.device)
+            self.masks[rank] = (self.token_slots.unsqueeze(1) != slots).repeat_interleave(rank, dim=1)
         return self.masks[rank]
 
 
-def rows_of(indices: Tensor) -> Rows | None:
+def map_tokens_to_slots(indices: Tensor) -> TokenSlotMapping | None:
     """Work out once per step what every layer needs.
 
     Args:
@@ -68,11 +68,11 @@ def rows_of(indices: Tensor) -> Rows | None:
     bare = int((indices < 0).sum())
     if bare == len(slots):
         return None
-    return Rows(indices, tokens[bare:], slots[bare:], slice(int(slots[bare]), int(slots[-1]) + 1))
+    return TokenSlotMapping(indices, tokens[bare:], slots[bare:], slice(int(slots[bare]), int(slots[-1]) + 1))
 
 
 def add_lora(
-    y: Tensor, x: Tensor, a: tuple[Tensor, ...], b: tuple[Tensor, ...], scale: float, rows: Rows
+    y: Tensor, x: Tensor, a: tuple[Tensor, ...], b: tuple[Tensor, ...], scale: float, rows: TokenSlotMapping
 ) -> None:
     """Add each row's own LoRA to a packed linear layer's output, in place.
 
@@ -87,19 +87,19 @@ def add_lora(
         scale: a factor on B A x.
         rows: which row belongs to which slot.
     """
-    parts = parts_of(a, b)
-    kernel = compiled.kernel() if rows.tokens.shape[0] <= FEW else None
-    if kernel and kernel.add_lora(y, x, parts.table, rows.tokens, rows.their_slots, scale):
+    layer = layer_weights(a, b)
+    kernel = native_kernel.load_kernel() if rows.adapted_tokens.shape[0] <= MAX_NATIVE_ROWS else None
+    if kernel and kernel.add_lora(y, x, layer.descriptor, rows.adapted_tokens, rows.adapted_slots, scale):
         return
-    for part in parts.of(rows.slots):
-        h = functional.linear(x, part.down)  # [tokens, slots rank]
-        h.masked_fill_(rows.mask(part.rank), 0)
+    for slice_ in layer.for_slots(rows.slot_range):
+        h = functional.linear(x, slice_.down)  # [tokens, slots rank]
+        h.masked_fill_(rows.mask(slice_.rank), 0)
         # Where a row has no adapter h is 0, and adding 0 changes no bit of y.
-        y.narrow(1, part.start, part.out).addmm_(h, part.up, alpha=scale)
+        y.narrow(1, slice_.start, slice_.out).addmm_(h, slice_.up, alpha=scale)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SliceWeights:
     """What one slice of a packed layer is multiplied by, for a range of slots."""
 
     start: int
@@ -110,55 +110,55 @@ class Part:
     up: Tensor
     """B of these slots, transposed. [slots rank, out]"""
 
-    def of(self, slots: slice) -> Part:
+    def for_slots(self, slots: slice) -> SliceWeights:
         """The same for some of its slots."""
         rows = slice(slots.start * self.rank, slots.stop * self.rank)
-        return Part(self.start, self.out, self.rank, self.down[rows], self.up[rows])
+        return SliceWeights(self.start, self.out, self.rank, self.down[rows], self.up[rows])
 
 
-class Parts:
+class LayerWeights:
     """The slices of a layer that hold something; `k_proj` often never does, and costs nothing then."""
 
-    def __init__(self, used: list[Part], empty: list[Tensor]) -> None:
+    def __init__(self, used: list[SliceWeights], empty: list[Tensor]) -> None:
         self.used = used
-        self.table = compiled.Table([(part.start, part.down, part.up, part.rank) for part in used])
+        self.descriptor = native_kernel.LayerDescriptor([(s.start, s.down, s.up, s.rank) for s in used])
         self._empty = [(b, b._version) for b in empty]
-        self._last: tuple[slice, list[Part]] | None = None
+        self._last: tuple[slice, list[SliceWeights]] | None = None
 
     @property
-    def holds(self) -> bool:
+    def is_current(self) -> bool:
         """Whether B of the slices left out is as it was when it was looked at."""
         return all(b._version == seen for b, seen in self._empty)
 
-    def of(self, slots: slice) -> list[Part]:
+    def for_slots(self, slots: slice) -> list[SliceWeights]:
         """For a range of slots, remembered from the step before, as most are alike."""
         if self._last is None or self._last[0] != slots:
-            self._last = slots, [part.of(slots) for part in self.used]
+            self._last = slots, [slice_.for_slots(slots) for slice_ in self.used]
         return self._last[1]
 
 
-def parts_of(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Parts:
+def layer_weights(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> LayerWeights:
     """The views that a step needs of a layer, made once."""
-    known: Parts | None = getattr(a[0], "t2l_parts", None)
-    if known is not None and known.holds:
+    known: LayerWeights | None = getattr(a[0], "t2l_layer_weights", None)
+    if known is not None and known.is_current:
         return known
-    used, empty, start, views = list[Part](), list[Tensor](), 0, True
+    used, empty, start, views = list[SliceWeights](), list[Tensor](), 0, True
     for a_slice, b_slice in zip(a, b, strict=True):
         out, rank = b_slice.shape[2:]
         if b_slice.any():
             down, up = a_slice.flatten(0, 2), b_slice.transpose(2, 3).flatten(0, 2)
             views = views and down.data_ptr() == a_slice.data_ptr() and up.data_ptr() == b_slice.data_ptr()
-            used.append(Part(start, out, rank, down, up))
+            used.append(SliceWeights(start, out, rank, down, up))
         else:
             empty.append(b_slice)
         start += out
-    found = Parts(used, empty)
+    found = LayerWeights(used, empty)
     if views:  # a copy, where B is not `packed`, would grow stale
-        a[0].t2l_parts = found  # type: ignore[attr-defined]
+        a[0].t2l_layer_weights = found  # type: ignore[attr-defined]
     return found
 
 
-def packed(b: Tensor) -> Tensor:
+def to_rank_major(b: Tensor) -> Tensor:
     """The same values and shape [slots, 1, out, rank], laid out in memory as [slots, rank, out]."""
     return b.transpose(2, 3).contiguous().transpose(2, 3)
 
@@ -169,22 +169,22 @@ def install() -> None:
     from vllm.lora.layers.column_parallel_linear import MergedColumnParallelLinearWithLoRA
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-    PunicaWrapperCPU.update_metadata = _with_rows(PunicaWrapperCPU.update_metadata)
-    PunicaWrapperCPU.add_lora_linear = _replacing(PunicaWrapperCPU.add_lora_linear)
+    PunicaWrapperCPU.update_metadata = _wrap_update_metadata(PunicaWrapperCPU.update_metadata)
+    PunicaWrapperCPU.add_lora_linear = _wrap_add_lora_linear(PunicaWrapperCPU.add_lora_linear)
     for layer in (BaseLinearLayerWithLoRA, MergedColumnParallelLinearWithLoRA):
-        layer.create_lora_weights = _with_packed_b(layer.create_lora_weights)
+        layer.create_lora_weights = _wrap_create_lora_weights(layer.create_lora_weights)
 
 
-def _with_rows(stock: Callable[..., None]) -> Callable[..., None]:
+def _wrap_update_metadata(stock: Callable[..., None]) -> Callable[..., None]:
     @wraps(stock)
     def update_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
         stock(self, *args, **kwargs)
-        self.t2l_rows = rows_of(self.token_lora_indices)
+        self.t2l_token_slots = map_tokens_to_slots(self.token_lora_indices)
 
     return update_metadata
 
 
-def _replacing(stock: Callable[..., None]) -> Callable[..., None]:
+def _wrap_add_lora_linear(stock: Callable[..., None]) -> Callable[..., None]:
     @wraps(stock)
     def add_lora_linear(
         self: Any,
@@ -196,18 +196,18 @@ def _replacing(stock: Callable[..., None]) -> Callable[..., None]:
         output_slices: tuple[int, ...],  # as long as the B's are, on every CPU layer
         **_: Any,
     ) -> None:
-        if self.t2l_rows is not None:
+        if self.t2l_token_slots is not None:
             y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-            add_lora(y, x, lora_a_stacked, lora_b_stacked, scale, self.t2l_rows)
+            add_lora(y, x, lora_a_stacked, lora_b_stacked, scale, self.t2l_token_slots)
 
     return add_lora_linear
 
 
-def _with_packed_b(stock: Callable[..., None]) -> Callable[..., None]:
+def _wrap_create_lora_weights(stock: Callable[..., None]) -> Callable[..., None]:
     @wraps(stock)
     def create_lora_weights(self: Any, *args: Any, **kwargs: Any) -> None:
         stock(self, *args, **kwargs)
-        self.lora_b_stacked = tuple(packed(b) for b in self.lora_b_stacked)
-        compiled.kernel()  # now, not in a step
+        self.lora_b_stacked = tuple(to_rank_major(b) for b in self.lora_b_stacked)
+        native_kernel.load_kernel()  # now, not in a step
 
     return create_lora_weights

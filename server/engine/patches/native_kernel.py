@@ -24,10 +24,10 @@ from torch import Tensor
 
 SOURCE = Path(__file__).with_name("add_lora.cpp")
 COMPILERS = ("g++", "clang++")
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
-THREADS = ("-fopenmp",), ()
+COMPILER_FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+OPENMP_FLAGS = ("-fopenmp",), ()
 """With the threads that torch has (its libgomp is the one that is loaded), or where that fails with one."""
-SECONDS = 60
+COMPILE_TIMEOUT_S = 60
 
 MAX_RANK = 512
 """What the source has room for."""
@@ -36,7 +36,7 @@ DTYPES = {torch.float32: "add_lora_float32", torch.bfloat16: "add_lora_bfloat16"
 log = logging.getLogger(__name__)
 
 
-class Part(ctypes.Structure):
+class SliceDescriptor(ctypes.Structure):
     """One slice of a packed layer, as the source has it: A and B of all slots, its columns of y, its rank."""
 
     _fields_ = [
@@ -48,7 +48,7 @@ class Part(ctypes.Structure):
     ]
 
 
-class Table:
+class LayerDescriptor:
     """Where the slices of one layer lie. Lives no longer than the tensors that it points to.
 
     Args:
@@ -57,10 +57,12 @@ class Table:
     """
 
     def __init__(self, slices: Sequence[tuple[int, Tensor, Tensor, int]]) -> None:
-        parts = [Part(a.data_ptr(), b.data_ptr(), start, b.shape[1], rank) for start, a, b, rank in slices]
-        self._parts = (Part * len(parts))(*parts)
-        self.address = ctypes.addressof(self._parts)
-        self.count = len(parts)
+        descriptors = [
+            SliceDescriptor(a.data_ptr(), b.data_ptr(), start, b.shape[1], rank) for start, a, b, rank in slices
+        ]
+        self._descriptors = (SliceDescriptor * len(descriptors))(*descriptors)
+        self.address = ctypes.addressof(self._descriptors)
+        self.count = len(descriptors)
         tensors = [tensor for _, a, b, _ in slices for tensor in (a, b)]
         dtypes = {tensor.dtype for tensor in tensors}
         fits = all(t.is_contiguous() for t in tensors) and all(rank <= MAX_RANK for *_, rank in slices)
@@ -83,13 +85,15 @@ class Kernel:
                 *(number, pointer, number, ctypes.c_float),
             ]
 
-    def add_lora(self, y: Tensor, x: Tensor, table: Table, tokens: Tensor, slots: Tensor, scale: float) -> bool:
+    def add_lora(
+        self, y: Tensor, x: Tensor, layer: LayerDescriptor, tokens: Tensor, slots: Tensor, scale: float
+    ) -> bool:
         """Add each row's own LoRA to y, in place, if the tensors are of a kind that the source knows.
 
         Args:
             y: a packed layer's output. [rows, sum of outs]
             x: its input. [rows, in]
-            table: its slices.
+            layer: its slices.
             tokens: the rows that have an adapter, those of one slot side by side. [n], int64
             slots: the slot of each of them. [n], int64
             scale: a factor on B A x.
@@ -97,19 +101,19 @@ class Kernel:
         Returns:
             Whether it was done.
         """
-        function = self._functions.get(table.dtype)
-        if function is None or not (x.dtype is y.dtype is table.dtype) or not x.stride(1) == y.stride(1) == 1:
+        function = self._functions.get(layer.dtype)
+        if function is None or not (x.dtype is y.dtype is layer.dtype) or not x.stride(1) == y.stride(1) == 1:
             return False
         function(
             *(y.data_ptr(), y.stride(0), x.data_ptr(), x.stride(0)),
             *(tokens.data_ptr(), slots.data_ptr(), tokens.shape[0]),
-            *(x.shape[1], table.address, table.count, scale),
+            *(x.shape[1], layer.address, layer.count, scale),
         )
         return True
 
 
 @cache
-def kernel() -> Kernel | None:
+def load_kernel() -> Kernel | None:
     """The source compiled for this machine, once a process; None without a compiler that can."""
     if os.environ.get("T2L_CPU_LORA_KERNEL") == "products":
         return None
@@ -120,13 +124,13 @@ def kernel() -> Kernel | None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "add_lora.so"
         failure = ""
-        for threads in THREADS:
+        for threads in OPENMP_FLAGS:
             try:
-                command = [compiler, *FLAGS, *threads, "-o", str(target), str(SOURCE)]
-                subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+                command = [compiler, *COMPILER_FLAGS, *threads, "-o", str(target), str(SOURCE)]
+                subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_TIMEOUT_S)
                 return Kernel(target)  # stays mapped without its file
             except (OSError, subprocess.SubprocessError) as error:
-                said = getattr(error, "stderr", None) or b""
-                failure = f"{error} {said.decode()[-500:]}"
+                stderr = getattr(error, "stderr", None) or b""
+                failure = f"{error} {stderr.decode()[-500:]}"
         log.warning("%s did not compile %s: %s", compiler, SOURCE.name, failure)
         return None

@@ -7,11 +7,11 @@ import os
 import threading
 from multiprocessing.process import BaseProcess
 
-OURS = ("EngineCore", "VllmWorker")
+ENGINE_PROCESS_PREFIXES = ("EngineCore", "VllmWorker")
 """How vLLM's names for its processes begin."""
 
 
-def follow() -> None:
+def exit_with_parent() -> None:
     """Tie this process to its parent, if it is one of the engine's. Calling it in another changes nothing.
 
     A server that is killed outright cannot end its engine: left alone the core would keep its memory for good.
@@ -19,12 +19,12 @@ def follow() -> None:
     server drains.
     """
     parent = multiprocessing.parent_process()
-    if parent is None or not multiprocessing.current_process().name.startswith(OURS):
+    if parent is None or not multiprocessing.current_process().name.startswith(ENGINE_PROCESS_PREFIXES):
         return
     os.setpgid(0, 0)
-    threading.Thread(target=_outlive, args=(parent,), name="t2l-lineage", daemon=True).start()
+    threading.Thread(target=_exit_after, args=(parent,), name="t2l-parent-watch", daemon=True).start()
 
 
-def _outlive(parent: BaseProcess) -> None:
+def _exit_after(parent: BaseProcess) -> None:
     parent.join()
     os._exit(1)

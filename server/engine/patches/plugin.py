@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import os
 
-from server.engine.patches import adapter_loader as loader
-from server.engine.patches import cpu_lora as cpu_kernel
-from server.engine.patches import cpu_ops
-from server.engine.patches import parent_watch as lineage
-from server.engine.patches import seeded_sampling as seeds
-from server.engine.patches import stacked_slots as slots
+from server.engine.patches import (
+    adapter_loader,
+    cpu_lora,
+    cpu_ops,
+    parent_watch,
+    seeded_sampling,
+    stacked_slots,
+)
 
-MENDED = "0.32."
+PATCHED_VERSION = "0.32."
 """The releases whose CPU operator was read and found wrong; others keep their own."""
 
 log = logging.getLogger(__name__)
@@ -31,25 +33,25 @@ def register() -> None:
         return
     _done = True
 
-    lineage.follow()
+    parent_watch.exit_with_parent()
     from vllm.lora.worker_manager import WorkerLoRAManager
 
-    WorkerLoRAManager._load_adapter = loader.with_memory(WorkerLoRAManager._load_adapter)
-    if wants_kernel():
-        cpu_kernel.install()
-    if wants_ops():
+    WorkerLoRAManager._load_adapter = adapter_loader.wrap_load_adapter(WorkerLoRAManager._load_adapter)
+    if should_patch_cpu_lora():
+        cpu_lora.install()
+    if should_patch_cpu_ops():
         cpu_ops.install()
-    if wants_seeds():
-        seeds.install()
-    if wants_stacks():
-        slots.install()
+    if should_patch_seeded_sampling():
+        seeded_sampling.install()
+    if should_patch_stacked_slots():
+        stacked_slots.install()
 
 
-def wants_stacks() -> bool:
+def should_patch_stacked_slots() -> bool:
     """Whether adapters may go into their slots without vLLM's layer-by-layer loop."""
     import vllm
 
-    return vllm.__version__.startswith(MENDED) and os.environ.get("T2L_STACKED_SLOTS", "1") != "0"
+    return vllm.__version__.startswith(PATCHED_VERSION) and os.environ.get("T2L_STACKED_SLOTS", "1") != "0"
 
 
 def on_known_cpu() -> bool:
@@ -57,32 +59,32 @@ def on_known_cpu() -> bool:
     import vllm
     from vllm.platforms import current_platform
 
-    return bool(current_platform.is_cpu()) and vllm.__version__.startswith(MENDED)
+    return bool(current_platform.is_cpu()) and vllm.__version__.startswith(PATCHED_VERSION)
 
 
-def wants_seeds() -> bool:
+def should_patch_seeded_sampling() -> bool:
     """Whether this process samples with a release that a seeded prompt in pieces can kill."""
     return on_known_cpu()
 
 
-def wants_ops() -> bool:
+def should_patch_cpu_ops() -> bool:
     """Whether this process may call kernels that vLLM ships but does not call on a CPU."""
     return on_known_cpu() and os.environ.get("T2L_CPU_OPS", "1") != "0"
 
 
-def wants_kernel() -> bool:
+def should_patch_cpu_lora() -> bool:
     """Whether this process computes LoRA on CPU with an operator known to be wrong."""
     import vllm
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu() or os.environ.get("T2L_CPU_LORA_KERNEL", "1") == "0":
         return False
-    if not vllm.__version__.startswith(MENDED):
+    if not vllm.__version__.startswith(PATCHED_VERSION):
         log.warning(
             "vLLM %s is not %sx: its own CPU LoRA operator stays, which may answer base requests "
             "wrongly when they run beside adapted ones",
             vllm.__version__,
-            MENDED,
+            PATCHED_VERSION,
         )
         return False
     return True

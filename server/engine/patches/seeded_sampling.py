@@ -21,21 +21,21 @@ def install() -> None:
     """Wrap the two methods of vLLM's model runner between which a dropped token is drawn and undone."""
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner as Runner  # the CPU's runner is one, too
 
-    Runner._sample = _rewinding(Runner._sample)
-    Runner._bookkeeping_sync = _without_dropped(Runner._bookkeeping_sync)
+    Runner._sample = _wrap_sample(Runner._sample)
+    Runner._bookkeeping_sync = _wrap_bookkeeping_sync(Runner._bookkeeping_sync)
 
 
-def _dropped(runner: Any) -> dict[int, torch.Generator]:
+def _discarded_generators(runner: Any) -> dict[int, torch.Generator]:
     """Generators of the rows whose token will be dropped, by row."""
     batch = runner.input_batch
     drop = runner.discard_request_mask.np[: batch.num_reqs]
     return {row: generator for row, generator in batch.generators.items() if drop[row]}
 
 
-def _rewinding(stock: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_sample(stock: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(stock)
     def _sample(self: Any, *args: Any, **kwargs: Any) -> Any:
-        before = [(generator, generator.get_state()) for generator in _dropped(self).values()]
+        before = [(generator, generator.get_state()) for generator in _discarded_generators(self).values()]
         try:
             return stock(self, *args, **kwargs)
         finally:
@@ -45,10 +45,10 @@ def _rewinding(stock: Callable[..., Any]) -> Callable[..., Any]:
     return _sample
 
 
-def _without_dropped(stock: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_bookkeeping_sync(stock: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(stock)
     def _bookkeeping_sync(self: Any, *args: Any, **kwargs: Any) -> Any:
-        dropped = _dropped(self)
+        dropped = _discarded_generators(self)
         for row in dropped:
             del self.input_batch.generators[row]
         try:

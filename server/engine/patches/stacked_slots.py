@@ -25,7 +25,7 @@ from hypernet.config import LoraSpec
 from hypernet.lora import LoraWeights
 
 
-class Place(NamedTuple):
+class SlotLocation(NamedTuple):
     """Where a module lives in vLLM."""
 
     layer: str
@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
+class StackedSlots:
     """The slots of one module in all layers."""
 
     a: Tensor
@@ -45,7 +45,7 @@ class Stack:
     filled: set[int] = field(default_factory=set)
     """Slots that may hold something."""
 
-    def put(self, slot: int, a: Tensor, b: Tensor, scaling: float) -> None:
+    def write(self, slot: int, a: Tensor, b: Tensor, scaling: float) -> None:
         """Fill a slot with A [layers, r, in] and scaling * B [layers, out, r], r at most the slot's rank."""
         rank = a.shape[1]
         self.filled.add(slot)
@@ -63,7 +63,7 @@ class Stack:
             self.filled.remove(slot)
 
 
-def stack_layers(modules: dict[str, Any]) -> dict[Place, Stack]:
+def stack_layers(modules: dict[str, Any]) -> dict[SlotLocation, StackedSlots]:
     """Move like layers' slot tensors side by side. The layers keep views, with the same contents.
 
     Args:
@@ -73,25 +73,25 @@ def stack_layers(modules: dict[str, Any]) -> dict[Place, Stack]:
     for name, module in modules.items():
         numbers = re.findall(r"\.(\d+)\.", name)
         if len(numbers) == 1 and isinstance(getattr(module, "lora_a_stacked", None), tuple):
-            groups[without_number(name)][int(numbers[0])] = module
-    stacks: dict[Place, Stack] = {}
+            groups[strip_layer_index(name)][int(numbers[0])] = module
+    stacks: dict[SlotLocation, StackedSlots] = {}
     for name, layers in groups.items():
         ordered = [layers[n] for n in sorted(layers)]
-        if _alike(ordered) and sorted(layers) == list(range(len(layers))):
+        if _identical(ordered) and sorted(layers) == list(range(len(layers))):
             found = [_stack(ordered, i) for i in range(len(ordered[0].lora_a_stacked))]
             for n, module in enumerate(ordered):
                 module.lora_a_stacked = tuple(stack.a[n] for stack in found)
                 module.lora_b_stacked = tuple(stack.b[n] for stack in found)
-            stacks |= {Place(name, i): stack for i, stack in enumerate(found)}
+            stacks |= {SlotLocation(name, i): stack for i, stack in enumerate(found)}
     return stacks
 
 
-def without_number(name: str) -> str:
+def strip_layer_index(name: str) -> str:
     """`model.layers.3.mlp.up_proj` -> `model.layers.*.mlp.up_proj`."""
     return re.sub(r"\.\d+\.", ".*.", name)
 
 
-def _alike(layers: list[Any]) -> bool:
+def _identical(layers: list[Any]) -> bool:
     def shapes(layer: Any) -> Any:
         slots = (*layer.lora_a_stacked, *layer.lora_b_stacked)
         return layer.tp_size, [(t.shape, t.stride(), t.dtype, t.device) for t in slots]
@@ -99,20 +99,23 @@ def _alike(layers: list[Any]) -> bool:
     return layers[0].tp_size == 1 and all(shapes(layer) == shapes(layers[0]) for layer in layers)
 
 
-def _stack(layers: list[Any], slice_: int) -> Stack:
+def _stack(layers: list[Any], slice_: int) -> StackedSlots:
     a = torch.stack([layer.lora_a_stacked[slice_] for layer in layers])
     b = [layer.lora_b_stacked[slice_] for layer in layers]
     if b[0].is_contiguous():
-        return Stack(a, torch.stack(b))
-    return Stack(
+        return StackedSlots(a, torch.stack(b))
+    return StackedSlots(
         a, torch.stack([t.transpose(2, 3) for t in b]).transpose(3, 4)
-    )  # as `cpu_kernel.packed` has it
+    )  # as `cpu_lora.to_rank_major` has it
 
 
-def places(
-    spec: LoraSpec, names: Callable[[str], str], packed: dict[str, list[str]], stacks: dict[Place, Stack]
-) -> dict[str, Place] | None:
-    """Where each module of a spec goes; None if one has no place.
+def locate_modules(
+    spec: LoraSpec,
+    names: Callable[[str], str],
+    packed: dict[str, list[str]],
+    stacks: dict[SlotLocation, StackedSlots],
+) -> dict[str, SlotLocation] | None:
+    """Where each module of a spec goes; None if one has no location.
 
     Args:
         spec: of the adapter.
@@ -121,46 +124,48 @@ def places(
         stacks: as `stack_layers` made them.
     """
     slices = {
-        part: Place(without_number(name), i) for name, parts in packed.items() for i, part in enumerate(parts)
+        module: SlotLocation(strip_layer_index(layer), i)
+        for layer, modules in packed.items()
+        for i, module in enumerate(modules)
     }
-    found: dict[str, Place] = {}
+    found: dict[str, SlotLocation] = {}
     for module in spec.modules:
         name = names(module.path)
-        place = slices.get(name, Place(without_number(name), 0))
-        stack = stacks.get(place)
+        location = slices.get(name, SlotLocation(strip_layer_index(name), 0))
+        stack = stacks.get(location)
         wanted = (spec.num_layers, module.in_features, module.out_features)
         if stack is None or (stack.a.shape[0], stack.a.shape[4], stack.b.shape[3]) != wanted:
             return None
-        found[module.name] = place
+        found[module.name] = location
     return found
 
 
 def install() -> None:
-    """Have vLLM's adapter manager stack its layers, and fill slots from adapters that know their places."""
+    """Have vLLM's adapter manager stack its layers, and fill slots from adapters that know their locations."""
     from vllm.lora.model_manager import LoRAModelManager as Manager
 
-    Manager._create_lora_modules = _stacking(Manager._create_lora_modules)
-    Manager._add_adapter = _keeping(Manager._add_adapter)
-    Manager.activate_adapter = _filling(Manager.activate_adapter)
+    Manager._create_lora_modules = _wrap_create_lora_modules(Manager._create_lora_modules)
+    Manager._add_adapter = _wrap_add_adapter(Manager._add_adapter)
+    Manager.activate_adapter = _wrap_activate_adapter(Manager.activate_adapter)
 
 
-class Placed:
+class StackedAdapter:
     """What a `LoRAModel` of ours carries instead of layers: its weights and where they go."""
 
-    def __init__(self, weights: LoraWeights, places: dict[str, Place]) -> None:
+    def __init__(self, weights: LoraWeights, locations: dict[str, SlotLocation]) -> None:
         self.weights = weights
-        self.places = places
+        self.locations = locations
 
-    def fill(self, stacks: dict[Place, Stack], slot: int) -> None:
+    def fill(self, stacks: dict[SlotLocation, StackedSlots], slot: int) -> None:
         """Make a slot this adapter's, whatever was in it."""
         weights = self.weights
-        for name, place in self.places.items():
-            stacks[place].put(slot, weights.a[name], weights.b[name], weights.spec.scaling)
-        for place in stacks.keys() - self.places.values():
-            stacks[place].clear(slot)
+        for name, location in self.locations.items():
+            stacks[location].write(slot, weights.a[name], weights.b[name], weights.spec.scaling)
+        for location in stacks.keys() - self.locations.values():
+            stacks[location].clear(slot)
 
 
-def _stacking(stock: Callable[..., None]) -> Callable[..., None]:
+def _wrap_create_lora_modules(stock: Callable[..., None]) -> Callable[..., None]:
     @wraps(stock)
     def _create_lora_modules(self: Any) -> None:
         stock(self)
@@ -169,10 +174,10 @@ def _stacking(stock: Callable[..., None]) -> Callable[..., None]:
     return _create_lora_modules
 
 
-def _keeping(stock: Callable[..., None]) -> Callable[..., None]:
+def _wrap_add_adapter(stock: Callable[..., None]) -> Callable[..., None]:
     @wraps(stock)
     def _add_adapter(self: Any, lora: Any) -> None:
-        if hasattr(lora, "t2l_placed"):
+        if hasattr(lora, "t2l_stacked_adapter"):
             self._registered_adapters[lora.id] = lora  # nothing to merge or pin
         else:
             stock(self, lora)
@@ -180,11 +185,12 @@ def _keeping(stock: Callable[..., None]) -> Callable[..., None]:
     return _add_adapter
 
 
-def _filling(stock: Callable[..., bool]) -> Callable[..., bool]:
+def _wrap_activate_adapter(stock: Callable[..., bool]) -> Callable[..., bool]:
     @wraps(stock)
     def activate_adapter(self: Any, lora_id: int) -> bool:
-        placed: Placed | None = getattr(self._registered_adapters[lora_id], "t2l_placed", None)
-        if placed is None or lora_id in self._active_adapters:
+        adapter = self._registered_adapters[lora_id]
+        stacked: StackedAdapter | None = getattr(adapter, "t2l_stacked_adapter", None)
+        if stacked is None or lora_id in self._active_adapters:
             new = stock(self, lora_id)
             if new:
                 for stack in self.t2l_stacks.values():
@@ -193,7 +199,7 @@ def _filling(stock: Callable[..., bool]) -> Callable[..., bool]:
         if None not in self.lora_index_to_id:
             raise ValueError("no slot is free")
         slot = self.lora_index_to_id.index(None)
-        placed.fill(self.t2l_stacks, slot)
+        stacked.fill(self.t2l_stacks, slot)
         self._active_adapters[lora_id] = None
         self.lora_index_to_id[slot] = lora_id
         return True

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from server.adapters.adapter import Adapter
-from server.adapters.generator import stand_back
+from server.adapters.generator import lower_thread_priority
 from server.bench.report import percentile
 from server.engine.interface import Sampling
 from server.engine.vllm import VllmEngine
@@ -26,7 +26,7 @@ async def run(world: World) -> list[Row]:
     engine, span = await world.engine(), 3.0 if world.quick else 8.0
     gaps: dict[bool, list[list[float]]] = {False: [], True: []}
     names = itertools.count()
-    with one_thread(), ThreadPoolExecutor(1, initializer=stand_back) as thread:
+    with one_thread(), ThreadPoolExecutor(1, initializer=lower_thread_priority) as thread:
         await arrive(world, engine, thread, names, 0.5)  # warm
         for _ in range(world.rounds):
             for busy in (False, True):
@@ -87,7 +87,7 @@ async def arrive(
         await asyncio.sleep(at - loop.time())
         name = f"arrival {next(names)}"
         (weights,) = await loop.run_in_executor(thread, world.generator.generate, [name])
-        sealed = await asyncio.to_thread(Adapter.seal, name, name, 0, weights)
+        sealed = await asyncio.to_thread(Adapter.from_weights, name, name, 0, weights)
         async with engine.lease(name, sealed.weights):
             pass
 

@@ -16,7 +16,7 @@ from hypernet.hardware import fast_dtype
 from hypernet.inference.network import Ready
 from hypernet.lora import LoraWeights
 from hypernet.model import Hypernet
-from server.engine.patches.stacked_slots import Place, Placed, Stack
+from server.engine.patches.stacked_slots import SlotLocation, StackedAdapter, StackedSlots
 from tests.benchmarks.measure import Row, interleaved, one_thread, seconds
 from tests.benchmarks.world import World
 
@@ -68,15 +68,15 @@ async def filling(world: World, spec: LoraSpec, device: str) -> list[Row]:
     """An adapter goes into its slots: two strided copies a module against one copy of all bytes."""
     like = {"dtype": torch.bfloat16, "device": device}
     adapter = LoraWeights.unflatten(spec, torch.randn(spec.num_parameters).to(**like))
-    places = {m.name: Place(m.name, 0) for m in spec.modules}
+    locations = {m.name: SlotLocation(m.name, 0) for m in spec.modules}
     stacks = {
-        places[m.name]: Stack(
+        locations[m.name]: StackedSlots(
             torch.zeros(spec.num_layers, SLOTS, 1, spec.rank, m.in_features, **like),
             torch.zeros(spec.num_layers, SLOTS, 1, m.out_features, spec.rank, **like),
         )
         for m in spec.modules
     }
-    ready = Placed(adapter, places)
+    ready = StackedAdapter(adapter, locations)
     seen = await interleaved(
         world.rounds,
         {

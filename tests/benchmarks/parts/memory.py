@@ -43,7 +43,7 @@ def grow(checkpoint: Path, number: int) -> tuple[float, float]:
         for start in range(0, len(chosen), 16):
             part = chosen[start : start + 16]
             for name, written in zip(part, write(part), strict=True):
-                store.put(Adapter.seal(name, name, 0, written.weights))
+                store.put(Adapter.from_weights(name, name, 0, written.weights))
 
     keep(names[:COUNT])  # until the allocator has all the working space that it will ever want
     before, held = me.memory_info().rss, store.nbytes

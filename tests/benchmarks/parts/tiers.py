@@ -20,7 +20,7 @@ async def run(world: World) -> list[Row]:
     count = 16 if world.quick else 64
     generator, names = world.generator, descriptions(count, "tiers")
     adapters = [
-        Adapter.seal(f"{n:032x}", name, 1, weights)
+        Adapter.from_weights(f"{n:032x}", name, 1, weights)
         for n, (name, weights) in enumerate(zip(names, generator.generate(names), strict=True))
     ]
     fetched, made = [], []
@@ -44,7 +44,8 @@ async def run(world: World) -> list[Row]:
             if found is None:
                 raise RuntimeError("an adapter that was put into Redis is not there")
             started = time.perf_counter()
-            Adapter.seal(adapter.id, adapter.description, 1, generator.generate([adapter.description])[0])
+            weights = generator.generate([adapter.description])[0]
+            Adapter.from_weights(adapter.id, adapter.description, 1, weights)
             made.append(1e3 * (time.perf_counter() - started))
         await store.close()
     return [Row("an adapter from Redis / made anew, p50", "", fetched, made, "ms")]

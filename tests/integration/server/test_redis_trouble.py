@@ -39,7 +39,7 @@ async def test_a_second_server_finds_what_the_first_one_made(launch, valkey):
     async with launch(**settings(valkey)) as second:
         assert await source(second, "x") == "redis"
         assert await source(second, "x") == "memory"
-        assert second.writer.batches == []
+        assert second.generator.batches == []
         listed = (await second.http.get("/v1/adapters")).json()
         assert [a["task_description"] for a in listed["data"]] == ["x"]
         assert await ready(second) == "ok"
@@ -91,12 +91,12 @@ async def test_without_redis_requests_succeed_and_ready_says_degraded(launch, va
 async def test_killing_redis_in_mid_run_loses_no_request(launch, valkey):
     async with launch(**settings(valkey)) as running:
         asking = [asyncio.create_task(source(running, str(i % 40))) for i in range(120)]
-        await eventually(lambda: len(running.writer.written) > 5)
+        await eventually(lambda: len(running.generator.generated) > 5)
         valkey.kill()
         asking += [asyncio.create_task(source(running, str(i))) for i in range(60)]
         sources = await asyncio.gather(*asking)
         assert set(sources) <= {"generated", "memory"}
-        assert len(running.writer.written) == 60
+        assert len(running.generator.generated) == 60
 
 
 async def test_a_hung_redis_slows_a_few_requests_by_its_timeout_and_loses_none(launch, valkey):

@@ -74,10 +74,10 @@ def test_the_hypernetwork_is_compiled_on_a_gpu_or_when_asked_for(device, choice,
     assert settings.compiles_hypernetwork is compiles
 
 
-def test_weights_are_lent_to_one_device_only():
-    assert Settings(lend_weights="1").lend_weights == "1"
+def test_device_memory_is_shared_with_one_device_only():
+    assert Settings(share_device_memory="1").share_device_memory == "1"
     with pytest.raises(ValidationError, match="T2L_TENSOR_PARALLEL=1"):
-        Settings(lend_weights="1", tensor_parallel=2)
+        Settings(share_device_memory="1", tensor_parallel=2)
 
 
 def test_settings_are_frozen_and_secrets_do_not_print():

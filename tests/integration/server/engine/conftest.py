@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from server.engine.interface import Delta, Lease, Sampling
-from server.engine.vllm import VllmEngine, _request
+from server.engine.vllm import VllmEngine, _lora_request
 
 QUESTIONS = (
     "Name three fruits.",
@@ -62,8 +62,8 @@ def ask(engine: VllmEngine) -> Ask:
                 ignore_eos=True,
                 output_kind=RequestOutputKind.DELTA,
             ),
-            f"ask-{next(engine._numbers)}",
-            lora_request=_request(entry.adapter_id, entry.int_id) if entry else None,
+            f"ask-{next(engine._request_counter)}",
+            lora_request=_lora_request(entry.adapter_id, entry.int_id) if entry else None,
         )
         answer = Answer([], [], [])
         async for output in outputs:

@@ -185,7 +185,7 @@ async def test_a_forgotten_adapter_is_gone_from_vllm_too(engine: VllmEngine, mak
         handle: Any = lease.handle
         await engine.forget("forgettable")
         assert handle.int_id in await engine._llm.list_loras()
-    await until(lambda: not engine._adapters._chores)
+    await until(lambda: not engine._adapters._background_tasks)
     assert handle.int_id not in await engine._llm.list_loras()
 
 

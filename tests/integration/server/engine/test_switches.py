@@ -19,7 +19,7 @@ SWITCHES: tuple[dict[str, str], ...] = (
     {"T2L_CPU_LORA_KERNEL": "products"},
     {"T2L_CPU_LORA_KERNEL": "0"},
     {"T2L_CPU_OPS": "0"},
-    {"T2L_LEND_WEIGHTS": "1"},
+    {"T2L_SHARE_DEVICE_MEMORY": "1"},
 )
 
 
@@ -38,8 +38,8 @@ async def test_mixed_streams_say_the_same_with_each_switch_turned(
             monkeypatch.delenv(name, raising=False)
         for name, value in switches.items():
             monkeypatch.setenv(name, value)
-        lends = "T2L_LEND_WEIGHTS" in switches  # the one that the front end reads, not the core
-        engine = VllmEngine(replace(engine_config, dtype="float32", lend_weights=lends))
+        lends = "T2L_SHARE_DEVICE_MEMORY" in switches  # the one that the front end reads, not the core
+        engine = VllmEngine(replace(engine_config, dtype="float32", share_device_memory=lends))
         try:
             await engine.start()
             prompt = engine.tokenize([{"role": "user", "content": "Name three fruits."}], None)

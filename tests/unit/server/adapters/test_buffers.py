@@ -6,25 +6,25 @@ import pytest
 import torch
 
 from server.adapters import buffers as module
-from server.adapters.buffers import PagesAhead
+from server.adapters.buffers import BufferPool
 from tests.support.server_fakes import SPEC
 
 
 def test_pages_fetched_ahead_are_taken_once():
-    ahead = PagesAhead(SPEC)
-    ahead.fetch()
-    ahead.fetch()
-    first, second = ahead.take(), ahead.take()
+    ahead = BufferPool(SPEC)
+    ahead.fill()
+    ahead.fill()
+    first, second = ahead.acquire(), ahead.acquire()
     assert first.shape == second.shape == (SPEC.num_parameters,) and first.dtype == torch.bfloat16
     assert first.data_ptr() != second.data_ptr()
 
 
-def test_threads_never_share_pages():
-    ahead = PagesAhead(SPEC)
+def test_threads_never_share_buffers():
+    ahead = BufferPool(SPEC)
 
     def work(n: int) -> torch.Tensor:
-        ahead.fetch()
-        return ahead.take().fill_(n)
+        ahead.fill()
+        return ahead.acquire().fill_(n)
 
     with ThreadPoolExecutor(8) as pool:
         taken = list(pool.map(work, range(200)))
@@ -37,7 +37,7 @@ def test_a_machine_without_memory_fails_whoever_takes(monkeypatch):
         raise OSError("Cannot allocate memory")
 
     monkeypatch.setattr(module.mmap, "mmap", full)
-    ahead = PagesAhead(SPEC)
-    ahead.fetch()
+    ahead = BufferPool(SPEC)
+    ahead.fill()
     with pytest.raises(OSError, match="Cannot allocate"):
-        ahead.take()
+        ahead.acquire()

@@ -109,14 +109,14 @@ def test_unusable_weights_are_rejected_before_they_become_an_adapter():
     weights = weights_for("x")
     weights.a["q_proj"][0, 0, 0] = float("nan")
     with pytest.raises(AdapterRejectedError, match=r"q_proj\.A"):
-        Adapter.seal("0" * 32, "x", 1, weights)
+        Adapter.from_weights("0" * 32, "x", 1, weights)
 
 
 def test_numbers_that_only_bf16_cannot_hold_are_rejected():
     weights = weights_for("x")
     weights.a["q_proj"][0, 0, 0] = 3.4e38
     with pytest.raises(AdapterRejectedError):
-        Adapter.seal("0" * 32, "x", 1, weights)
+        Adapter.from_weights("0" * 32, "x", 1, weights)
 
 
 def test_an_adapter_is_one_flat_buffer():

@@ -9,27 +9,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from server.adapters import generator as writer
-from tests.support.server_fakes import FakeWriter
+from server.adapters import generator
+from tests.support.server_fakes import FakeGenerator
 
 
 def test_each_batch_is_timed_in_two_parts() -> None:
     ticks = itertools.count()
-    compute = writer.timed_batch(FakeWriter(), clock=lambda: float(next(ticks)))
+    compute = generator.timed_batch(FakeGenerator(), clock=lambda: float(next(ticks)))
     assert [(w.embed_s, w.generate_s) for w in compute(["a", "b"])] == [(1.0, 1.0)] * 2
 
 
 def test_free_memory_goes_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     returned: list[int] = []
-    monkeypatch.setattr(writer, "return_free_memory", lambda: returned.append(1))
-    compute = writer.timed_batch(FakeWriter())
+    monkeypatch.setattr(generator, "return_free_memory", lambda: returned.append(1))
+    compute = generator.timed_batch(FakeGenerator())
     for _ in range(3):
-        compute(["x"] * (writer.TRIM_EVERY // 2))
+        compute(["x"] * (generator.TRIM_EVERY // 2))
     assert len(returned) == 1
 
 
 def test_returning_memory_harms_nothing() -> None:
-    writer.return_free_memory()
+    generator.return_free_memory()
 
 
 def test_only_the_thread_that_asks_stands_back() -> None:
@@ -37,6 +37,6 @@ def test_only_the_thread_that_asks_stands_back() -> None:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     before = niceness()
-    with ThreadPoolExecutor(1, initializer=writer.stand_back) as thread:
-        assert thread.submit(niceness).result() == max(before, writer.NICENESS)
+    with ThreadPoolExecutor(1, initializer=generator.lower_thread_priority) as thread:
+        assert thread.submit(niceness).result() == max(before, generator.NICENESS)
     assert niceness() == before

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 import torch
 
-from tests.support.server_fakes import FakeEngine, FakeWriter, eventually, weights_for
+from tests.support.server_fakes import FakeEngine, FakeGenerator, eventually, weights_for
 
 OPPOSITE = "Given a word, say its opposite."
 
@@ -36,7 +36,7 @@ async def test_the_second_time_the_adapter_is_there_however_the_sentence_is_laid
     second = (await post(running, task_description=f"\n {OPPOSITE.replace(' ', '   ')}")).json()
     assert second["adapter"] == {"id": first["adapter"]["id"], "source": "memory"}
     assert second["timings"]["generate_s"] == 0
-    assert running.writer.written == [OPPOSITE]
+    assert running.generator.generated == [OPPOSITE]
 
 
 @pytest.mark.parametrize("description", [None, "", "  \n"])
@@ -44,7 +44,7 @@ async def test_without_a_description_the_base_model_answers(running, description
     answer = (await post(running, task_description=description)).json()
     assert answer["completion"] == "base 1 2"
     assert answer["adapter"] is None
-    assert running.writer.written == []
+    assert running.generator.generated == []
 
 
 async def test_prompt_messages_and_raw_reach_the_engine_as_they_should(running):
@@ -69,40 +69,40 @@ async def test_sampling_reaches_the_engine(running):
 async def test_a_hundred_at_once_for_one_new_description_make_one_adapter(running):
     answers = await asyncio.gather(*(post(running, task_description=OPPOSITE) for _ in range(100)))
     assert {a.status_code for a in answers} == {200}
-    assert running.writer.written == [OPPOSITE]
+    assert running.generator.generated == [OPPOSITE]
     assert len({a.json()["adapter"]["id"] for a in answers}) == 1
 
 
 async def test_new_descriptions_share_a_batch_while_one_computes(running):
-    running.writer.gate.clear()
+    running.generator.gate.clear()
     first = asyncio.create_task(post(running, task_description="0"))
-    await eventually(lambda: running.writer.batches)
+    await eventually(lambda: running.generator.batches)
     rest = [asyncio.create_task(post(running, task_description=str(i))) for i in range(1, 6)]
     library = running.app.state.lifecycle
     await eventually(lambda: library.in_flight == 6)
     await asyncio.sleep(0.05)
-    running.writer.gate.set()
+    running.generator.gate.set()
     answers = await asyncio.gather(first, *rest)
     assert len({a.json()["adapter"]["id"] for a in answers}) == 6
-    assert len(running.writer.batches) < 6
+    assert len(running.generator.batches) < 6
     assert max(a.json()["timings"]["queue_s"] for a in answers) > 0
 
 
 async def test_a_failing_hypernetwork_is_a_clear_500_and_the_next_try_is_fresh(running, caplog):
-    running.writer.failure = RuntimeError("out of memory")
+    running.generator.failure = RuntimeError("out of memory")
     refused = await post(running, task_description=OPPOSITE)
     assert refused.status_code == 500
     assert refused.json()["error"]["code"] == "adapter_generation_failed"
     assert "memory" not in refused.text
     assert "RuntimeError: out of memory" in caplog.text  # the operator is told why
-    running.writer.failure = None
+    running.generator.failure = None
     assert (await post(running, task_description=OPPOSITE)).status_code == 200
 
 
 async def test_unusable_weights_never_reach_the_engine_and_harm_no_neighbour(launch):
-    writer = FakeWriter()
-    writer.nan_for = "bad"
-    async with launch(writer=writer) as running:
+    generator = FakeGenerator()
+    generator.nan_for = "bad"
+    async with launch(generator=generator) as running:
         refused = await post(running, task_description="bad")
         assert refused.status_code == 500
         assert refused.json()["error"]["code"] == "adapter_rejected"
@@ -138,16 +138,16 @@ async def test_a_client_that_leaves_aborts_its_generation_and_gives_the_lease_ba
 
 
 async def test_a_client_that_leaves_before_its_adapter_is_made_harms_no_twin(running):
-    running.writer.gate.clear()
+    running.generator.gate.clear()
     leaver = asyncio.create_task(post(running, task_description=OPPOSITE))
-    await eventually(lambda: running.writer.batches)
+    await eventually(lambda: running.generator.batches)
     stayer = asyncio.create_task(post(running, task_description=OPPOSITE))
     await eventually(lambda: running.app.state.lifecycle.in_flight == 2)
     leaver.cancel()
     await eventually(lambda: running.app.state.lifecycle.in_flight == 1)
-    running.writer.gate.set()
+    running.generator.gate.set()
     assert (await stayer).status_code == 200
-    assert running.writer.written == [OPPOSITE]
+    assert running.generator.generated == [OPPOSITE]
 
 
 async def test_more_requests_than_allowed_get_429_and_are_told_when_to_return(launch):
@@ -165,16 +165,16 @@ async def test_more_requests_than_allowed_get_429_and_are_told_when_to_return(la
 
 async def test_a_full_queue_of_descriptions_is_429(launch):
     async with launch(max_queue=1) as running:
-        running.writer.gate.clear()
+        running.generator.gate.clear()
         first = asyncio.create_task(post(running, task_description="0"))
-        await eventually(lambda: running.writer.batches)
+        await eventually(lambda: running.generator.batches)
         second = asyncio.create_task(post(running, task_description="1"))
         await eventually(lambda: running.app.state.lifecycle.in_flight == 2)
         await asyncio.sleep(0.05)
         refused = await post(running, task_description="2")
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "queue_full"
-        running.writer.gate.set()
+        running.generator.gate.set()
         assert {a.status_code for a in await asyncio.gather(first, second)} == {200}
 
 
@@ -189,7 +189,7 @@ async def test_a_request_that_takes_too_long_is_503_and_aborted(launch):
 
 @pytest.mark.parametrize("lend", ["0", "1"])
 async def test_the_engine_gets_the_weights_that_were_written(launch, lend):
-    async with launch(lend_weights=lend) as running:
+    async with launch(share_device_memory=lend) as running:
         await post(running, task_description="x")
         await post(running, task_description="x")
         page = (await running.http.get("/v1/adapters")).json()

@@ -85,9 +85,9 @@ async def test_a_client_that_leaves_in_mid_stream_aborts_its_generation(running)
 
 
 async def test_a_client_that_leaves_before_the_first_piece_is_noticed(running):
-    running.writer.gate.clear()
+    running.generator.gate.clear()
     asking = asyncio.create_task(running.http.post("/v1/generate", json=body()))
-    await eventually(lambda: running.writer.batches)
+    await eventually(lambda: running.generator.batches)
     asking.cancel()
     await eventually(lambda: running.app.state.lifecycle.in_flight == 0)
     assert running.engine.samplings == []

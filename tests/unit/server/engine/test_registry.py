@@ -241,7 +241,7 @@ async def test_forgetting_an_adapter_in_flight_waits_for_its_last_user() -> None
 async def test_a_generation_holds_its_adapter_beyond_the_lease() -> None:
     room = Room(1)
     async with room.registry.lease("a", "weights of a") as entry:
-        held = room.registry.hold(entry)
+        held = room.registry.retain(entry)
         held.__enter__()
     newcomer = room.start("b")
     await settle(lambda: not newcomer.done())
@@ -253,7 +253,7 @@ async def test_holding_after_the_lease_is_a_mistake() -> None:
     room = Room(1)
     async with room.registry.lease("a", "weights of a") as entry:
         pass
-    with pytest.raises(RuntimeError, match="lease on adapter a has ended"), room.registry.hold(entry):
+    with pytest.raises(RuntimeError, match="lease on adapter a has ended"), room.registry.retain(entry):
         pass
 
 

@@ -9,7 +9,7 @@ import torch
 
 from hypernet.config import LoraSpec, ModuleShape
 from hypernet.lora import LoraWeights
-from server.engine import serialization as parcels
+from server.engine import serialization
 from server.errors import AdapterRejectedError
 
 ENGINE = LoraSpec(
@@ -34,37 +34,36 @@ def make(spec: LoraSpec = ENGINE, value: float | None = None) -> LoraWeights:
 @pytest.mark.parametrize("rank", [1, 4, 8])
 def test_an_adapter_arrives_as_it_was_with_its_scale_beside_it(rank: int) -> None:
     weights = make(ENGINE.model_copy(update={"rank": rank, "use_rslora": True}))
-    parcel = parcels.encode(weights, ENGINE)
-    arrived = parcels.decode(parcel.spec, bytes(parcel.data), CPU, torch.bfloat16)
+    serialized = serialization.serialize(weights, ENGINE)
+    arrived = serialization.deserialize(serialized.spec, bytes(serialized.data), CPU, torch.bfloat16)
     assert arrived.spec == weights.spec
     assert arrived.flatten().equal(weights.flatten().bfloat16())
 
 
 def test_what_lies_flat_in_bf16_is_sent_from_where_it_lies() -> None:
     flat = torch.randn(ENGINE.num_parameters).bfloat16()
-    data = parcels.encode(LoraWeights.unflatten(ENGINE, flat), ENGINE).data
+    data = serialization.serialize(LoraWeights.unflatten(ENGINE, flat), ENGINE).data
     assert torch.frombuffer(data, dtype=torch.bfloat16).data_ptr() == flat.data_ptr()
 
 
 def test_the_buffer_is_two_bytes_a_number() -> None:
-    assert parcels.encode(make(), ENGINE).data.nbytes == 2 * ENGINE.num_parameters
+    assert serialization.serialize(make(), ENGINE).data.nbytes == 2 * ENGINE.num_parameters
 
 
 def test_weights_are_cast_to_the_engines_dtype() -> None:
-    parcel = parcels.encode(make(), ENGINE)
-    assert (
-        parcels.decode(parcel.spec, bytes(parcel.data), CPU, torch.float16).a["q_proj"].dtype == torch.float16
-    )
+    serialized = serialization.serialize(make(), ENGINE)
+    arrived = serialization.deserialize(serialized.spec, bytes(serialized.data), CPU, torch.float16)
+    assert arrived.a["q_proj"].dtype == torch.float16
 
 
 def test_lent_weights_arrive_by_handle_and_the_lenders_stay_where_they_are() -> None:
     flat = torch.randn(ENGINE.num_parameters).bfloat16()
     place = flat.data_ptr()
-    parcel = parcels.encode(LoraWeights.unflatten(ENGINE, flat), ENGINE, lend=True)
-    assert isinstance(parcel.data, list) and all(type(v) in (str, int, bytes) for v in parcel.data)
-    arrived = parcels.decode(parcel.spec, parcel.data, CPU, torch.bfloat16)
+    serialized = serialization.serialize(LoraWeights.unflatten(ENGINE, flat), ENGINE, as_handle=True)
+    assert isinstance(serialized.data, list) and all(type(v) in (str, int, bytes) for v in serialized.data)
+    arrived = serialization.deserialize(serialized.spec, serialized.data, CPU, torch.bfloat16)
     assert arrived.flatten().equal(flat) and flat.data_ptr() == place
-    parcel.kept.zero_()  # what arrived is a copy
+    serialized.keepalive.zero_()  # what arrived is a copy
     assert arrived.flatten().equal(flat)
 
 
@@ -79,10 +78,10 @@ def test_lent_weights_arrive_by_handle_and_the_lenders_stay_where_they_are() -> 
 )
 def test_an_adapter_of_another_shape_is_rejected(change: dict[str, object], says: str) -> None:
     with pytest.raises(AdapterRejectedError, match=says):
-        parcels.encode(make(ENGINE.model_copy(update=change)), ENGINE)
+        serialization.serialize(make(ENGINE.model_copy(update=change)), ENGINE)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e6])
 def test_numbers_that_would_poison_the_model_are_rejected(value: float) -> None:
     with pytest.raises(AdapterRejectedError, match="not finite or above"):
-        parcels.encode(make(value=value), ENGINE)
+        serialization.serialize(make(value=value), ENGINE)

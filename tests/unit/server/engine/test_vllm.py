@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from hypernet.config import LoraSpec, ModuleShape
 from hypernet.lora import LoraWeights
-from server.engine import serialization as parcels
+from server.engine import serialization
 from server.engine.config import EngineConfig
 from server.engine.vllm import VllmEngine
 
@@ -56,7 +56,7 @@ async def test_an_adapter_that_cannot_be_packed_takes_the_one_it_replaces_with_i
     weights = LoraWeights.unflatten(SPEC, torch.randn(SPEC.num_parameters))
     async with made.lease("first", weights):
         pass
-    monkeypatch.setattr(parcels, "encode", lambda *_, **__: (_ for _ in ()).throw(MemoryError("full")))
+    monkeypatch.setattr(serialization, "serialize", lambda *_, **__: (_ for _ in ()).throw(MemoryError("full")))
     with pytest.raises(MemoryError):
         async with made.lease("second", weights):
             pass

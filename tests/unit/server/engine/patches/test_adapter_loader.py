@@ -10,8 +10,8 @@ import torch
 
 from hypernet.config import LoraSpec, ModuleShape
 from hypernet.lora import LoraWeights
-from server.engine import serialization as parcels
-from server.engine.patches import adapter_loader as loader
+from server.engine import serialization
+from server.engine.patches import adapter_loader
 
 pytest.importorskip("vllm")
 
@@ -30,7 +30,7 @@ class Plain:
     """A model whose modules are named as in its checkpoint."""
 
 
-class Worker(loader.AdapterWorker):
+class Worker(adapter_loader.WorkerExtension):
     """A worker with a model runner that loads as vLLM's does and keeps what it got."""
 
     device = torch.device("cpu")
@@ -41,7 +41,9 @@ class Worker(loader.AdapterWorker):
         self.fail = False
         self.model_runner = SimpleNamespace(add_lora=self._add, remove_lora=self._remove)
         self._adapter_manager = SimpleNamespace(model=Plain())
-        self.load_adapter = loader.with_memory(lambda _, request: ("from disk", request.lora_path))
+        self.load_adapter = adapter_loader.wrap_load_adapter(
+            lambda _, request: ("from disk", request.lora_path)
+        )
 
     def _add(self, request: Any) -> bool:
         self.calls.append(("add", request.lora_int_id))
@@ -58,17 +60,17 @@ class Worker(loader.AdapterWorker):
 @pytest.fixture
 def worker() -> Any:
     yield Worker()
-    loader._staged.clear()
+    adapter_loader._staged.clear()
 
 
-def parcel() -> tuple[LoraWeights, str, bytes]:
+def serialized() -> tuple[LoraWeights, str, bytes]:
     weights = LoraWeights.unflatten(SPEC, torch.randn(SPEC.num_parameters))
-    packed = parcels.encode(weights, SPEC)
+    packed = serialization.serialize(weights, SPEC)
     return weights, packed.spec, bytes(packed.data)
 
 
 def test_a_staged_adapter_becomes_vllms_model_without_a_file(worker: Worker) -> None:
-    weights, spec, data = parcel()
+    weights, spec, data = serialized()
     worker.t2l_load(3, "t2l://abc", spec, data, None)
     assert (worker.loaded.id, worker.loaded.rank) == (3, 4)
     assert sorted(worker.loaded.loras) == [
@@ -80,18 +82,18 @@ def test_a_staged_adapter_becomes_vllms_model_without_a_file(worker: Worker) -> 
 
 
 def test_vllm_folds_nothing_into_staged_tensors(worker: Worker) -> None:
-    _, spec, data = parcel()
+    _, spec, data = serialized()
     worker.t2l_load(3, "t2l://abc", spec, data, None)
-    before = {name: t.clone() for name, t in loader._staged[3].b.items()}
+    before = {name: t.clone() for name, t in adapter_loader._staged[3].b.items()}
     for lora in worker.loaded.loras.values():
         lora.optimize()
-    assert all(torch.equal(loader._staged[3].b[name], t) for name, t in before.items())
+    assert all(torch.equal(adapter_loader._staged[3].b[name], t) for name, t in before.items())
 
 
 def test_vllm_may_ask_again_as_long_as_the_adapter_is_registered(worker: Worker) -> None:
     from vllm.lora.request import LoRARequest
 
-    _, spec, data = parcel()
+    _, spec, data = serialized()
     request = LoRARequest("t2l://abc", 3, "t2l://abc")
     worker.t2l_load(3, "t2l://abc", spec, data, None)
     assert worker.load_adapter(worker, request).id == 3
@@ -101,19 +103,19 @@ def test_vllm_may_ask_again_as_long_as_the_adapter_is_registered(worker: Worker)
 
 
 def test_one_call_takes_one_out_and_puts_one_in(worker: Worker) -> None:
-    _, spec, data = parcel()
+    _, spec, data = serialized()
     worker.t2l_load(1, "t2l://old", spec, data, None)
     worker.t2l_load(2, "t2l://new", spec, data, 1)
     assert worker.calls == [("add", 1), ("remove", 1), ("add", 2)]
-    assert list(loader._staged) == [2]
+    assert list(adapter_loader._staged) == [2]
 
 
 def test_a_failed_load_leaves_no_bytes_behind(worker: Worker) -> None:
-    _, spec, data = parcel()
+    _, spec, data = serialized()
     worker.fail = True
     with pytest.raises(RuntimeError, match="no room"):
         worker.t2l_load(1, "t2l://abc", spec, data, None)
-    assert not loader._staged
+    assert not adapter_loader._staged
 
 
 def test_other_paths_are_vllms_own_affair(worker: Worker) -> None:
@@ -129,8 +131,8 @@ def test_module_names_follow_the_models_own(worker: Worker) -> None:
     class Renamed:
         hf_to_vllm_mapper = WeightsMapper(orig_to_new_prefix={"model.": "language_model.model."})
 
-    weights, _, _ = parcel()
+    weights, _, _ = serialized()
     assert (
         "language_model.model.layers.0.self_attn.q_proj"
-        in loader.build(1, weights, SimpleNamespace(model=Renamed())).loras
+        in adapter_loader.build_lora_model(1, weights, SimpleNamespace(model=Renamed())).loras
     )

@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from server.engine.patches import cpu_lora as cpu_kernel
-from server.engine.patches import native_kernel as compiled
+from server.engine.patches import cpu_lora, native_kernel
 
 pytest.importorskip("vllm")
 
@@ -50,15 +49,15 @@ Kernel = Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]
 @pytest.fixture(params=["products", "compiled"], scope="module")
 def ours(request: pytest.FixtureRequest) -> Kernel:
     """One of the two ways, made to be taken."""
-    if request.param == "compiled" and compiled.kernel() is None:
+    if request.param == "compiled" and native_kernel.load_kernel() is None:
         pytest.skip("no C++ compiler")
 
     def add(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> Tensor:
         y = y.clone()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cpu_kernel, "FEW", 0 if request.param == "products" else 1000)
-            if rows := cpu_kernel.rows_of(indices):
-                cpu_kernel.add_lora(y, x, a, b, 1.0, rows)
+            patch.setattr(cpu_lora, "MAX_NATIVE_ROWS", 0 if request.param == "products" else 1000)
+            if rows := cpu_lora.map_tokens_to_slots(indices):
+                cpu_lora.add_lora(y, x, a, b, 1.0, rows)
         return y
 
     return add
@@ -102,7 +101,7 @@ def test_where_every_row_has_an_adapter_it_is_the_stock_operator(
     y, x, a, b, slots = layer
     indices = torch.tensor(data.draw(st.lists(st.integers(0, slots - 1), min_size=len(x), max_size=len(x))))
     expected = stock(y, x, a, b, indices, prefill)
-    mine = ours(y, x, a, tuple(map(cpu_kernel.packed, b)) if pack else b, indices)
+    mine = ours(y, x, a, tuple(map(cpu_lora.to_rank_major, b)) if pack else b, indices)
     close(mine, expected, y, x, a, b, indices)
 
 
@@ -150,24 +149,24 @@ def test_stock_answers_a_base_row_with_the_last_slots_adapter(ours: Kernel) -> N
 
 
 def test_no_adapter_in_the_step_is_no_work() -> None:
-    assert cpu_kernel.rows_of(torch.tensor([-1, -1])) is None
-    assert cpu_kernel.rows_of(torch.tensor([], dtype=torch.long)) is None
+    assert cpu_lora.map_tokens_to_slots(torch.tensor([-1, -1])) is None
+    assert cpu_lora.map_tokens_to_slots(torch.tensor([], dtype=torch.long)) is None
 
 
 def test_only_the_range_of_slots_in_use_is_computed() -> None:
-    rows = cpu_kernel.rows_of(torch.tensor([5, -1, 3]))
+    rows = cpu_lora.map_tokens_to_slots(torch.tensor([5, -1, 3]))
     assert rows is not None
-    assert rows.slots == slice(3, 6)
+    assert rows.slot_range == slice(3, 6)
     assert rows.mask(1).tolist() == [[True, True, False], [True] * 3, [False, True, True]]
     assert rows.mask(2)[0].tolist() == [True] * 4 + [False] * 2
-    assert (rows.tokens.tolist(), rows.their_slots.tolist()) == ([2, 0], [3, 5])
+    assert (rows.adapted_tokens.tolist(), rows.adapted_slots.tolist()) == ([2, 0], [3, 5])
 
 
 def test_packing_keeps_values_and_lets_slots_be_written_in_place() -> None:
     b = torch.randn(3, 1, 5, 2)
-    packed = cpu_kernel.packed(b)
+    packed = cpu_lora.to_rank_major(b)
     assert torch.equal(packed, b)
-    (part,) = cpu_kernel.parts_of((torch.zeros(3, 1, 2, 4),), (packed,)).of(slice(1, 3))
+    (part,) = cpu_lora.layer_weights((torch.zeros(3, 1, 2, 4),), (packed,)).for_slots(slice(1, 3))
     packed[1, 0, :5, :2].copy_(torch.ones(5, 2))
     assert part.up.shape == (4, 5)
     assert part.up[:2].eq(1).all()
@@ -176,46 +175,46 @@ def test_packing_keeps_values_and_lets_slots_be_written_in_place() -> None:
 def test_a_matrix_that_had_to_be_copied_never_grows_stale() -> None:
     a, b = (torch.zeros(2, 1, 2, 4),), (torch.zeros(2, 1, 3, 2),)
     b[0][0] = 1
-    assert not cpu_kernel.parts_of(a, b).used[0].up[2:].any()
+    assert not cpu_lora.layer_weights(a, b).used[0].up[2:].any()
     b[0][1] = 1
-    assert cpu_kernel.parts_of(a, b).used[0].up[2:].eq(1).all()
+    assert cpu_lora.layer_weights(a, b).used[0].up[2:].eq(1).all()
 
 
 def test_views_are_made_once_and_anew_for_other_slots() -> None:
-    a, b = (torch.zeros(2, 1, 2, 4),), (cpu_kernel.packed(torch.ones(2, 1, 3, 2)),)
-    first = cpu_kernel.parts_of(a, b)
-    assert cpu_kernel.parts_of(a, b) is first
-    assert first.of(slice(0, 2)) is first.of(slice(0, 2))
-    assert first.of(slice(1, 2))[0].down.shape == (2, 4)
+    a, b = (torch.zeros(2, 1, 2, 4),), (cpu_lora.to_rank_major(torch.ones(2, 1, 3, 2)),)
+    first = cpu_lora.layer_weights(a, b)
+    assert cpu_lora.layer_weights(a, b) is first
+    assert first.for_slots(slice(0, 2)) is first.for_slots(slice(0, 2))
+    assert first.for_slots(slice(1, 2))[0].down.shape == (2, 4)
 
 
 def test_a_slice_counts_as_used_from_its_first_adapter_on() -> None:
     a = (torch.ones(2, 1, 1, 4), torch.ones(2, 1, 1, 4))
-    b = (cpu_kernel.packed(torch.ones(2, 1, 3, 1)), cpu_kernel.packed(torch.zeros(2, 1, 3, 1)))
-    assert [part.start for part in cpu_kernel.parts_of(a, b).used] == [0]
+    b = (cpu_lora.to_rank_major(torch.ones(2, 1, 3, 1)), cpu_lora.to_rank_major(torch.zeros(2, 1, 3, 1)))
+    assert [part.start for part in cpu_lora.layer_weights(a, b).used] == [0]
     b[1][1] = 1
-    assert [part.start for part in cpu_kernel.parts_of(a, b).used] == [0, 3]
+    assert [part.start for part in cpu_lora.layer_weights(a, b).used] == [0, 3]
     b[1][1] = 0
-    assert [part.start for part in cpu_kernel.parts_of(a, b).used] == [0, 3]
+    assert [part.start for part in cpu_lora.layer_weights(a, b).used] == [0, 3]
 
 
 def test_numbers_round_as_torch_rounds_them() -> None:
     """Every bf16 there is goes through B = 1 with A x = 0: halfway cases, infinities and NaNs among them."""
-    if (kernel := compiled.kernel()) is None:
+    if (kernel := native_kernel.load_kernel()) is None:
         pytest.skip("no C++ compiler")
     y = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16).view(1, -1)
     x = torch.tensor([[1.0, 2.0**-9]], dtype=torch.bfloat16)
     a = torch.tensor([[1.0, 1.0]], dtype=torch.bfloat16)  # h = 1 + half a unit in its last place
     b = torch.ones(1, y.shape[1], dtype=torch.bfloat16)
     expected = (y.float() + 1.0).bfloat16()
-    table = compiled.Table([(0, a, b, 1)])
+    table = native_kernel.LayerDescriptor([(0, a, b, 1)])
     row = torch.zeros(1, dtype=torch.long)
     assert kernel.add_lora(y, x, table, row, row, 1.0)
     torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_what_the_source_cannot_take_is_left_to_products() -> None:
-    if (kernel := compiled.kernel()) is None:
+    if (kernel := native_kernel.load_kernel()) is None:
         pytest.skip("no C++ compiler")
     row, half = torch.zeros(1, dtype=torch.long), torch.ones(1, 4, dtype=torch.float16)
     single, wide = torch.ones(1, 4), torch.ones(600, 4)
@@ -226,12 +225,12 @@ def test_what_the_source_cannot_take_is_left_to_products() -> None:
         (single, single, torch.ones(1, 8)[:, ::2]),  # a row with gaps
     ):
         y = torch.zeros(1, 4, dtype=x.dtype)
-        assert not kernel.add_lora(y, x, compiled.Table([(0, a, b, len(a))]), row, row, 1.0)
+        assert not kernel.add_lora(y, x, native_kernel.LayerDescriptor([(0, a, b, len(a))]), row, row, 1.0)
         assert not y.any()
 
 
 def test_without_a_compiler_or_if_it_fails_there_are_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = compiled.kernel.__wrapped__
+    find = native_kernel.load_kernel.__wrapped__
     monkeypatch.setenv("T2L_CPU_LORA_KERNEL", "products")
     assert find() is None
     monkeypatch.delenv("T2L_CPU_LORA_KERNEL")

@@ -6,10 +6,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from server.engine.patches import cpu_lora as cpu_kernel
-from server.engine.patches import cpu_ops, plugin
-from server.engine.patches import seeded_sampling as seeds
-from server.engine.patches import stacked_slots as slots
+from server.engine.patches import cpu_lora, cpu_ops, plugin, seeded_sampling, stacked_slots
 
 vllm = pytest.importorskip("vllm")
 
@@ -23,10 +20,10 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
     monkeypatch.setattr(plugin, "_done", False)
     monkeypatch.setattr(WorkerLoRAManager, "_load_adapter", WorkerLoRAManager._load_adapter)
-    monkeypatch.setattr(cpu_kernel, "install", lambda: calls.append("kernel"))
+    monkeypatch.setattr(cpu_lora, "install", lambda: calls.append("kernel"))
     monkeypatch.setattr(cpu_ops, "install", lambda: calls.append("ops"))
-    monkeypatch.setattr(seeds, "install", lambda: calls.append("seeds"))
-    monkeypatch.setattr(slots, "install", lambda: calls.append("slots"))
+    monkeypatch.setattr(seeded_sampling, "install", lambda: calls.append("seeds"))
+    monkeypatch.setattr(stacked_slots, "install", lambda: calls.append("slots"))
     monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: True)
     monkeypatch.delenv("T2L_CPU_LORA_KERNEL", raising=False)
     monkeypatch.delenv("T2L_CPU_OPS", raising=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from server.engine.patches import seeded_sampling as seeds
+from server.engine.patches import seeded_sampling
 
 
 class Runner:
@@ -42,7 +42,7 @@ def mended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_model_runner, "GPUModelRunner", Runner)
     monkeypatch.setattr(Runner, "_sample", Runner._sample)
     monkeypatch.setattr(Runner, "_bookkeeping_sync", Runner._bookkeeping_sync)
-    seeds.install()
+    seeded_sampling.install()
 
 
 def test_the_fault_is_still_there() -> None:

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from hypernet.config import LoraSpec, ModuleShape
 from hypernet.lora import LoraWeights
-from server.engine.patches import cpu_lora as cpu_kernel
-from server.engine.patches import stacked_slots as slots
+from server.engine.patches import cpu_lora, stacked_slots
 
 pytest.importorskip("vllm")
 
@@ -40,7 +39,7 @@ def layer(pack: bool, tp_size: int = 1, size: int = 5) -> Any:
             self.tp_size, self.n_slices = tp_size, 3
             self.lora_a_stacked = tuple(torch.zeros(SLOTS, 1, RANK, size) for _ in range(3))
             b = (torch.zeros(SLOTS, 1, out, RANK) for out in (Q, K, V))
-            self.lora_b_stacked = tuple(cpu_kernel.packed(t) if pack else t for t in b)
+            self.lora_b_stacked = tuple(cpu_lora.to_rank_major(t) if pack else t for t in b)
 
     return Layer()
 
@@ -85,12 +84,12 @@ def fill_as_vllm(modules: dict[str, Any], slot: int, w: LoraWeights) -> None:
 )
 def test_any_run_of_loads_leaves_what_vllms_own_loop_leaves(fills: list[Any], pack: bool) -> None:
     mine, theirs = model(pack), model(pack)
-    stacks = slots.stack_layers(mine)
+    stacks = stacked_slots.stack_layers(mine)
     for seed, (slot, rank, chosen) in enumerate(fills):
         w = weights(seed, spec(rank, chosen))
-        places = slots.places(w.spec, name, PACKED, stacks)
-        assert places is not None
-        slots.Placed(w, places).fill(stacks, slot)
+        locations = stacked_slots.locate_modules(w.spec, name, PACKED, stacks)
+        assert locations is not None
+        stacked_slots.StackedAdapter(w, locations).fill(stacks, slot)
         fill_as_vllm(theirs, slot, w)
     for one, other in zip(mine.values(), theirs.values(), strict=True):
         for i in range(3):
@@ -103,7 +102,7 @@ def test_layers_keep_contents_shapes_and_layout(pack: bool) -> None:
     modules = model(pack)
     fill_as_vllm(modules, 1, weights(0, spec()))
     before = [(m.lora_b_stacked[2].clone(), m.lora_b_stacked[2].stride()) for m in modules.values()]
-    slots.stack_layers(modules)
+    stacked_slots.stack_layers(modules)
     after = [(m.lora_b_stacked[2], m.lora_b_stacked[2].stride()) for m in modules.values()]
     for (b, stride), (b_now, stride_now) in zip(before, after, strict=True):
         assert torch.equal(b, b_now)
@@ -112,41 +111,41 @@ def test_layers_keep_contents_shapes_and_layout(pack: bool) -> None:
 
 def test_the_kernel_sees_an_adapter_that_came_by_a_stack() -> None:
     modules = model()
-    stacks = slots.stack_layers(modules)
+    stacks = stacked_slots.stack_layers(modules)
     module = modules["model.layers.1.self_attn.qkv_proj"]
     stacked = module.lora_a_stacked, module.lora_b_stacked
-    assert cpu_kernel.parts_of(*stacked).used == []
+    assert cpu_lora.layer_weights(*stacked).used == []
     w = weights(0, spec())
-    places = slots.places(w.spec, name, PACKED, stacks)
-    assert places is not None
-    slots.Placed(w, places).fill(stacks, 1)
-    q, v = cpu_kernel.parts_of(*stacked).used
+    locations = stacked_slots.locate_modules(w.spec, name, PACKED, stacks)
+    assert locations is not None
+    stacked_slots.StackedAdapter(w, locations).fill(stacks, 1)
+    q, v = cpu_lora.layer_weights(*stacked).used
     assert (q.start, v.start) == (0, Q + K)
     assert torch.equal(q.down[RANK:], w.a["q_proj"][1])
     assert torch.equal(v.up[RANK:], w.b["v_proj"][1].T * w.spec.scaling)
 
 
 def test_tensor_parallel_layers_keep_vllms_way() -> None:
-    assert slots.stack_layers(model(tp_size=2)) == {}
+    assert stacked_slots.stack_layers(model(tp_size=2)) == {}
 
 
 def test_unlike_layers_keep_vllms_way() -> None:
     modules = model()
     modules["model.layers.1.self_attn.qkv_proj"] = layer(True, size=7)
     before = modules["model.layers.0.self_attn.qkv_proj"].lora_a_stacked
-    assert slots.stack_layers(modules) == {}
+    assert stacked_slots.stack_layers(modules) == {}
     assert modules["model.layers.0.self_attn.qkv_proj"].lora_a_stacked is before
 
 
 def test_layers_without_the_first_keep_vllms_way() -> None:
     """As on a later rank of pipeline parallelism."""
-    assert slots.stack_layers(dict(list(model().items())[1:])) == {}
+    assert stacked_slots.stack_layers(dict(list(model().items())[1:])) == {}
 
 
 @pytest.mark.parametrize("other", [spec(layers=2), spec(modules=("q_proj",)).model_copy(update={
     "modules": (ModuleShape(path="mlp.up_proj", in_features=5, out_features=6),)})])  # fmt: skip
 def test_an_adapter_of_another_shape_has_no_places(other: LoraSpec) -> None:
-    assert slots.places(other, name, PACKED, slots.stack_layers(model())) is None
+    assert stacked_slots.locate_modules(other, name, PACKED, stacked_slots.stack_layers(model())) is None
 
 
 class Manager:
@@ -181,14 +180,15 @@ def test_the_books_of_slots_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.lora import model_manager
 
     monkeypatch.setattr(model_manager, "LoRAModelManager", Manager)
-    slots.install()
+    stacked_slots.install()
     manager = Manager()
     manager._create_lora_modules()
     w = weights(0, spec())
-    places = slots.places(w.spec, name, PACKED, manager.t2l_stacks)  # type: ignore[attr-defined]
-    assert places is not None
+    locations = stacked_slots.locate_modules(w.spec, name, PACKED, manager.t2l_stacks)  # type: ignore[attr-defined]
+    assert locations is not None
     for number in (7, 8, 9):
-        manager._add_adapter(SimpleNamespace(id=number, t2l_placed=slots.Placed(w, places)))
+        adapter = stacked_slots.StackedAdapter(w, locations)
+        manager._add_adapter(SimpleNamespace(id=number, t2l_stacked_adapter=adapter))
     assert manager.activate_adapter(7)
     assert manager.activate_adapter(8)
     assert not manager.activate_adapter(8)  # as vLLM has it: already active
@@ -201,14 +201,14 @@ def test_what_vllm_put_into_other_slices_goes_with_the_next_adapter(monkeypatch:
     from vllm.lora import model_manager
 
     monkeypatch.setattr(model_manager, "LoRAModelManager", Manager)
-    slots.install()
+    stacked_slots.install()
     manager = Manager()
     manager._create_lora_modules()
     everywhere, w = weights(0, spec(modules=("q_proj", "k_proj", "v_proj"))), weights(1, spec())
-    places = slots.places(w.spec, name, PACKED, manager.t2l_stacks)  # type: ignore[attr-defined]
-    assert places is not None
+    locations = stacked_slots.locate_modules(w.spec, name, PACKED, manager.t2l_stacks)  # type: ignore[attr-defined]
+    assert locations is not None
     manager._add_adapter(SimpleNamespace(id=1, weights=everywhere))
-    manager._add_adapter(SimpleNamespace(id=2, t2l_placed=slots.Placed(w, places)))
+    manager._add_adapter(SimpleNamespace(id=2, t2l_stacked_adapter=stacked_slots.StackedAdapter(w, locations)))
     manager.activate_adapter(1)
     manager.deactivate(1)
     manager.activate_adapter(2)
