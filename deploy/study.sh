@@ -115,14 +115,14 @@ experiment_main() {
     baselines
     for variant in "" -m -s; do
         evaluate "$SHIPPED$variant" "$(basename "$SHIPPED$variant")" main --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" \
-            --trained "$OUT/relations.jsonl.gz" --multitask "$OUT/multitask/best" --library "$OUT/library" --hyperdecoder "$OUT/hyperdecoder/best"
+            --trained "$OUT/lexical.jsonl.gz" --multitask "$OUT/multitask/best" --library "$OUT/library" --hyperdecoder "$OUT/hyperdecoder/best"
     done
     "$T2L" report "$OUT/main" --out "$OUT/main/report"
 }
 
 experiment_oracles() {
     baselines
-    evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --trained "$OUT/relations.jsonl.gz" --instances held-out --examples 10 \
+    evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --trained "$OUT/lexical.jsonl.gz" --instances held-out --examples 10 \
         --oracles "$OUT/library" --multitask "$OUT/multitask/best" --conditions base,prompted,multitask,oracle,matched,mismatched
     "$T2L" report "$OUT/oracles" --out "$OUT/oracles/report"
 }
@@ -165,7 +165,7 @@ experiment_compression() {
 # A method, and what its run is called.
 onwards() {
     derived
-    train "$1" "$OUT/onwards/$2" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/onwards.yaml --start "$START"
+    train "$1" "$OUT/onwards/$2" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/continue.yaml --start "$START"
 }
 
 # Both go on from what L knows, so neither lacks training that the other had.
@@ -181,7 +181,7 @@ experiment_onwards() {
 
 # Words, numbers, places and dates: what given tasks hold few relations of.
 relations() {
-    local out=$OUT/relations.jsonl.gz
+    local out=$OUT/lexical.jsonl.gz
     [ -e "$out" ] || "$T2L" tasks relate --tasks "$TRAIN" --exclude "$UNSEEN" --out "$out"
 }
 
@@ -189,14 +189,14 @@ relations() {
 with_relations() {
     onwards sft L
     relations
-    train "$1" "$OUT/relations/$2" --tasks "$TRAIN" --tasks "$DERIVED" --tasks "$OUT/relations.jsonl.gz" \
-        --config $CONFIGS/relations.yaml --start "$OUT/onwards/L/last"
+    train "$1" "$OUT/relations/$2" --tasks "$TRAIN" --tasks "$DERIVED" --tasks "$OUT/lexical.jsonl.gz" \
+        --config $CONFIGS/lexical.yaml --start "$OUT/onwards/L/last"
 }
 
 experiment_relations() {
     with_relations sft L
     with_relations multitask multitask
-    local name checkpoint asked=(--tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --trained "$OUT/relations.jsonl.gz")
+    local name checkpoint asked=(--tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --trained "$OUT/lexical.jsonl.gz")
     asked+=(--multitask "$OUT/relations/multitask/best")
     for name in relations onwards start; do
         checkpoint=$OUT/$name/L/last
@@ -225,7 +225,7 @@ experiment_levers() {
 lever() {
     local name=$1
     shift
-    train sft "$OUT/levers/$name" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/levers.yaml "$@"
+    train sft "$OUT/levers/$name" --tasks "$TRAIN" --tasks "$DERIVED" --config $CONFIGS/ablations.yaml "$@"
 }
 
 # Small runs meet in one folder, so that each is compared with every other on the same questions.
@@ -267,7 +267,7 @@ experiment_source() {
 experiment_robustness() {
     derived
     relations
-    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --trained "$OUT/relations.jsonl.gz" --examples 4 --out "$OUT/robustness"
+    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --trained "$OUT/lexical.jsonl.gz" --examples 4 --out "$OUT/robustness"
 }
 
 experiment_map() {

@@ -93,7 +93,7 @@ def embedding_map(
     """
     if len(tasks) < 4:
         raise ValueError(f"a map needs at least four tasks, not {len(tasks)}")
-    wordings = [(i, text) for i, task in enumerate(tasks) for text in task.held_out_wordings]
+    wordings = [(i, text) for i, task in enumerate(tasks) for text in task.held_out_paraphrases]
     owners = torch.tensor([i for i, _ in wordings])  # [n]
     z = generator.embed([text for _, text in wordings])  # [n, e]
     descriptions, weights = similarity(z), similarity(_adapters(generator, z))  # [n, n]

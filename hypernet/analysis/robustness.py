@@ -48,17 +48,17 @@ def with_typos(text: str, rng: random.Random) -> str:
 
 def _others(task: Task) -> list[str]:
     """Descriptions other than those that are evaluated with; none if there are no others."""
-    return [text for text in task.descriptions if text not in task.held_out_wordings][:3]
+    return [text for text in task.descriptions if text not in task.held_out_paraphrases][:3]
 
 
 Rewrite = Callable[[Task, random.Random], list[str]]
 REWRITES: Mapping[str, Rewrite] = {
     "other": lambda task, _: _others(task),
     "definition": lambda task, _: [task.definition] if task.definition else [],
-    "typos": lambda task, rng: [with_typos(text, rng) for text in task.held_out_wordings],
-    "half": lambda task, _: [half(text) for text in task.held_out_wordings],
-    "shuffled": lambda task, rng: [shuffled(text, rng) for text in task.held_out_wordings],
-    "terse": lambda task, _: [terse(text) for text in task.held_out_wordings],
+    "typos": lambda task, rng: [with_typos(text, rng) for text in task.held_out_paraphrases],
+    "half": lambda task, _: [half(text) for text in task.held_out_paraphrases],
+    "shuffled": lambda task, rng: [shuffled(text, rng) for text in task.held_out_paraphrases],
+    "terse": lambda task, _: [terse(text) for text in task.held_out_paraphrases],
 }
 """What each condition makes of a task's descriptions, if it has such; `report.REWRITTEN` says it in words."""
 
@@ -80,7 +80,7 @@ def robustness_conditions(
     if len(tasks) < 2:
         raise ValueError("robustness needs at least two tasks: one's description is the other's mismatch")
     by_name = {task.task: task for task in tasks}
-    strangers = stranger_wordings({name: task.held_out_wordings for name, task in by_name.items()}, seed)
+    strangers = stranger_wordings({name: task.held_out_paraphrases for name, task in by_name.items()}, seed)
 
     def rewritten(name: str) -> Condition:
         def wordings(sheet: Sheet) -> list[str]:

@@ -48,9 +48,9 @@ def derive(tasks: Given, exclude: Unseen, out: Out, instances: Instances = 200, 
 def relate(tasks: Given, exclude: Unseen, out: Out, instances: Instances = 200, seed: Seed = 0) -> None:
     """Build tasks from public word data: inflections, numerals, countries, dates, letters.
 
-    They widen what there is to ask. The data come with the extra `relations` of this package.
+    They widen what there is to ask. The data come with the extra `lexical` of this package.
 
-        t2l tasks relate --tasks tasks.train.jsonl.gz --exclude tasks.unseen.jsonl.gz --out relations.jsonl.gz
+        t2l tasks relate --tasks tasks.train.jsonl.gz --exclude tasks.unseen.jsonl.gz --out lexical.jsonl.gz
     """
     from hypernet.data.lexical import relate as build
 

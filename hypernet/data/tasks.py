@@ -34,7 +34,7 @@ class Instance(BaseModel):
 
 
 class Task(BaseModel):
-    """One task: what it asks, in several wordings, and examples of it."""
+    """One task: what it asks, in several paraphrases, and examples of it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,14 +54,14 @@ class Task(BaseModel):
     """Built from other tasks (`families/`): good to train on, not to validate with."""
 
     @property
-    def wordings(self) -> list[str]:
+    def paraphrases(self) -> list[str]:
         """Descriptions to train on; the definition stands in where there are none."""
         return self.descriptions or [self.definition]
 
     @property
-    def held_out_wordings(self) -> list[str]:
+    def held_out_paraphrases(self) -> list[str]:
         """Three descriptions to evaluate with: the held-out ones, else the first three."""
-        return (self.eval_descriptions or self.wordings)[:3]
+        return (self.eval_descriptions or self.paraphrases)[:3]
 
     def split_instances(self) -> tuple[list[Instance], list[Instance]]:
         """(training, held out): every fifth input is held out, as files are often sorted.
@@ -95,7 +95,7 @@ def load_tasks(path: Path) -> list[Task]:
             task = Task.model_validate_json(line)
         except ValidationError as error:
             raise TaskFileError(f"{path}, line {number}: {first_problem(error, 'the line')}") from error
-        if not any(wording.strip() for wording in task.wordings):
+        if not any(paraphrase.strip() for paraphrase in task.paraphrases):
             raise TaskFileError(f"{path}, line {number}: descriptions and definition are both empty")
         tasks.append(task)
     if not tasks:
@@ -132,14 +132,14 @@ def with_descriptions(tasks: Iterable[Task], more: Mapping[str, Sequence[str]]) 
     if more and not any(task.task in more for task in given):
         raise TaskFileError("no task has the name of one that the further descriptions are for")
     return [
-        task.model_copy(update={"descriptions": list(dict.fromkeys([*task.wordings, *more[task.task]]))})
+        task.model_copy(update={"descriptions": list(dict.fromkeys([*task.paraphrases, *more[task.task]]))})
         if task.task in more
         else task
         for task in given
     ]
 
 
-def opened(path: Path, mode: Literal["rt", "wt"] = "rt") -> IO[str]:
+def open_text(path: Path, mode: Literal["rt", "wt"] = "rt") -> IO[str]:
     """A text file, gzipped where its name ends in .gz."""
     return (
         gzip.open(path, mode, encoding="utf-8") if path.suffix == ".gz" else path.open(mode, encoding="utf-8")
@@ -149,11 +149,11 @@ def opened(path: Path, mode: Literal["rt", "wt"] = "rt") -> IO[str]:
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a `.jsonl` or `.jsonl.gz` file; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with opened(path, "wt") as file:
+    with open_text(path, "wt") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
-def taught(tasks: Iterable[Task]) -> set[tuple[str, str]]:
+def training_pairs(tasks: Iterable[Task]) -> set[tuple[str, str]]:
     """Every pair of input and answer that training on these tasks shows, as `Instance.pair`.
 
     Public tasks overlap: "France" -> "Paris" may be held out of one and trained on in another.
@@ -161,19 +161,19 @@ def taught(tasks: Iterable[Task]) -> set[tuple[str, str]]:
     return {instance.pair for task in tasks for instance in task.split_instances()[0]}
 
 
-def without_wordings(task: Task, trained: Iterable[Task]) -> Task | None:
+def without_trained_paraphrases(task: Task, trained: Iterable[Task]) -> Task | None:
     """The task without descriptions that are some training task's, word for word; None if it has no others."""
-    read = {text for other in trained for text in (*other.wordings, other.definition)}
+    read = {text for other in trained for text in (*other.paraphrases, other.definition)}
     kept = {
         field: [text for text in getattr(task, field) if text not in read]
         for field in ("descriptions", "eval_descriptions")
     }
     definition = "" if task.definition in read else task.definition
     left = task.model_copy(update={**kept, "definition": definition})
-    return left if any(left.wordings) else None
+    return left if any(left.paraphrases) else None
 
 
-def validation_share(tasks: list[Task], share: float) -> tuple[list[Task], list[Task]]:
+def split_validation(tasks: list[Task], share: float) -> tuple[list[Task], list[Task]]:
     """Split tasks into (train, validation) by a hash of their names: the same on every machine and run.
 
     The tasks of a group stay together, by a hash of the group's name. One task at least validates, if there
@@ -189,7 +189,7 @@ def validation_share(tasks: list[Task], share: float) -> tuple[list[Task], list[
     return [t for t in tasks if t.task not in chosen and not (t.derived and t.name in built_anew)], validation
 
 
-def pick_names(names: list[str], only: str | None = None, count: int | None = None) -> list[str]:
+def select_names(names: list[str], only: str | None = None, count: int | None = None) -> list[str]:
     """Some of the tasks: those that `only` names, or `count` of them, or all.
 
     In `only` commas part the names, and `fv_*` stands for all that begin so.
@@ -222,5 +222,5 @@ def _position(name: str) -> float:
 def _lines(path: Path) -> Iterator[str]:
     if not path.is_file():
         raise TaskFileError(f"{path} does not exist: --tasks takes a .jsonl or .jsonl.gz file of tasks")
-    with opened(path) as file:
+    with open_text(path) as file:
         yield from (line for line in file if line.strip())

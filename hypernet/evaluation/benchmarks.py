@@ -22,7 +22,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hypernet.config import first_problem
-from hypernet.data.tasks import opened
+from hypernet.data.tasks import open_text
 from hypernet.evaluation.eval_task import MAX_PROMPT_CHARACTERS, SHOTS, SHOWN_CHARACTERS, Item, Sheet
 from hypernet.evaluation.sandbox import passes
 
@@ -262,7 +262,7 @@ def _file(folder: Path, name: str) -> Path:
 
 def _read(path: Path) -> list[Question]:
     rows = []
-    with opened(path) as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 rows.append(Question.model_validate_json(line))

@@ -69,7 +69,7 @@ def evaluate(
     from hypernet.base_model import BaseModelError, fingerprint
     from hypernet.bundled_models import ModelNotFoundError
     from hypernet.checkpoint import CheckpointError
-    from hypernet.data.tasks import TaskFileError, pick_names
+    from hypernet.data.tasks import TaskFileError, select_names
     from hypernet.evaluation.benchmarks import STYLES, BenchmarkError, load_benchmarks
     from hypernet.evaluation.conditions import stranger_wordings, t2l_conditions
     from hypernet.evaluation.remote import ServerError
@@ -92,7 +92,7 @@ def evaluate(
     try:
         asked = asked_of(tasks, trained or [], examples, seed, instances) if tasks else []
         known = [*(s.task for s in asked), *(STYLES if benchmarks else ())]
-        named = set(pick_names(known, only))
+        named = set(select_names(known, only))
         marks = load_benchmarks(benchmarks, examples, seed, named) if benchmarks else []
         generator = Generator.load(checkpoint, encoder, device, base_model)
         folder = base_model_folder(base_model)
@@ -133,7 +133,7 @@ def tables(
 
         t2l report runs/eval --out docs/results
     """
-    from hypernet.data.tasks import TaskFileError, pick_names
+    from hypernet.data.tasks import TaskFileError, select_names
     from hypernet.evaluation.figures import write_figures
     from hypernet.evaluation.report import group_name, groups, report, scores
     from hypernet.evaluation.results import cells_by_folder
@@ -142,7 +142,7 @@ def tables(
     if not every:
         raise typer.BadParameter(f"{folder} holds no cell: `t2l eval` writes them")
     try:
-        names = set(pick_names(sorted({cell.task for cells in every.values() for cell in cells}), only))
+        names = set(select_names(sorted({cell.task for cells in every.values() for cell in cells}), only))
     except TaskFileError as error:
         raise typer.BadParameter(str(error), param_hint="--only") from error
     found = [(part.name, [cell for cell in cells if cell.task in names]) for part, cells in every.items()]
@@ -161,17 +161,17 @@ def tables(
 
 def asked_of(tasks: Path, trained: list[Path], n: int, seed: int, instances: Instances = "all") -> list[Sheet]:
     """Sheets of a task file, without what training has seen in other tasks: answers, and descriptions."""
-    from hypernet.data.tasks import load_tasks, taught, without_wordings
+    from hypernet.data.tasks import load_tasks, training_pairs, without_trained_paraphrases
     from hypernet.evaluation.eval_task import sheet
 
     given = load_tasks(tasks)
     theirs = [task for path in trained for task in load_tasks(path)]
-    known = taught(theirs)
+    known = training_pairs(theirs)
     if instances == "held-out":
-        known |= taught(given)
+        known |= training_pairs(given)
     sheets = []
     for task in given:
-        new = task if instances == "held-out" else without_wordings(task, theirs)
+        new = task if instances == "held-out" else without_trained_paraphrases(task, theirs)
         if new is None:
             typer.echo(f"left out: {task.task}, all its descriptions are some training task's", err=True)
         else:

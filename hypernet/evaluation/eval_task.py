@@ -94,7 +94,7 @@ def sheet(
         n: how many questions.
         seed: of the order.
         instances: `held-out` asks only what training on this task leaves out.
-        known: pairs that training has seen in other tasks, see `data.taught`; they are not asked.
+        known: pairs that training has seen in other tasks, see `data.training_pairs`; they are not asked.
             Nothing may be left.
     """
     rng = random.Random(f"{seed}:{task.task}")
@@ -110,8 +110,8 @@ def sheet(
         metric=task.metric,
         items=[_item(i, task.metric, cased) for i in chosen],
         examples=examples(spare, {i.input for i in chosen}),
-        held_out=task.held_out_wordings,
-        training=task.wordings[:3],
+        held_out=task.held_out_paraphrases,
+        training=task.paraphrases[:3],
     )
 
 

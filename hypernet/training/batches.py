@@ -55,7 +55,7 @@ class Batches:
             sampled[i] = aligned(tasks[i], sampled[grouped[0]], sampled[i])
         descriptions = [
             roughen(text, mix) if mix.random() < config.description_noise else text
-            for text in (rng.choice(t.wordings) for t in tasks)
+            for text in (rng.choice(t.paraphrases) for t in tasks)
         ]
         forms = mix.choices([*config.prompt_shares], [*config.prompt_shares.values()], k=config.rows)
         rows = [

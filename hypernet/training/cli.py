@@ -117,7 +117,7 @@ def sft(
     with _usage_errors(threads):
         from hypernet.model_paths import base_model_folder
         from hypernet.training.config import SftConfig, assignments, load_config
-        from hypernet.training.distributed import speaks
+        from hypernet.training.distributed import is_main_process
         from hypernet.training.sft import train_sft
 
         given = {"variant": variant, "steps": steps, "minutes": minutes, "seed": seed}
@@ -135,7 +135,7 @@ def sft(
             descriptions=descriptions,
             resume=resume,
         )
-    if speaks():
+    if is_main_process():
         typer.echo(
             f"{state.step} steps, {state.seconds / 60:.1f} minutes, validation NLL {state.best:.4f}: {out}/best"
         )
@@ -259,7 +259,7 @@ def reconstruction(
     has the error of every task. Safe to kill: run the same line with --resume.
 
         t2l train reconstruction --library runs/library --tasks tasks.jsonl.gz --out runs/l-recon \\
-            --config hypernet/configs/l-recon.yaml --steps 2000
+            --config hypernet/configs/reconstruction.yaml --steps 2000
     """
     with _usage_errors(threads):
         from hypernet.training.config import ReconstructionConfig, load_config

@@ -125,9 +125,9 @@ class SftConfig(MultitaskConfig):
     reads: Literal["description", "input"] = "description"
     """What the network is asked: the task's description, or each example's input. The latter is
     Hyperdecoders (Ivison & Peters 2022), a baseline with an adapter for every input, one example a row."""
-    wordings: Literal["all", "definition"] = "all"
+    paraphrases: Literal["all", "definition"] = "all"
     """Descriptions to train on: all of a task, or its definition alone (the first description where there
-    is none), to see what many wordings are good for."""
+    is none), to see what many paraphrases are good for."""
     offset: str | None = None
     """Folder of a PEFT adapter, a multi-task LoRA, to which what the network writes is added. Training
     starts at that LoRA."""

@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 
 from hypernet.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
-from hypernet.data.tasks import Task, TaskFileError, load_tasks, validation_share
+from hypernet.data.tasks import Task, TaskFileError, load_tasks, split_validation
 from hypernet.encoder import Encoder
 from hypernet.generator import check_encoder
 from hypernet.model import Hypernet
 from hypernet.training.config import DistillationConfig
 from hypernet.training.distance import squared_relative_error
-from hypernet.training.embeddings import Embeddings
+from hypernet.training.embedding_cache import EmbeddingCache
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
-from hypernet.training.training_tasks import training_wordings
+from hypernet.training.training_tasks import training_paraphrases
 
 
 class DistillationRun:
@@ -51,7 +51,7 @@ class DistillationRun:
         self._teacher, self._about = load_checkpoint(teacher)
         check_encoder(teacher, self._about, encoder)
         self._teacher.to(device).eval()
-        self.embed = Embeddings(encoder)
+        self.embed = EmbeddingCache(encoder)
         torch.manual_seed(config.seed)
         shape = self._about.hypernet.model_copy(
             update={
@@ -64,19 +64,19 @@ class DistillationRun:
             }
         )
         self.model = Hypernet(shape).to(device)
-        training, validation = validation_share(tasks, config.validation_share)
+        training, validation = split_validation(tasks, config.validation_share)
         if not training or not validation:
             raise TaskFileError(
                 f"{len(training)} tasks to train on and {len(validation)} to choose the checkpoint with are "
                 f"too few: give more tasks, or change validation_share ({config.validation_share})"
             )
-        self._wordings = [training_wordings(task) for task in training]
-        self._validation = [task.held_out_wordings[0] for task in validation]
+        self._paraphrases = [training_paraphrases(task) for task in training]
+        self._validation = [task.held_out_paraphrases[0] for task in validation]
 
     def step(self, number: int) -> StepResult:
         """Squared relative error on the descriptions that belong to step `number`."""
         rng = random.Random(f"{self.config.seed}:{number}")
-        texts = [rng.choice(w) for w in rng.choices(self._wordings, k=self.config.descriptions)]
+        texts = [rng.choice(w) for w in rng.choices(self._paraphrases, k=self.config.descriptions)]
         embeddings = self.embed(texts).to(self.device)
         with torch.no_grad():
             target = self._teacher(embeddings)

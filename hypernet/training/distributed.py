@@ -33,15 +33,15 @@ class Workers:
     count: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process speaks for all."""
         return self.rank == 0
 
-    def share(self, rows: int) -> list[int]:
+    def local_rows(self, rows: int) -> list[int]:
         """Which rows of a batch are this process's: every count-th, so that lengths mix."""
         return list(range(self.rank, rows, self.count))
 
-    def add_gradients(self, model: nn.Module) -> None:
+    def all_reduce_gradients(self, model: nn.Module) -> None:
         """Replace every gradient by the sum over processes."""
         if self.count == 1:
             return
@@ -51,7 +51,7 @@ class Workers:
                     parameter.grad = torch.zeros_like(parameter)
                 distributed.all_reduce(parameter.grad)
 
-    def add(self, values: list[float]) -> list[float]:
+    def all_reduce(self, values: list[float]) -> list[float]:
         """Sum each value over processes."""
         if self.count == 1:
             return values
@@ -59,7 +59,7 @@ class Workers:
         distributed.all_reduce(total)
         return total.tolist()
 
-    def agree(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """The first process's value: clocks differ, and all must take the same number of steps."""
         if self.count == 1:
             return value
@@ -71,13 +71,13 @@ class Workers:
         return torch.tensor(values, dtype=torch.float64, device=self.device)
 
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     """Whether this process prints what all would print."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def workers(device: str) -> Iterator[Workers]:
+def process_group(device: str) -> Iterator[Workers]:
     """Join the processes that torchrun started; a process started alone is the only one.
 
     Args:

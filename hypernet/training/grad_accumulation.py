@@ -1,9 +1,8 @@
-"""A batch computed share by share, with the gradient of the whole.
+"""Gradient accumulation: a batch is computed microbatch by microbatch, with the gradient of the whole.
 
-All adapters of a batch are written in one pass of the hypernetwork; the base model then
-runs over some rows at a time. What a share needs in memory is freed before the next
-begins, so a batch may be larger than a device holds (gradient accumulation), and other
-processes may take other shares (`distributed.py`).
+The hypernetwork generates all adapters of a batch in one pass. The base model then runs over some rows
+at a time. The memory of a microbatch is freed before the next begins, so a batch may be larger than a
+device holds, and other processes may take other microbatches (`distributed.py`).
 """
 
 from __future__ import annotations
@@ -17,35 +16,37 @@ from hypernet.lora import LoraBatch
 from hypernet.training.loop import StepResult
 
 
-def in_shares(
-    written: LoraBatch, shares: Sequence[list[int]], compute: Callable[[list[int], LoraBatch], StepResult]
+def accumulate_gradients(
+    generated: LoraBatch,
+    microbatches: Sequence[list[int]],
+    compute: Callable[[list[int], LoraBatch], StepResult],
 ) -> StepResult:
-    """The sum of a loss over shares of a batch.
+    """The sum of a loss over the microbatches of a batch.
 
     Args:
-        written: the batch's adapters with their graph.
-        shares: row numbers; none of them empty.
-        compute: a share's rows and all adapters -> its part of the loss, and its part of each metric.
-            It runs backward at once, down to the adapters.
+        generated: the batch's adapters with their graph.
+        microbatches: row numbers; none of them empty.
+        compute: (rows of a microbatch, all adapters) -> its part of the loss and of each metric.
+            The backward pass down to the adapters runs at once.
 
     Returns:
-        The summed loss; its gradient goes on from the adapters to what wrote them.
+        The summed loss. Its gradient continues from the adapters to the network that generated them.
     """
-    cut = written.map(lambda t: t.detach().requires_grad_())
+    leaves = generated.map(lambda t: t.detach().requires_grad_())
     value, tokens, metrics = 0.0, 0, Counter[str]()
-    for rows in shares:
-        part = compute(rows, cut)
+    for rows in microbatches:
+        part = compute(rows, leaves)
         part.loss.backward()  # type: ignore[no-untyped-call]
         value += part.loss.item()
         tokens += part.tokens
         metrics.update(part.metrics)
-    # Linear in the adapters with the gradients as factors: its own gradient is theirs.
-    rest = torch.stack(
+    # Linear in the adapters, with their gradients as factors: its own gradient equals theirs.
+    surrogate = torch.stack(
         [
             (t * leaf.grad).sum()
-            for side, leaves in ((written.a, cut.a), (written.b, cut.b))
-            for t, leaf in zip(side.values(), leaves.values(), strict=True)
+            for side, cut in ((generated.a, leaves.a), (generated.b, leaves.b))
+            for t, leaf in zip(side.values(), cut.values(), strict=True)
             if leaf.grad is not None
         ]
     ).sum()
-    return StepResult(rest - rest.detach() + value, tokens, dict(metrics))
+    return StepResult(surrogate - surrogate.detach() + value, tokens, dict(metrics))

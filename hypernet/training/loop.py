@@ -50,7 +50,7 @@ class RunState:
     best: float = math.inf
 
 
-def clip_together(model: nn.Module, limit: float) -> Tensor:
+def clip_global_norm(model: nn.Module, limit: float) -> Tensor:
     """Limit the norm of all gradients taken as one vector."""
     return nn.utils.clip_grad_norm_(model.parameters(), limit)
 
@@ -80,7 +80,7 @@ class Trainer:
         clip: limits the gradients of `model` to a norm, and returns the norm they had.
         workers: the processes of this run, if there are several. `compute` then gives this one's part of
             loss and metrics, and the first process alone logs, validates and saves.
-        trained: the model is good already: it is measured before the first step, and may stay the best.
+        validate_first: the model is good already: it is measured before the first step, and may stay the best.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Trainer:
         compute: Callable[[int], StepResult],
         validate: Callable[[], dict[str, float]],
         save_checkpoint: Callable[[Path, RunState], None],
-        clip: Callable[[nn.Module, float], Tensor] = clip_together,
+        clip: Callable[[nn.Module, float], Tensor] = clip_global_norm,
         workers: Workers | None = None,
         *,
-        trained: bool = False,
+        validate_first: bool = False,
     ) -> None:
         self._workers = workers or Workers("cpu")
-        self._trained = trained
+        self._validate_first = validate_first
         self.folder, self.model, self.config, self._clip = folder, model, config, clip
         self._compute, self._validate, self._save_checkpoint = compute, validate, save_checkpoint
         self.optimizer = torch.optim.AdamW(
@@ -133,9 +133,9 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         saved_at = validated_at = self.state.seconds
-        with _progress(self._workers.first) as bar, _set_on_sigterm() as stop:
+        with _progress(self._workers.is_main) as bar, _set_on_sigterm() as stop:
             task = bar.add_task("train", total=1.0, note="")
-            if self._trained and self.state.step == 0:
+            if self._validate_first and self.state.step == 0:
                 self._check()
             while self._done() < 1.0 and not stop.is_set():
                 note = self._step()
@@ -147,7 +147,7 @@ class Trainer:
                     self._save()
                     saved_at = self.state.seconds
         last = self._check()
-        if self._trained and self._workers.first:
+        if self._validate_first and self._workers.is_main:
             self._save_checkpoint(self.folder / "last", replace(self.state, best=last))
         self._save()
         return self.state
@@ -161,12 +161,14 @@ class Trainer:
         self.model.train()
         result = self._compute(self.state.step)
         result.loss.backward()  # type: ignore[no-untyped-call]
-        self._workers.add_gradients(self.model)
+        self._workers.all_reduce_gradients(self.model)
         norm = self._clip(self.model, self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        loss, tokens, *values = self._workers.add([result.loss.item(), result.tokens, *result.metrics.values()])
-        elapsed = self._workers.agree(time.perf_counter() - started)
+        loss, tokens, *values = self._workers.all_reduce(
+            [result.loss.item(), result.tokens, *result.metrics.values()]
+        )
+        elapsed = self._workers.broadcast(time.perf_counter() - started)
         self.state.step += 1
         self.state.seconds += elapsed
         rate_tokens = tokens / elapsed
@@ -176,7 +178,7 @@ class Trainer:
 
     def _check(self) -> float:
         """Validate, and keep the checkpoint if it is the best so far; its validation loss."""
-        if not self._workers.first:
+        if not self._workers.is_main:
             return math.inf
         started = time.perf_counter()
         self.model.eval()
@@ -192,7 +194,7 @@ class Trainer:
         return first
 
     def _save(self) -> None:
-        if not self._workers.first:
+        if not self._workers.is_main:
             return
         partial = self.folder / "state.pt.partial"
         state = {"step": self.state.step, "seconds": self.state.seconds, "best": self.state.best}
@@ -213,7 +215,7 @@ class Trainer:
         return f"{int(left // 3600)}:{int(left % 3600 // 60):02d}:{int(left % 60):02d}"
 
     def _log(self, **entry: Any) -> None:
-        if not self._workers.first:
+        if not self._workers.is_main:
             return
         line = {"step": self.state.step, "minutes": round(self.state.seconds / 60, 3), **entry}
         with (self.folder / "log.jsonl").open("a") as file:

@@ -12,7 +12,7 @@ from hypernet.lora import LoraWeights
 CHUNK = 16
 
 
-def stand_in(generator: Generator, descriptions: Sequence[str], weights: Sequence[float]) -> LoraWeights:
+def mean_lora(generator: Generator, descriptions: Sequence[str], weights: Sequence[float]) -> LoraWeights:
     """The LoRA nearest to the mean of what a hypernetwork writes, in the sense of least squares of delta W.
 
     The mean of many products B A has any rank; its largest singular values, as many as the LoRA has ranks,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from hypernet.checkpoint import ModelIdentity
 from hypernet.config import LoraSpec
-from hypernet.data.tasks import Task, TaskFileError, load_tasks, pick_names
+from hypernet.data.tasks import Task, TaskFileError, load_tasks, select_names
 from hypernet.frozen import FrozenBase
 from hypernet.library import Entry, Library
 from hypernet.lora import LoraBatch, LoraWeights
@@ -146,7 +146,7 @@ class OracleGroup:
         return mean
 
 
-def clip_each(model: nn.Module, limit: float) -> Tensor:
+def clip_norm_per_lora(model: nn.Module, limit: float) -> Tensor:
     """Limit the norm of each LoRA's gradients, tensors being [K, ...]; returns the largest norm."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]  # each [K, ...]
     norms = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0).sqrt()  # [K]
@@ -178,7 +178,7 @@ def train_oracles(
         config: the same run for every task.
         base_model: a transformers folder.
         device: a torch device.
-        only, count: some of the tasks, see `tasks.pick_names`.
+        only, count: some of the tasks, see `tasks.select_names`.
         report: told when a group starts, and of every task that is left out.
 
     Raises:
@@ -186,7 +186,7 @@ def train_oracles(
         TaskFileError: a task file cannot be read, `only` names none of its tasks, or no task can be trained on.
     """
     every = {task.task: task for path in tasks for task in load_tasks(path)}
-    chosen = pick_names(list(every), only, count)
+    chosen = select_names(list(every), only, count)
     base = FrozenBase(base_model, config.lora_spec(base_model), device)
     if config.compile:
         base.compile()
@@ -217,7 +217,7 @@ def _train_group(oracles: Library, config: OracleConfig, tasks: list[OracleTask]
     group = OracleGroup(config, tasks, base)
     # The loop's own checkpoint is not needed: each LoRA has its best step, and the model remembers it.
     trainer = Trainer(
-        folder, group.model, config, group.step, group.chosen_loss, lambda *_: None, clip=clip_each
+        folder, group.model, config, group.step, group.chosen_loss, lambda *_: None, clip=clip_norm_per_lora
     )
     trainer.resume()
     state = trainer.run()

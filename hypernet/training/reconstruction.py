@@ -20,18 +20,18 @@ from torch import Tensor
 
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig
-from hypernet.data.tasks import TaskFileError, load_tasks, pick_names
+from hypernet.data.tasks import TaskFileError, load_tasks, select_names
 from hypernet.encoder import Encoder
 from hypernet.library import Library
 from hypernet.lora import LoraBatch
 from hypernet.model import Hypernet
 from hypernet.training.config import ReconstructionConfig
 from hypernet.training.distance import delta_w_distance, relative_error
-from hypernet.training.embeddings import Embeddings
+from hypernet.training.embedding_cache import EmbeddingCache
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
-from hypernet.training.training_tasks import training_wordings
+from hypernet.training.training_tasks import training_paraphrases
 
-VALIDATION_WORDINGS = 3
+VALIDATION_PARAPHRASES = 3
 """As many of a task as `t2l eval` scores under `training`."""
 
 
@@ -41,7 +41,7 @@ class ReconstructionRun:
     Args:
         config: the run.
         library: the LoRAs to write.
-        descriptions: task -> its wordings, for every task of the library.
+        descriptions: task -> its paraphrases, for every task of the library.
         encoder: reads them.
         device: a torch device.
     """
@@ -55,8 +55,8 @@ class ReconstructionRun:
         device: str = "cpu",
     ) -> None:
         self.config, self.library, self.encoder, self.device = config, library, encoder, device
-        self.embed = Embeddings(encoder)
-        self._wordings = [descriptions[name][: config.descriptions] for name in library]
+        self.embed = EmbeddingCache(encoder)
+        self._paraphrases = [descriptions[name][: config.descriptions] for name in library]
         every = library.stack()
         self._targets = every.map(lambda t: t.to(device))
         torch.manual_seed(config.seed)
@@ -83,7 +83,7 @@ class ReconstructionRun:
         """Loss on the tasks that belong to step `number`: the library is dealt out anew on each pass."""
         rng = random.Random(f"{self.config.seed}:{number}")
         index = self._batch(number)
-        embeddings = self.embed([rng.choice(self._wordings[i]) for i in index])
+        embeddings = self.embed([rng.choice(self._paraphrases[i]) for i in index])
         loss = self.losses(self.model(embeddings.to(self.device)), index).mean()
         return StepResult(loss, 0, {})
 
@@ -117,7 +117,7 @@ class ReconstructionRun:
         """
         losses, errors = [], []
         for i in range(len(self.library)):
-            some = self._wordings[i][:VALIDATION_WORDINGS]
+            some = self._paraphrases[i][:VALIDATION_PARAPHRASES]
             adapters, index = self.model(self.embed(some).to(self.device)), [i] * len(some)
             losses.append(self.losses(adapters, index).mean().item())
             errors.append(relative_error(adapters, self._targets.take(index)).mean().item())
@@ -174,7 +174,7 @@ def train_reconstruction(
         config: the run.
         encoder, base_model: as `Encoder.load` takes them.
         device: a torch device.
-        only, count: some of the library's tasks, see `tasks.pick_names`.
+        only, count: some of the library's tasks, see `tasks.select_names`.
         resume: go on from `out/state.pt`.
 
     Raises:
@@ -184,7 +184,7 @@ def train_reconstruction(
     """
     check_folder(out, resume)
     whole = Library.open(library)
-    chosen = whole.subset(pick_names(whole.names, only, count))
+    chosen = whole.subset(select_names(whole.names, only, count))
     reader = Encoder.load(encoder, device, base_model)
     run = ReconstructionRun(config, chosen, _descriptions(tasks, chosen), reader, device)
     trainer = Trainer(out, run.model, config, run.step, run.validate, run.save)
@@ -194,11 +194,11 @@ def train_reconstruction(
 
 
 def _descriptions(files: list[Path], library: Library) -> dict[str, list[str]]:
-    """Task -> wordings, for the library's tasks."""
+    """Task -> paraphrases, for the library's tasks."""
     tasks = {task.task: task for path in files for task in load_tasks(path)}
     missing = [name for name in library if name not in tasks]
     if missing:
         raise TaskFileError(
             f"no task file describes {', '.join(missing)}, of which {library.folder} has a LoRA"
         )
-    return {name: training_wordings(tasks[name]) for name in library}
+    return {name: training_paraphrases(tasks[name]) for name in library}

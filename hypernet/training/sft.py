@@ -24,7 +24,7 @@ from hypernet.checkpoint import (
     save_checkpoint,
 )
 from hypernet.config import HypernetConfig
-from hypernet.data.tasks import Task, load_descriptions, load_tasks, pick_names, with_descriptions
+from hypernet.data.tasks import Task, load_descriptions, load_tasks, select_names, with_descriptions
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.lora import LoraBatch
@@ -33,9 +33,9 @@ from hypernet.packing import Example, num_answers, pack
 from hypernet.peft_io import load_adapter_like
 from hypernet.training.batches import Batches
 from hypernet.training.config import SftConfig, TrainingConfigError
-from hypernet.training.distributed import Workers, workers
-from hypernet.training.embeddings import Embeddings
-from hypernet.training.grad_accumulation import in_shares
+from hypernet.training.distributed import Workers, process_group
+from hypernet.training.embedding_cache import EmbeddingCache
+from hypernet.training.grad_accumulation import accumulate_gradients
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import contrastive_loss, example_nll, sft_loss
 from hypernet.training.neftune import noise, noisy
@@ -66,7 +66,7 @@ class SftRun:
                 f"rows: {config.rows} rows cannot be shared out to {self.workers.count} processes in "
                 f"{config.accumulate} passes each"
             )
-        self.embed = Embeddings(encoder)
+        self.embed = EmbeddingCache(encoder)
         torch.manual_seed(config.seed)
         self.model = Hypernet(
             HypernetConfig(
@@ -87,12 +87,12 @@ class SftRun:
         self._started_from: dict[str, Any] | None = None
         training, validation = split_tasks(tasks, config)
         self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
-        if config.wordings == "definition":
-            said = {task.task: task.definition or task.wordings[0] for task in training}
+        if config.paraphrases == "definition":
+            said = {task.task: task.definition or task.paraphrases[0] for task in training}
             for ready in self.tasks:
-                ready.wordings = [said[ready.name]]
+                ready.paraphrases = [said[ready.name]]
         self._batches = Batches(self.tasks, config, base.chat)
-        # Each is the next one's stranger: in file order that would often be a near-twin.
+        # Each is the next one's mismatched_task: in file order that would often be a near-twin.
         self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
         random.Random(config.seed).shuffle(self.validation)
 
@@ -126,8 +126,8 @@ class SftRun:
             batch = self._batches.draw(number)
             tasks, rows = batch.tasks, batch.rows
             written = self._adapters(batch.descriptions)
-        mine = self.workers.share(len(rows))
-        return in_shares(
+        mine = self.workers.local_rows(len(rows))
+        return accumulate_gradients(
             written,
             [mine[i :: config.accumulate] for i in range(config.accumulate)],
             lambda chosen, adapters: self._part(number, tasks, rows, chosen, adapters),
@@ -170,8 +170,8 @@ class SftRun:
         contrasted = [i for i in chosen if i < config.contrast_rows]  # they come first among the chosen
         if contrasted:
             again = pack([rows[i] for i in contrasted]).to(base.device)
-            strangers = adapters.take([_stranger(tasks, i) for i in contrasted])
-            other = example_nll(base.logits(again, strangers), again)  # [first examples of the chosen rows]
+            mismatched = adapters.take([_mismatched_task(tasks, i) for i in contrasted])
+            other = example_nll(base.logits(again, mismatched), again)  # [first examples of the chosen rows]
             part = len(other) / sum(map(num_answers, rows[: config.contrast_rows]))
             apart = contrastive_loss(nll[: len(other)], other, config.contrast_margin)
             loss = loss + config.contrast * part * apart
@@ -188,14 +188,14 @@ class SftRun:
         by_form: list[tuple[str, float]] = []
         for i, task in enumerate(self.validation):
             examples = task.examples[:VALIDATION_EXAMPLES]
-            stranger = self.validation[(i + 1) % len(self.validation)]
+            mismatched_task = self.validation[(i + 1) % len(self.validation)]
             if self.config.reads == "input":
                 rows = [[example] for example in examples]
-                strangers = stranger.examples[: len(examples)]
+                mismatched = mismatched_task.examples[: len(examples)]
                 mine = [example.text for example in examples]
-                theirs = [strangers[k % len(strangers)].text for k in range(len(examples))]
+                theirs = [mismatched[k % len(mismatched)].text for k in range(len(examples))]
             else:
-                rows, mine, theirs = [examples], task.held_out[:1], stranger.held_out[:1]
+                rows, mine, theirs = [examples], task.held_out[:1], mismatched_task.held_out[:1]
             packed = pack(rows * 2).to(self.base.device)
             nll = example_nll(self.base.logits(packed, self._adapters(mine + theirs)), packed)
             mine_nll, theirs_nll = nll.chunk(2)  # [examples] each
@@ -242,7 +242,7 @@ class SftRun:
         return adapters
 
 
-def _stranger(tasks: list[TrainingTask], i: int) -> int:
+def _mismatched_task(tasks: list[TrainingTask], i: int) -> int:
     """The next row with another task; the row itself only if the batch holds a single task."""
     n = len(tasks)
     return next((j % n for j in range(i + 1, i + n) if tasks[j % n] is not tasks[i]), i)
@@ -272,7 +272,7 @@ def train_sft(
         encoder: as `Encoder.load` takes it; None is the embedded one.
         device: a torch device. Under torchrun each process takes its share of the rows, on its own GPU.
         start: a checkpoint of the same shape to start from, instead of Bias-HyperInit.
-        only, count: train on some of the tasks that have enough short examples, see `tasks.pick_names`.
+        only, count: train on some of the tasks that have enough short examples, see `tasks.select_names`.
         descriptions: a file of further descriptions, see `tasks.load_descriptions`.
         resume: go on from `out/state.pt`.
 
@@ -287,16 +287,23 @@ def train_sft(
     every = [task for path in tasks for task in load_tasks(path)]
     if descriptions:
         every = with_descriptions(every, load_descriptions(descriptions))
-    named = set(pick_names([task.task for task in every], only))
-    with workers(device) as team:
+    named = set(select_names([task.task for task in every], only))
+    with process_group(device) as team:
         base = FrozenBase(base_model, config.lora_spec(base_model), team.device)
         run = SftRun(config, every, base, Encoder.load(encoder, team.device, str(base_model)), team)
-        run.narrow(pick_names([task.name for task in run.tasks if task.name in named], count=count))
+        run.narrow(select_names([task.name for task in run.tasks if task.name in named], count=count))
         check_enough(run.tasks, run.validation, config)
         if start:
             run.start_from(start)
         trainer = Trainer(
-            out, run.model, config, run.step, run.validate, run.save, workers=team, trained=start is not None
+            out,
+            run.model,
+            config,
+            run.step,
+            run.validate,
+            run.save,
+            workers=team,
+            validate_first=start is not None,
         )
         if resume:
             trainer.resume()

@@ -23,7 +23,7 @@ from hypernet.training.batches import Batches
 from hypernet.training.config import MultitaskConfig
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import example_nll, sft_loss
-from hypernet.training.mean_lora import stand_in
+from hypernet.training.mean_lora import mean_lora
 from hypernet.training.training_tasks import VALIDATION_EXAMPLES, check_enough, prepare_all
 from hypernet.training.validation import mean_by_form, prompt_forms, split_tasks
 
@@ -78,7 +78,7 @@ class MultitaskRun:
         self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
 
     def start_from(self, checkpoint: Path, encoder: str | None) -> None:
-        """Start where a hypernetwork stands, as well as one LoRA can: see `stand_in`.
+        """Start where a hypernetwork stands, as well as one LoRA can: see `mean_lora`.
 
         What the network has learnt of the tasks at large is then not learnt again, and equal steps from there
         on are equal training.
@@ -91,7 +91,9 @@ class MultitaskRun:
         generator.check_base(self.base.name, self.base.fingerprint)
         if generator.spec != self.base.spec:
             raise CheckpointError(f"{checkpoint} writes {generator.spec}, this run trains {self.base.spec}")
-        self.model.take(stand_in(generator, [task.wordings[0] for task in self.tasks], self._batches.weights))
+        self.model.take(
+            mean_lora(generator, [task.paraphrases[0] for task in self.tasks], self._batches.weights)
+        )
 
     def step(self, number: int) -> StepResult:
         """Loss on the batch that belongs to step `number`."""
@@ -160,7 +162,9 @@ def train_multitask(
     check_enough(run.tasks, run.validation, config)
     if start:
         run.start_from(start, encoder)
-    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save, trained=start is not None)
+    trainer = Trainer(
+        out, run.model, config, run.step, run.validate, run.save, validate_first=start is not None
+    )
     if resume:
         trainer.resume()
     return trainer.run()

@@ -1,4 +1,4 @@
-"""Tasks as training takes them: tokenised, their wordings spread out, and how often each is drawn."""
+"""Tasks as training takes them: tokenised, their paraphrases spread out, and how often each is drawn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypernet.packing import ChatFormat, Example, fit_row
 from hypernet.training.config import FineTuning
 
 VALIDATION_EXAMPLES = 8
-TEMPLATES = (
+PARAPHRASE_TEMPLATES = (
     "{}",
     "Task: {}",
     "{} Answer only.",
@@ -20,15 +20,15 @@ TEMPLATES = (
     "You are given an input. {}",
     "{} Nothing else.",
 )
-"""Dress for tasks that come with few wordings: the same request, said with more or fewer words."""
+"""Dress for tasks that come with few paraphrases: the same request, said with more or fewer words."""
 
 
 @dataclass(slots=True)
 class TrainingTask:
-    """A task with its examples tokenised and its wordings spread out."""
+    """A task with its examples tokenised and its paraphrases spread out."""
 
     name: str
-    wordings: list[str]
+    paraphrases: list[str]
     examples: list[Example]
     held_out: list[str]
     derived: bool
@@ -46,7 +46,7 @@ def prepare(task: Task, chat: ChatFormat, max_tokens: int) -> TrainingTask | Non
     if len(examples) < 5:
         return None
     return TrainingTask(
-        task.task, training_wordings(task), examples, task.held_out_wordings, task.derived, task.group
+        task.task, training_paraphrases(task), examples, task.held_out_paraphrases, task.derived, task.group
     )
 
 
@@ -80,17 +80,17 @@ def tokenised(instances: list[Instance], chat: ChatFormat, max_tokens: int) -> l
     return [e for e in examples if len(e.prompt) + len(e.response) <= max_tokens]
 
 
-def training_wordings(task: Task) -> list[str]:
+def training_paraphrases(task: Task) -> list[str]:
     """All ways to ask for a task but its `eval_descriptions`, in more than one dress where there are few.
 
     A task without `eval_descriptions` is validated with some of these: what is held out of it are instances.
     """
-    wordings = task.wordings
-    if task.definition and task.definition not in wordings:
-        wordings = [*wordings, task.definition]
-    if len(wordings) < 20:
-        wordings = [template.format(w) for w in wordings for template in TEMPLATES]
-    return wordings
+    paraphrases = task.paraphrases
+    if task.definition and task.definition not in paraphrases:
+        paraphrases = [*paraphrases, task.definition]
+    if len(paraphrases) < 20:
+        paraphrases = [template.format(w) for w in paraphrases for template in PARAPHRASE_TEMPLATES]
+    return paraphrases
 
 
 def draw_row(task: TrainingTask, rng: random.Random, config: FineTuning) -> list[Example]:

@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from hypernet.data.tasks import Task, validation_share
+from hypernet.data.tasks import Task, split_validation
 from hypernet.packing import ChatFormat, Example
 from hypernet.training.batches import described, few_shot
 from hypernet.training.config import MultitaskConfig
@@ -21,7 +21,7 @@ SHOTS = 3
 
 def split_tasks(tasks: list[Task], config: MultitaskConfig) -> tuple[list[Task], list[Task]]:
     """(training, validation), without training tasks that give validation tasks away, if the run wants that."""
-    training, validation = validation_share(tasks, config.validation_share)
+    training, validation = split_validation(tasks, config.validation_share)
     if config.drop_near_duplicates:
         alike = near_duplicates(training, validation)
         training = [task for task in training if task.task not in alike]

@@ -3,7 +3,7 @@
 What given tasks hold of lexical relations (antonyms, capitals, plurals) is a few dozen. BATS (Gladkova
 et al. 2016) and function vectors (Todd et al. 2024) sort such relations into inflection, derivation,
 lexicography and encyclopaedia; those that a dictionary or a standard can fill are built here, many of
-them over the same questions: a number, a country, a verb. The data come with libraries (extra `relations`).
+them over the same questions: a number, a country, a verb. The data come with libraries (extra `lexical`).
 
 Evaluation tasks stay unseen in two ways: a relation that answers their questions as they do is not built,
 whatever it is called, and a pair of theirs is never shown.
@@ -51,7 +51,7 @@ def relate(
         if not any(_answers_alike(relation.pairs, task) for task in known):
             pairs = [p for p in relation.pairs if not any(_agrees(p, task) for task in known)]
             if len(pairs) >= FEWEST:
-                built.append(replace(relation, pairs=pairs).recipe().task(instances, seed))
+                built.append(replace(relation, pairs=pairs).template().task(instances, seed))
     return built
 
 

@@ -15,30 +15,30 @@ def dates() -> Iterator[Relation]:
     for cycle, table in (("month", "months"), ("day", "days")):
         names = {code: _in_order(getattr(Locale(code), table)["format"]["wide"]) for code in ("en", *LANGUAGES)}
         english, of = names["en"], f"a {cycle}"
-        yield Relation(f"{cycle}-next", f"the {cycle} after it", of, _dressed(english, _turned(english, 1)))
+        yield Relation(f"{cycle}-next", f"the {cycle} after it", of, _all_cases(english, _turned(english, 1)))
         yield Relation(
-            f"{cycle}-previous", f"the {cycle} before it", of, _dressed(english, _turned(english, -1))
+            f"{cycle}-previous", f"the {cycle} before it", of, _all_cases(english, _turned(english, -1))
         )
         yield Relation(
-            f"{cycle}-second_next", f"the {cycle} after the next", of, _dressed(english, _turned(english, 2))
+            f"{cycle}-second_next", f"the {cycle} after the next", of, _all_cases(english, _turned(english, 2))
         )
         short = [name[:3] for name in english]
-        yield Relation(f"{cycle}-short", f"the {cycle} as three letters", of, _dressed(english, short))
+        yield Relation(f"{cycle}-short", f"the {cycle} as three letters", of, _all_cases(english, short))
         yield Relation(
-            f"short-{cycle}", f"the {cycle} in full", f"an abbreviated {cycle}", _dressed(short, english)
+            f"short-{cycle}", f"the {cycle} in full", f"an abbreviated {cycle}", _all_cases(short, english)
         )
         places = [str(k) for k in range(1, len(english) + 1)]
         yield Relation(
-            f"{cycle}-number", f"the place of the {cycle} as a number", of, _dressed(english, places)
+            f"{cycle}-number", f"the place of the {cycle} as a number", of, _all_cases(english, places)
         )
         for code, language in LANGUAGES.items():
             other, tongue = names[code], language.lower()
-            yield Relation(f"{cycle}-{tongue}", f"the {cycle} in {language}", of, _dressed(english, other))
+            yield Relation(f"{cycle}-{tongue}", f"the {cycle} in {language}", of, _all_cases(english, other))
             yield Relation(
                 f"{tongue}-{cycle}",
                 f"the {cycle} in English",
                 f"a {cycle} in {language}",
-                _dressed(other, english),
+                _all_cases(other, english),
             )
 
 
@@ -51,7 +51,7 @@ def _turned(names: Sequence[str], by: int) -> list[str]:
     return [names[(k + by) % len(names)] for k in range(len(names))]
 
 
-def _dressed(questions: Sequence[str], answers: Sequence[str]) -> Pairs:
+def _all_cases(questions: Sequence[str], answers: Sequence[str]) -> Pairs:
     return [
         (dress(question), answer)
         for question, answer in zip(questions, answers, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hypernet.data.synthetic.task_template import Recipe, naming
+from hypernet.data.synthetic.task_template import TaskTemplate, answer_patterns
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -21,15 +21,15 @@ class Relation:
     """What the question is, with its article: "a noun"."""
     pairs: Pairs
 
-    def recipe(self) -> Recipe:
+    def template(self) -> TaskTemplate:
         """The relation as a task to derive."""
         patterns = (
-            *naming(self.said, f"Given {self.of},", f"The input is {self.of}."),
+            *answer_patterns(self.said, f"Given {self.of},", f"The input is {self.of}."),
             f"Turn {self.of} into {self.said}.{{end}}",
             f"From {self.of} to {self.said}.{{end}}",
             f"What is {self.said}?{{end}}",
         )
-        return Recipe(self.name, patterns, lambda rng: rng.choice(self.pairs))
+        return TaskTemplate(self.name, patterns, lambda rng: rng.choice(self.pairs))
 
 
 def inverted(pairs: Pairs) -> Pairs:

@@ -8,8 +8,8 @@ description tells them apart. That is the pressure to read.
 Everything is built from the training instances of given tasks (word lists with
 labelled categories, single words, word pairs, number pairs in the manner of
 function-vectors, Todd et al. 2024, and instruction-induction, Honovich et al.
-2023). Given tasks that a family contains are built too, and others get more wordings
-(`wordings.py`): they bring two or three, a built task has dozens. Tasks whose names
+2023). Given tasks that a family contains are built too, and others get more paraphrases
+(`paraphrases.py`): they bring two or three, a built task has dozens. Tasks whose names
 are in `taken` are not built, nor what differs from them in case and punctuation only:
 pass the names of the evaluation tasks, so that none of them is ever trained on.
 """
@@ -25,7 +25,7 @@ from hypernet.data.synthetic.pairs import inverses, reworded
 from hypernet.data.synthetic.picking import LONGEST_LIST, odd_one_out, orders, positions
 from hypernet.data.synthetic.rewriting import letters, lists
 from hypernet.data.synthetic.sentences import sentences
-from hypernet.data.synthetic.task_template import Recipe
+from hypernet.data.synthetic.task_template import TaskTemplate
 from hypernet.data.tasks import Task
 
 Material = Mapping[str, list[tuple[str, str]]]
@@ -44,14 +44,14 @@ def derive(tasks: Sequence[Task], taken: Collection[str], *, instances: int = 20
     material = material_of(tasks)
     words = words_of_lists(material)
     categories = word_categories(material)
-    recipes: list[Recipe] = []
+    templates: list[TaskTemplate] = []
     if words:
-        recipes += [*positions(words), *lists(words), *letters(words)]
+        templates += [*positions(words), *lists(words), *letters(words)]
     if len(set(map(len, words))) >= LONGEST_LIST:
-        recipes += [*orders(words), *compositions(words, categories, taken)]
-    recipes += [*odd_one_out(categories), *inverses(material), *numbers(material), *sentences(material)]
-    recipes += reworded(material)
-    return [recipe.task(instances, seed) for recipe in recipes if recipe.name not in taken]
+        templates += [*orders(words), *compositions(words, categories, taken)]
+    templates += [*odd_one_out(categories), *inverses(material), *numbers(material), *sentences(material)]
+    templates += reworded(material)
+    return [template.task(instances, seed) for template in templates if template.name not in taken]
 
 
 def material_of(tasks: Sequence[Task]) -> Material:

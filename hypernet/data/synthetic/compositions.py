@@ -10,12 +10,12 @@ import random
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from hypernet.data.synthetic.picking import distinct_lengths, hidden, tellable
-from hypernet.data.synthetic.task_template import Recipe, naming
+from hypernet.data.synthetic.picking import distinct_lengths, distinguishable, hidden
+from hypernet.data.synthetic.task_template import TaskTemplate, answer_patterns
 
 LENGTHS = (3, 4, 5, 6)
 
-DRESSES: dict[str, tuple[Callable[[str], str], str]] = {
+TRANSFORMS: dict[str, tuple[Callable[[str], str], str]] = {
     "uppercase": (str.upper, "{} in capital letters"),
     "capitalize": (str.capitalize, "{} with a capital initial"),
     "initial": (lambda w: w[0], "the first letter of {}"),
@@ -44,30 +44,32 @@ PICKS: dict[str, tuple[Callable[[list[str]], str], str]] = {
 
 def compositions(
     words: Sequence[str], categories: Mapping[str, Sequence[str]], taken: Collection[str]
-) -> Iterator[Recipe]:
+) -> Iterator[TaskTemplate]:
     """Every dress of every pick, and of the one word of each category: "uppercase_of_the_animal".
 
     A pick that an evaluation task asks for is left out at that task's length: exact match looks past
     case and punctuation, so "the last of five, in brackets" would be "the last of five" itself.
     """
     others: dict[str, list[str]] = {}
-    for one, rest in tellable(categories):
+    for one, rest in distinguishable(categories):
         others.setdefault(one, []).append(rest)
-    for dress, (wear, worn) in DRESSES.items():
+    for dress, (transform, phrase) in TRANSFORMS.items():
         for pick, (rule, said) in PICKS.items():
             if lengths := _free(taken, f"(choose_)?{pick}(_of)?_"):
-                yield Recipe(
+                yield TaskTemplate(
                     f"{dress}_of_the_{pick}",
-                    _patterns(worn.format(said)),
-                    lambda rng, n=lengths, rule=rule, wear=wear: _picked(rng, words, rng.choice(n), rule, wear),  # type: ignore[misc]
+                    _patterns(phrase.format(said)),
+                    lambda rng, n=lengths, rule=rule, transform=transform: _picked(
+                        rng, words, rng.choice(n), rule, transform
+                    ),  # type: ignore[misc]
                 )
         for one, rests in others.items():
             if lengths := _free(taken, f"{one}_v_[a-z]+_"):
-                yield Recipe(
+                yield TaskTemplate(
                     f"{dress}_of_the_{one}",
-                    _patterns(worn.format(f"the {one} of the list")),
-                    lambda rng, n=lengths, one=one, rests=rests, wear=wear: _found(  # type: ignore[misc]
-                        rng, categories[one], categories[rng.choice(rests)], rng.choice(n), wear
+                    _patterns(phrase.format(f"the {one} of the list")),
+                    lambda rng, n=lengths, one=one, rests=rests, transform=transform: _found(  # type: ignore[misc]
+                        rng, categories[one], categories[rng.choice(rests)], rng.choice(n), transform
                     ),
                 )
 
@@ -78,7 +80,7 @@ def _free(taken: Collection[str], pick: str) -> list[int]:
 
 
 def _patterns(said: str) -> tuple[str, ...]:
-    return naming(said, "Given a list,", "The input is a list of words.")
+    return answer_patterns(said, "Given a list,", "The input is a list of words.")
 
 
 def _picked(
@@ -86,14 +88,14 @@ def _picked(
     words: Sequence[str],
     n: int,
     rule: Callable[[list[str]], str],
-    wear: Callable[[str], str],
+    transform: Callable[[str], str],
 ) -> tuple[str, str]:
     chosen = distinct_lengths(rng, words, n)
-    return ", ".join(chosen), wear(rule(chosen))
+    return ", ".join(chosen), transform(rule(chosen))
 
 
 def _found(
-    rng: random.Random, one: Sequence[str], rest: Sequence[str], n: int, wear: Callable[[str], str]
+    rng: random.Random, one: Sequence[str], rest: Sequence[str], n: int, transform: Callable[[str], str]
 ) -> tuple[str, str]:
     text, answer = hidden(rng, one, rest, n)
-    return text, wear(answer)
+    return text, transform(answer)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from hypernet.data.synthetic.task_template import Recipe, naming
+from hypernet.data.synthetic.task_template import TaskTemplate, answer_patterns
 
 
-def numbers(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[Recipe]:
+def numbers(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemplate]:
     """Other questions about the number pairs of `sum` and `diff`."""
     inputs = [text for name in ("sum", "diff") for text, _ in material.get(name, [])]
     pairs = [text for text in inputs if re.fullmatch(r"\d+ \d+", text)]
@@ -24,8 +24,8 @@ def numbers(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[Recipe]:
         "second_plus_one": (lambda _, b: b + 1, "the second number plus one"),
     }
     for name, (rule, said) in rules.items() if pairs else ():
-        yield Recipe(
+        yield TaskTemplate(
             name,
-            naming(said, "Given two numbers,", "The input holds two numbers.")[:-1],
+            answer_patterns(said, "Given two numbers,", "The input holds two numbers.")[:-1],
             lambda rng, rule=rule: (text := rng.choice(pairs), str(rule(*map(int, text.split())))),  # type: ignore[misc]
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from hypernet.data.synthetic.paraphrases import REWORDED
-from hypernet.data.synthetic.task_template import Recipe
+from hypernet.data.synthetic.task_template import TaskTemplate
 
 INVERSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "country-capital": (
@@ -49,18 +49,18 @@ INVERSES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
-"""Pair tasks whose opposite direction is a task too: name -> (name of the inverse, its wordings)."""
+"""Pair tasks whose opposite direction is a task too: name -> (name of the inverse, its paraphrases)."""
 
 
-def inverses(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[Recipe]:
+def inverses(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemplate]:
     """Pair tasks the other way round, where an answer has a single question."""
     for name, (inverse, patterns) in INVERSES.items():
         if pairs := material.get(name):
-            yield Recipe(inverse, patterns, lambda rng, pairs=pairs: rng.choice(pairs)[::-1])  # type: ignore[misc]
+            yield TaskTemplate(inverse, patterns, lambda rng, pairs=pairs: rng.choice(pairs)[::-1])  # type: ignore[misc]
 
 
-def reworded(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[Recipe]:
+def reworded(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemplate]:
     """Given tasks as they are, asked for in more ways."""
     for name, patterns in REWORDED.items():
         if pairs := material.get(name):
-            yield Recipe(name, patterns, lambda rng, pairs=pairs: rng.choice(pairs))  # type: ignore[misc]
+            yield TaskTemplate(name, patterns, lambda rng, pairs=pairs: rng.choice(pairs))  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""More ways to ask for tasks that come with two or three wordings.
+"""More ways to ask for tasks that come with two or three paraphrases.
 
 Function-vector and instruction-induction tasks bring a couple of short instructions each.
 A hypernetwork that sees two strings a task learns two strings; with some dozens it has to
-learn what they have in common. `recipe.py` fills the slots (`{write}`, `{end}`).
+learn what they have in common. `template.py` fills the slots (`{write}`, `{end}`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import permutations
 
-from hypernet.data.synthetic.task_template import COUNTS, Recipe
+from hypernet.data.synthetic.task_template import COUNTS, TaskTemplate
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
@@ -16,7 +16,7 @@ LONGEST_LIST = 6
 """Words of so many different lengths have to be there, for lists in which one is the longest."""
 
 
-def positions(words: Sequence[str]) -> Iterator[Recipe]:
+def positions(words: Sequence[str]) -> Iterator[TaskTemplate]:
     """Pick by place: "choose_second_of_4"."""
     for n in (3, 4, 5, 6):
         places = {o: k for k, o in enumerate(ORDINALS[: n - 1])} | {"last": n - 1}
@@ -25,7 +25,7 @@ def positions(words: Sequence[str]) -> Iterator[Recipe]:
         if n > 3:
             places["second to last"] = n - 2
         for place, k in places.items():
-            yield Recipe(
+            yield TaskTemplate(
                 f"choose_{place.replace(' ', '_')}_of_{n}",
                 (
                     f"{{pick}} the {place} {{item}} of the list.{{end}}",
@@ -42,7 +42,7 @@ def positions(words: Sequence[str]) -> Iterator[Recipe]:
             )
 
 
-def orders(words: Sequence[str]) -> Iterator[Recipe]:
+def orders(words: Sequence[str]) -> Iterator[TaskTemplate]:
     """Pick by the alphabet or by length."""
     rules: dict[str, tuple[Callable[[list[str]], str], str]] = {
         "alphabetically_first": (min, "alphabetically first"),
@@ -52,7 +52,7 @@ def orders(words: Sequence[str]) -> Iterator[Recipe]:
     }
     for n in (3, 4, 5, 6):
         for name, (rule, said) in rules.items():
-            yield Recipe(
+            yield TaskTemplate(
                 f"{name}_{n}",
                 (
                     f"{{pick}} the {said} {{item}} out of {COUNTS[n]}.{{end}}",
@@ -77,11 +77,11 @@ def distinct_lengths(rng: random.Random, words: Sequence[str], n: int) -> list[s
     return list(chosen.values())
 
 
-def odd_one_out(categories: Mapping[str, Sequence[str]]) -> Iterator[Recipe]:
+def odd_one_out(categories: Mapping[str, Sequence[str]]) -> Iterator[TaskTemplate]:
     """Pick the one word of a category among words of another: "fruit_v_color_4"."""
-    for one, rest in tellable(categories):
+    for one, rest in distinguishable(categories):
         for n in (3, 4, 5):
-            yield Recipe(
+            yield TaskTemplate(
                 f"{one}_v_{rest}_{n}",
                 (
                     f"{{pick}} the {one} among the {COUNTS[n]} {{item}}s.{{end}}",
@@ -94,7 +94,7 @@ def odd_one_out(categories: Mapping[str, Sequence[str]]) -> Iterator[Recipe]:
             )
 
 
-def tellable(categories: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+def distinguishable(categories: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     """Ordered pairs of categories that share hardly a word: many an adjective is a concept, too."""
 
     def shared(one: str, rest: str) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from hypernet.data.synthetic.task_template import COUNTS, Recipe, naming
+from hypernet.data.synthetic.task_template import COUNTS, TaskTemplate, answer_patterns
 
 
-def lists(words: Sequence[str]) -> Iterator[Recipe]:
+def lists(words: Sequence[str]) -> Iterator[TaskTemplate]:
     """Rewrite a whole list."""
     rules: dict[str, tuple[Callable[[list[str]], str], str, str]] = {
         "reverse": (lambda c: ", ".join(c[::-1]), "in reverse order", "Reverse the list"),
@@ -34,7 +34,7 @@ def lists(words: Sequence[str]) -> Iterator[Recipe]:
     }
     for n in (3, 4):
         for name, (rule, how, said) in rules.items():
-            yield Recipe(
+            yield TaskTemplate(
                 f"{name}_list_of_{n}",
                 (
                     f"{{write}} the {COUNTS[n]} {{given}} words {how}.{{end}}",
@@ -49,7 +49,7 @@ def lists(words: Sequence[str]) -> Iterator[Recipe]:
             )
 
 
-def letters(words: Sequence[str]) -> Iterator[Recipe]:
+def letters(words: Sequence[str]) -> Iterator[TaskTemplate]:
     """Spell, cut and dress single words."""
     plain = [w for w in words if w.isalpha() and len(w) > 3]
     rules: dict[str, tuple[Callable[[str], str], str]] = {
@@ -75,10 +75,10 @@ def letters(words: Sequence[str]) -> Iterator[Recipe]:
         "spell_with_hyphens": ("-".join, "the letters of the word with hyphens between them"),
         "copy_word": (lambda w: w, "the word as it is"),
     }
-    dressed = (str.lower, str.upper, str.capitalize)
+    cases = (str.lower, str.upper, str.capitalize)
     for name, (rule, said) in rules.items():
-        yield Recipe(
+        yield TaskTemplate(
             name,
-            naming(said, "Given a word,", "The input is one word."),
-            lambda rng, rule=rule: (text := rng.choice(dressed)(rng.choice(plain)), rule(text)),  # type: ignore[misc]
+            answer_patterns(said, "Given a word,", "The input is one word."),
+            lambda rng, rule=rule: (text := rng.choice(cases)(rng.choice(plain)), rule(text)),  # type: ignore[misc]
         )

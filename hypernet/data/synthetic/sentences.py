@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from hypernet.data.synthetic.task_template import Recipe, naming
+from hypernet.data.synthetic.task_template import TaskTemplate, answer_patterns
 
 WORDS = range(4, 13)
 """How many words a sentence may have."""
@@ -33,13 +33,13 @@ RULES: dict[str, tuple[Callable[[list[str]], object], str]] = {
 """Name -> (words of the sentence -> answer, how it is said)."""
 
 
-def sentences(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[Recipe]:
+def sentences(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemplate]:
     """Every rule, over the short plain sentences among the inputs, without their full stops."""
     plain = sorted({found for pairs in material.values() for text, _ in pairs if (found := _sentence(text))})
     for name, (rule, said) in RULES.items() if plain else ():
-        yield Recipe(
+        yield TaskTemplate(
             name,
-            naming(said, "Read the text and", "The input is a sentence."),
+            answer_patterns(said, "Read the text and", "The input is a sentence."),
             lambda rng, rule=rule: (text := rng.choice(plain), str(rule(text.split()))),  # type: ignore[misc]
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hypernet.data.tasks import Instance, Task
 
-WORDINGS = 60
+MAX_PARAPHRASES = 60
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 SLOTS: dict[str, tuple[str, ...]] = {
     "pick": ("pick", "select", "choose", "return", "output", "give", "find", "take", "report", "extract"),
@@ -26,11 +26,11 @@ SLOTS: dict[str, tuple[str, ...]] = {
         " No explanation.",
     ),
 }
-"""What wordings vary in; `{pick}` in a pattern becomes one of these."""
+"""What paraphrases vary in; `{pick}` in a pattern becomes one of these."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class TaskTemplate:
     """One derived task before its instances are drawn."""
 
     name: str
@@ -45,12 +45,12 @@ class Recipe:
             task=f"derived_{self.name}",
             name=self.name,
             derived=True,
-            descriptions=_wordings(self.patterns, rng),
+            descriptions=_paraphrases(self.patterns, rng),
             instances=[Instance(input=text, output=[answer]) for text, answer in drawn.items()],
         )
 
 
-def naming(said: str, given: str, told: str) -> tuple[str, ...]:
+def answer_patterns(said: str, given: str, told: str) -> tuple[str, ...]:
     """Patterns that ask for an answer by naming it.
 
     Args:
@@ -67,14 +67,14 @@ def naming(said: str, given: str, told: str) -> tuple[str, ...]:
     )
 
 
-def _wordings(patterns: Sequence[str], rng: random.Random) -> list[str]:
-    """Up to `WORDINGS` different fillings of the patterns."""
+def _paraphrases(patterns: Sequence[str], rng: random.Random) -> list[str]:
+    """Up to `MAX_PARAPHRASES` different fillings of the patterns."""
     found: dict[str, None] = {}
-    for _ in range(4 * WORDINGS):
+    for _ in range(4 * MAX_PARAPHRASES):
         pattern = rng.choice(patterns)
         text = re.sub(r"\{(\w+)\}", lambda slot: rng.choice(SLOTS[slot[1]]), pattern)
         text = re.sub(r"(^|[.?] )([a-z])", lambda start: start[1] + start[2].upper(), text)
         found[text] = None
-        if len(found) == WORDINGS:
+        if len(found) == MAX_PARAPHRASES:
             break
     return list(found)

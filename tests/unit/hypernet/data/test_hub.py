@@ -48,7 +48,7 @@ def test_definition_and_examples_are_taken_off_the_input() -> None:
 def test_rows_in_another_form_are_kept_whole_and_described_by_name() -> None:
     task = natural_instruction(NAME, [{"input": " France ", "output": "Paris"}])
     assert task.instances == [Instance(input="France", output=["Paris"])]
-    assert task.wordings == ["task1146 country capital"]
+    assert task.paraphrases == ["task1146 country capital"]
 
 
 def test_a_stray_row_does_not_take_the_definition_away() -> None:

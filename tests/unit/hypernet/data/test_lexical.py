@@ -90,7 +90,7 @@ def test_an_inverse_has_one_answer_to_each_question() -> None:
     assert inverted([("a", "x"), ("b", "x"), ("c", "y")]) == [("y", "c")]
 
 
-def test_wordings_are_many_and_tasks_repeat_with_their_seed() -> None:
+def test_paraphrases_are_many_and_tasks_repeat_with_their_seed() -> None:
     made = relate(WORDS, [])
     assert all(t.derived and len(set(t.descriptions)) > 15 for t in made)
     assert not any("{" in text for t in made for text in t.descriptions)
@@ -116,4 +116,4 @@ def test_without_the_libraries_the_command_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "lemminflect", None)
     result = CliRunner().invoke(app, files(tmp_path))
-    assert result.exit_code == 2 and "relations" in result.output
+    assert result.exit_code == 2 and "lexical" in result.output

@@ -79,7 +79,7 @@ def test_letters_categories_inverses_and_numbers_are_right(derived: dict[str, Ta
         assert int(i.output[0]) == max(map(int, i.input.split()))
 
 
-def test_a_composition_picks_and_then_dresses(derived: dict[str, Task]) -> None:
+def test_a_composition_picks_and_then_transforms(derived: dict[str, Task]) -> None:
     for i in derived["uppercase_of_the_second_to_last"].instances:
         assert i.output == [i.input.split(", ")[-2].upper()]
     for i in derived["initial_of_the_longest"].instances:
@@ -108,7 +108,7 @@ def test_the_longest_of_a_list_is_never_tied(derived: dict[str, Task]) -> None:
         assert len(set(lengths)) == 3
 
 
-def test_many_distinct_wordings_without_a_slot_left_open(derived: dict[str, Task]) -> None:
+def test_many_distinct_paraphrases_without_a_slot_left_open(derived: dict[str, Task]) -> None:
     for task in derived.values():
         assert len(set(task.descriptions)) == len(task.descriptions) >= 10, task.name
         assert not any("{" in text or text != text.strip() or text[0].islower() for text in task.descriptions)
@@ -151,7 +151,7 @@ def test_held_out_instances_are_not_used() -> None:
     assert not held_out & {i.input for i in reworded.instances}
 
 
-def test_a_given_task_gets_more_wordings_and_keeps_its_answers() -> None:
+def test_a_given_task_gets_more_paraphrases_and_keeps_its_answers() -> None:
     task = pair_task("antonym", [("hot", "cold"), ("up", "down"), ("wet", "dry"), ("in", "out")])
     (reworded,) = derive([task], taken=())
     assert len(reworded.descriptions) > 10

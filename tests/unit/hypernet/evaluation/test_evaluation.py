@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hypernet.data.tasks import Instance, Task, taught, without_wordings
+from hypernet.data.tasks import Instance, Task, training_pairs, without_trained_paraphrases
 from hypernet.evaluation.conditions import STRANGERS, random_strings, stranger_wordings, strangers
 from hypernet.evaluation.eval_task import case_matters, sheet
 from hypernet.evaluation.metrics import bootstrap, exact_match, exact_match_is_lost, rouge_l
@@ -128,11 +128,13 @@ def test_wordings_that_training_has_read_are_not_asked_with() -> None:
         return Task(task="t", instances=[Instance(input="a", output=["b"])], **said)
 
     trained = [made(descriptions=["old"], definition="older")]
-    assert without_wordings(made(descriptions=["old", "new"]), trained).held_out_wordings == ["new"]
-    assert without_wordings(made(descriptions=["new"], eval_descriptions=["older", "x"]), trained).wordings == [
+    assert without_trained_paraphrases(made(descriptions=["old", "new"]), trained).held_out_paraphrases == [
         "new"
     ]
-    assert without_wordings(made(definition="older"), trained) is None
+    assert without_trained_paraphrases(
+        made(descriptions=["new"], eval_descriptions=["older", "x"]), trained
+    ).paraphrases == ["new"]
+    assert without_trained_paraphrases(made(definition="older"), trained) is None
 
 
 def test_random_strings_are_as_long_as_the_real_ones() -> None:
@@ -169,11 +171,11 @@ def test_what_training_has_seen_in_other_tasks_is_not_asked() -> None:
     mine = Task(
         task="t", definition="d", instances=[Instance(input=f"q{i}", output=["yes"]) for i in range(40)]
     )
-    known = taught([other])
+    known = training_pairs([other])
     assert known == {(f"q{i}", "yes") for i in range(9) if i != 4}  # the fifth is held out there, too
     asked = {i.prompt for i in sheet(mine, 40, seed=0, known=known).items}
     assert asked and not asked & {q for q, _ in known}
-    assert not sheet(mine, 5, seed=0, known=taught([mine]) | {i.pair for i in mine.instances}).items
+    assert not sheet(mine, 5, seed=0, known=training_pairs([mine]) | {i.pair for i in mine.instances}).items
 
 
 def test_small_tasks_keep_something_to_show_and_long_questions_are_passed_over() -> None:

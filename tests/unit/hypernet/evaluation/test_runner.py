@@ -91,7 +91,7 @@ def conditions(tiny_generator: Generator, library: Library) -> list[Condition]:
         *t2l_conditions(
             tiny_generator,
             "t",
-            stranger_wordings({t.task: t.held_out_wordings for t in tasks()}, seed=0),
+            stranger_wordings({t.task: t.held_out_paraphrases for t in tasks()}, seed=0),
             seed=0,
         ),
     ]

@@ -16,7 +16,7 @@ from hypernet.packing import Example, pack
 from hypernet.peft_io import save_adapter
 from hypernet.training import losses as losses_module
 from hypernet.training.config import SftConfig, TrainingConfigError
-from hypernet.training.distributed import Workers, workers
+from hypernet.training.distributed import Workers, process_group
 from hypernet.training.neftune import noise, noisy
 from hypernet.training.sft import SftRun
 from tests.unit.hypernet.training.test_sft import run, task
@@ -72,10 +72,10 @@ def test_the_shares_of_processes_add_up(frozen: FrozenBase, tiny_encoder: Path) 
 
 
 def test_a_process_alone_changes_nothing() -> None:
-    with workers("cpu") as team:
+    with process_group("cpu") as team:
         assert team == Workers("cpu")
         assert team.first
-        assert team.share(3) == [0, 1, 2]
+        assert team.local_rows(3) == [0, 1, 2]
         assert team.add([1.0, 2.0]) == [1.0, 2.0]
         assert team.agree(4.0) == 4.0
 

@@ -11,7 +11,7 @@ from hypernet.checkpoint import CheckpointError
 from hypernet.generator import Generator
 from hypernet.peft_io import read_provenance
 from hypernet.training.loop import read_log
-from hypernet.training.mean_lora import stand_in
+from hypernet.training.mean_lora import mean_lora
 from hypernet.training.static_lora import train_multitask
 from tests.unit.hypernet.training.test_static_and_oracles import multitask_config, write_tasks
 
@@ -20,7 +20,7 @@ TEXTS = [f"Say {word}." for word in ("yes", "no", "perhaps", "never", "always")]
 
 def test_of_one_adapter_it_is_that_adapter(tiny_generator: Generator) -> None:
     (written,) = tiny_generator.generate(TEXTS[:1])
-    found = stand_in(tiny_generator, TEXTS[:1], [3.0])
+    found = mean_lora(tiny_generator, TEXTS[:1], [3.0])
     for module in found.a:
         torch.testing.assert_close(found.delta(module), written.delta(module), rtol=1e-4, atol=1e-6)
 
@@ -30,7 +30,7 @@ def test_of_many_it_is_the_best_that_its_rank_allows(
 ) -> None:
     monkeypatch.setattr("hypernet.training.mean_lora.CHUNK", 2)
     weights = [1.0, 2.0, 3.0, 1.0, 0.5]
-    found = stand_in(tiny_generator, TEXTS, weights)
+    found = mean_lora(tiny_generator, TEXTS, weights)
     written = tiny_generator.generate(TEXTS)
     for module in found.a:
         deltas = torch.stack([w.delta(module) for w in written])

@@ -64,7 +64,7 @@ def test_bare_batches_are_those_of_runs_before_mixed_prompts(
         rng = random.Random(f"3:{number}")
         chosen = rng.choices(tasks, draw_weights(tasks, 0.5, 0.25), k=6)
         rows = [draw_row(t, rng, settings) for t in chosen]
-        descriptions = [rng.choice(t.wordings) for t in chosen]
+        descriptions = [rng.choice(t.paraphrases) for t in chosen]
         batch = batches.draw(number)
         assert (batch.tasks, batch.rows, batch.descriptions) == (chosen, rows, descriptions)
 

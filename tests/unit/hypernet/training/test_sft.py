@@ -64,10 +64,10 @@ def test_both_losses_are_the_cross_entropies_that_torch_computes() -> None:
     assert torch.allclose(smooth, expected, atol=1e-5)
 
 
-def test_a_run_can_be_told_which_wordings_it_sees(frozen: FrozenBase, tiny_encoder: Path) -> None:
-    assert len(run(frozen, tiny_encoder).tasks[0].wordings) > 1
-    few = run(frozen, tiny_encoder, wordings="definition")
-    assert [t.wordings for t in few.tasks] == [
+def test_a_run_can_be_told_which_paraphrases_it_sees(frozen: FrozenBase, tiny_encoder: Path) -> None:
+    assert len(run(frozen, tiny_encoder).tasks[0].paraphrases) > 1
+    few = run(frozen, tiny_encoder, paraphrases="definition")
+    assert [t.paraphrases for t in few.tasks] == [
         [f"Say {'red' if t.name == 'one' else 'blue'}."] for t in few.tasks
     ]
 
@@ -85,7 +85,7 @@ def test_the_contrast_moves_the_wrong_adapter_only() -> None:
 def test_a_contrastive_step_sees_other_tasks_adapters(frozen: FrozenBase, tiny_encoder: Path) -> None:
     plain = run(frozen, tiny_encoder).step(0)
     contrasted = run(frozen, tiny_encoder, contrast=0.5, contrast_rows=3).step(0)
-    # At the start every adapter is the same, so a stranger's is no worse and the whole margin is due.
+    # At the start every adapter is the same, so another task's is no worse and the whole margin is due.
     assert contrasted.metrics["nll"] == pytest.approx(plain.metrics["nll"])
     assert contrasted.loss.item() == pytest.approx(plain.loss.item() + 0.5, abs=0.1)
     assert contrasted.tokens > plain.tokens

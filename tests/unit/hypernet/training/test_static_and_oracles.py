@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hypernet.data.tasks import Task, TaskFileError, load_tasks, pick_names
+from hypernet.data.tasks import Task, TaskFileError, load_tasks, select_names
 from hypernet.frozen import FrozenBase
 from hypernet.library import Library, LibraryError
 from hypernet.peft_io import load_adapter, read_provenance
 from hypernet.training import oracle
 from hypernet.training.config import MultitaskConfig, OracleConfig
 from hypernet.training.loop import read_log
-from hypernet.training.oracle import OracleGroup, clip_each, train_oracles
+from hypernet.training.oracle import OracleGroup, clip_norm_per_lora, train_oracles
 from hypernet.training.static_lora import MultitaskRun, StaticLora, train_multitask
 
 SMALL = {"rank": 2, "alpha": 4, "row_tokens": 60, "row_examples": 4, "learning_rate": 2e-2, "warmup": 0.0}
@@ -89,7 +89,7 @@ def test_gradients_are_clipped_per_lora(tiny_base: Path) -> None:
     for p in model.parameters():
         p.grad = torch.ones_like(p)
         p.grad[1] = 1e-6
-    largest = clip_each(model, 1.0)
+    largest = clip_norm_per_lora(model, 1.0)
     norms = [torch.stack([p.grad[k].square().sum() for p in model.parameters()]).sum().sqrt() for k in (0, 1)]  # type: ignore[index]
     assert largest > 1
     assert norms[0].item() == pytest.approx(1.0, abs=1e-4)
@@ -191,16 +191,16 @@ def test_what_cannot_be_trained_is_said(tiny_base: Path, tasks: Path, tmp_path: 
 
 def test_choices_of_tasks_are_nested_and_checked() -> None:
     names = [f"t{i}" for i in range(50)]
-    assert pick_names(names) == names
-    assert pick_names(names, only="t4, t2") == ["t2", "t4"]
-    assert pick_names(names, only="t4*,t2") == ["t2", "t4", *(f"t4{i}" for i in range(10))]
-    assert pick_names(names, only="*") == names
-    few, more = pick_names(names, count=5), pick_names(names[::-1], count=20)
+    assert select_names(names) == names
+    assert select_names(names, only="t4, t2") == ["t2", "t4"]
+    assert select_names(names, only="t4*,t2") == ["t2", "t4", *(f"t4{i}" for i in range(10))]
+    assert select_names(names, only="*") == names
+    few, more = select_names(names, count=5), select_names(names[::-1], count=20)
     assert set(few) < set(more)
     with pytest.raises(TaskFileError, match=r"called t77, x\*"):
-        pick_names(names, only="t77,x*,t1")
+        select_names(names, only="t77,x*,t1")
     with pytest.raises(TaskFileError, match="51 tasks"):
-        pick_names(names, count=51)
+        select_names(names, count=51)
 
 
 @pytest.fixture

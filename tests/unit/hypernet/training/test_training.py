@@ -15,7 +15,7 @@ from hypernet.data.tasks import (
     TaskFileError,
     load_descriptions,
     load_tasks,
-    validation_share,
+    split_validation,
     with_descriptions,
 )
 from hypernet.lora import InvalidLoraError, LoraWeights
@@ -92,16 +92,16 @@ def test_the_validation_share_is_stable_and_disjoint(tmp_path: Path) -> None:
     ]
     path.write_text("\n".join(lines))
     tasks = load_tasks(path)
-    train, validation = validation_share(tasks, 0.2)
-    again, _ = validation_share(tasks[::-1], 0.2)
+    train, validation = split_validation(tasks, 0.2)
+    again, _ = split_validation(tasks[::-1], 0.2)
     assert {t.task for t in train} == {t.task for t in again}
     assert len(train) + len(validation) == 200
     assert 20 < len(validation) < 60
-    assert [len(part) for part in validation_share(tasks, 1e-9)] == [199, 1]
-    assert [len(part) for part in validation_share(tasks[:1], 1e-9)] == [1, 0]
+    assert [len(part) for part in split_validation(tasks, 1e-9)] == [199, 1]
+    assert [len(part) for part in split_validation(tasks[:1], 1e-9)] == [1, 0]
     named = [task.model_copy(update={"name": task.task}) for task in tasks]
     built = [task.model_copy(update={"task": f"derived_{task.task}", "derived": True}) for task in named]
-    with_built, same = validation_share([*named, *built], 0.2)
+    with_built, same = split_validation([*named, *built], 0.2)
     assert {t.task for t in same} == {t.task for t in validation}
     assert len(with_built) == 2 * len(train)  # what validates does not train, under no name
 
@@ -237,7 +237,7 @@ def test_further_descriptions_are_read_by_task(tmp_path: Path) -> None:
     ]
     told = with_descriptions(tasks, more)
     assert [t.descriptions for t in told] == [["Old.", "New."], ["The definition.", "Say b."], ["c"]]
-    assert [t.held_out_wordings[0] for t in told] == [t.held_out_wordings[0] for t in tasks]
+    assert [t.held_out_paraphrases[0] for t in told] == [t.held_out_paraphrases[0] for t in tasks]
     with pytest.raises(TaskFileError, match="no task has the name"):
         with_descriptions(tasks[2:], more)
     path.write_text('{"task": "a", "descriptions": []}\n')

@@ -8,8 +8,8 @@ from torch import Tensor
 from hypernet.encoder import Encoder
 
 
-class Embeddings:
-    """Embeds each text once. Encoding all wordings ahead would take longer than many short runs."""
+class EmbeddingCache:
+    """Embeds each text once. Encoding all paraphrases ahead would take longer than many short runs."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
