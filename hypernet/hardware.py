@@ -12,7 +12,7 @@ BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """Names that `torch.cpu.get_capabilities` gives to bf16 dot products: AVX-512, AMX, Arm."""
 
 
-def multiplies_bf16(cpu: Mapping[str, Any]) -> bool:
+def has_native_bf16(cpu: Mapping[str, Any]) -> bool:
     """Whether a CPU of these capabilities has bf16 dot products.
 
     Without them bf16 matrices are multiplied through a slow detour: on Zen 3 a tenth of
@@ -21,9 +21,9 @@ def multiplies_bf16(cpu: Mapping[str, Any]) -> bool:
     return any(cpu.get(name) for name in BF16_INSTRUCTIONS)
 
 
-def fast_dtype(device: str) -> torch.dtype:
+def fastest_dtype(device: str) -> torch.dtype:
     """The number format in which this machine multiplies matrices fastest: bf16 where it can, else fp32."""
-    slow = torch.device(device).type == "cpu" and not multiplies_bf16(torch.cpu.get_capabilities())
+    slow = torch.device(device).type == "cpu" and not has_native_bf16(torch.cpu.get_capabilities())
     return torch.float32 if slow else torch.bfloat16
 
 

@@ -99,7 +99,7 @@ class Library:
         return cls(folder, manifest, manifest.tasks)
 
     @classmethod
-    def open_or_new(cls, folder: Path, base: ModelIdentity, spec: LoraSpec, method: str) -> Library:
+    def open_or_create(cls, folder: Path, base: ModelIdentity, spec: LoraSpec, method: str) -> Library:
         """The library in a folder, to add to, or an empty one that the first `add` writes.
 
         Raises:

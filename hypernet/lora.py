@@ -49,7 +49,7 @@ class LoraWeights:
         What `unflatten` made gives the very vector that its tensors are views of: not to be written to.
         """
         parts = [t for m in self.spec.modules for t in (self.a[m.name], self.b[m.name])]
-        if _in_a_row(parts) and not parts[0].requires_grad:  # a view of one would carry no other's gradient
+        if _are_adjacent(parts) and not parts[0].requires_grad:  # a view of one would carry no other's gradient
             return parts[0].as_strided((self.spec.num_parameters,), (1,))
         return torch.cat([t.reshape(-1) for t in parts])
 
@@ -105,7 +105,7 @@ class LoraWeights:
         return self.spec.scaling * (self.b[module] @ self.a[module])
 
 
-def _in_a_row(parts: Sequence[Tensor]) -> bool:
+def _are_adjacent(parts: Sequence[Tensor]) -> bool:
     """Whether each tensor lies right behind the one before, in the same memory."""
     memory, at = parts[0].untyped_storage().data_ptr(), parts[0].storage_offset()
     for t in parts:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hypernet.config import LoraSpec, ModuleShape
 from hypernet.lora import InvalidLoraError
 
-LAYERS = "model.layers"
+LAYERS_PATH = "model.layers"
 """Where the supported families keep their decoder layers."""
 
 _PerLayer = dict[str, list[Any]]
@@ -46,9 +46,9 @@ class LoraInjector:
     def __init__(self, model: nn.Module, spec: LoraSpec) -> None:
         self.spec = spec
         linears: dict[str, list[Any]] = {
-            m.name: [_linear(model, m, i) for i in range(spec.num_layers)] for m in spec.modules
+            m.name: [_find_linear(model, m, i) for i in range(spec.num_layers)] for m in spec.modules
         }
-        if len(list(model.get_submodule(LAYERS).children())) != spec.num_layers:
+        if len(list(model.get_submodule(LAYERS_PATH).children())) != spec.num_layers:
             raise InvalidLoraError(f"num_layers is {spec.num_layers}, the model has another number")
         if any(hasattr(linear, "lora") for layers in linears.values() for linear in layers):
             raise InvalidLoraError("the model has an injector already: remove that first")
@@ -75,11 +75,11 @@ class LoraInjector:
         Raises:
             InvalidLoraError: naming the tensor that does not fit the spec.
         """
-        before = self._put(self._bind(a, b))
+        before = self._set_adapters(self._per_layer(a, b))
         try:
             yield
         finally:
-            self._put(before)
+            self._set_adapters(before)
 
     def remove(self) -> None:
         """Take the hooks off the model."""
@@ -89,7 +89,7 @@ class LoraInjector:
             for linear in layers:
                 del linear.lora, linear.lora_scaling
 
-    def _put(self, adapters: _PerLayer) -> _PerLayer:
+    def _set_adapters(self, adapters: _PerLayer) -> _PerLayer:
         """Lay adapters beside the weights; returns what was there."""
         before = {name: [linear.lora for linear in layers] for name, layers in self._linears.items()}
         for name, layers in self._linears.items():
@@ -97,7 +97,7 @@ class LoraInjector:
                 linear.lora = pair
         return before
 
-    def _bind(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> _PerLayer:
+    def _per_layer(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> _PerLayer:
         """Per module and layer A^T [N, in, r] and B^T [N, r, out]: views, after one cast."""
         spec = self.spec
         names = {m.name for m in spec.modules}
@@ -138,8 +138,8 @@ def _add_lora(linear: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
     return torch.baddbmm(y, h, b, alpha=linear.lora_scaling).view_as(output)
 
 
-def _linear(model: nn.Module, m: ModuleShape, layer: int) -> nn.Linear:
-    path = f"{LAYERS}.{layer}.{m.path}"
+def _find_linear(model: nn.Module, m: ModuleShape, layer: int) -> nn.Linear:
+    path = f"{LAYERS_PATH}.{layer}.{m.path}"
     try:
         linear = model.get_submodule(path)
     except AttributeError as error:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
 from hypernet.lora import LoraBatch, LoraWeights
 
-HARMLESS_GAIN = 0.1
+SHARED_BIAS_GAIN = 0.1
 """How much smaller than Kaiming the shared A/B bias of M and S starts. Their B cannot start at
 zero while A does not, so delta W starts at bias times bias: this makes it negligible."""
 
 
-class Anchor(nn.Module):
+class FrozenLora(nn.Module):
     """Frozen per-weight constants shaped like one LoRA: an offset, a library's mean or its deviation."""
 
     def __init__(self, spec: LoraSpec) -> None:
@@ -41,7 +41,7 @@ class Anchor(nn.Module):
         """[L, out, r]."""
         return self.B.get_buffer(module)
 
-    def fill(self, lora: LoraWeights) -> None:
+    def copy_from(self, lora: LoraWeights) -> None:
         """Take over the weights of one LoRA."""
         for m in lora.spec.modules:
             self.a(m.name).copy_(lora.a[m.name])
@@ -62,41 +62,41 @@ class Hypernet(nn.Module):
         self.task = nn.Sequential(nn.Linear(config.embedding_size, d // 2), nn.LayerNorm(d // 2))
         self.depth = nn.Sequential(nn.Embedding(spec.num_layers, d // 4), nn.LayerNorm(d // 4))
         self.kind = nn.Sequential(nn.Embedding(len(spec.modules), d // 4), nn.LayerNorm(d // 4))
-        self.mixer = nn.Sequential(nn.Dropout(p), *_two_linears(d, d, p))
-        self.block1 = nn.Sequential(nn.LayerNorm(d), *_two_linears(d, d, p))
-        self.block2 = nn.Sequential(nn.LayerNorm(d), *_two_linears(d, d, p))
-        self.block3 = nn.Sequential(nn.LayerNorm(d), *_two_linears(d, config.head_input_size, p))
+        self.mixer = nn.Sequential(nn.Dropout(p), *_mlp_layers(d, d, p))
+        self.block1 = nn.Sequential(nn.LayerNorm(d), *_mlp_layers(d, d, p))
+        self.block2 = nn.Sequential(nn.LayerNorm(d), *_mlp_layers(d, d, p))
+        self.block3 = nn.Sequential(nn.LayerNorm(d), *_mlp_layers(d, config.head_input_size, p))
         self.heads = nn.ModuleDict(
             {
                 m.name: nn.Linear(config.head_input_size, self.head_size(m), config.head_bias)
                 for m in spec.modules
             }
         )
-        if self.tells_a_from_b:
+        if self.shares_ab_head:
             self.part = nn.ParameterDict({m.name: nn.Parameter(torch.randn(2, d)) for m in spec.modules})
             self.part_norm = nn.LayerNorm(d)
-        if self.one_rank_at_a_time and config.rank_position == "learned":
+        if self.rank_wise and config.rank_position == "learned":
             self.rank = nn.Sequential(nn.Embedding(spec.rank, d), nn.LayerNorm(d))
         if config.output == "offset":
-            self.offset = Anchor(spec)
+            self.offset = FrozenLora(spec)
         if config.output == "z_score":
-            self.mean, self.deviation = Anchor(spec), Anchor(spec)
+            self.mean, self.deviation = FrozenLora(spec), FrozenLora(spec)
         self.reset_heads()
 
     @property
-    def tells_a_from_b(self) -> bool:
+    def shares_ab_head(self) -> bool:
         """M and S write A and B through one head and need to be told which."""
         return self.config.variant in ("M", "S")
 
     @property
-    def one_rank_at_a_time(self) -> bool:
+    def rank_wise(self) -> bool:
         """S, and the rank-wise L, write one rank through one head and need to be told which."""
         return self.config.variant in ("S", "L-rank")
 
     def head_size(self, m: ModuleShape) -> int:
         """Numbers that the head of a module emits at once."""
-        size = max(m.in_features, m.out_features) if self.tells_a_from_b else m.in_features + m.out_features
-        return size if self.one_rank_at_a_time else size * self.config.lora.rank
+        size = max(m.in_features, m.out_features) if self.shares_ab_head else m.in_features + m.out_features
+        return size if self.rank_wise else size * self.config.lora.rank
 
     def head(self, m: ModuleShape) -> nn.Linear:
         """The head of a module."""
@@ -109,11 +109,11 @@ class Hypernet(nn.Module):
         """Bias-HyperInit: zero weights, the bias a LoRA's own start, so training begins as a plain LoRA.
 
         L starts with Kaiming A and B = 0, so delta W = 0. M and S share one bias
-        between A and B; see `HARMLESS_GAIN`. On an offset all heads start at zero, and
+        between A and B; see `SHARED_BIAS_GAIN`. On an offset all heads start at zero, and
         the LoRA is the offset itself. Without a bias or an offset (a z-score carries the
         start) the heads are small random: zero would leave both factors where no gradient flows.
         """
-        stretch = self.config.delta_w_scaling**0.5 if self.config.output == "delta_w" else 1.0  # see `_finish`
+        stretch = self.config.delta_w_scaling**0.5 if self.config.output == "delta_w" else 1.0  # see `_to_lora`
         for m in self.config.lora.modules:
             head = self.head(m)
             # Kaiming-uniform with a = sqrt(5), as nn.Linear and PEFT have it
@@ -122,10 +122,10 @@ class Hypernet(nn.Module):
                 nn.init.normal_(head.weight, std=0.0 if self.config.output == "offset" else 1e-3)
                 continue
             nn.init.zeros_(head.weight)
-            if self.tells_a_from_b:
-                nn.init.uniform_(head.bias, -HARMLESS_GAIN * bound, HARMLESS_GAIN * bound)
+            if self.shares_ab_head:
+                nn.init.uniform_(head.bias, -SHARED_BIAS_GAIN * bound, SHARED_BIAS_GAIN * bound)
             else:
-                ranks = 1 if self.one_rank_at_a_time else self.config.lora.rank
+                ranks = 1 if self.rank_wise else self.config.lora.rank
                 nn.init.uniform_(head.bias[: ranks * m.in_features], -bound, bound)
                 nn.init.zeros_(head.bias[ranks * m.in_features :])
 
@@ -138,16 +138,16 @@ class Hypernet(nn.Module):
         Returns:
             A [N, L, r, in] and B [N, L, out, r] per module.
         """
-        return self.adapters_from(self._trunk(embeddings), lambda m, x: self.head(m)(x))
+        return self.decode(self._trunk(embeddings), lambda m, x: self.head(m)(x))
 
-    def adapters_from(self, h1: Tensor, head: Callable[[ModuleShape, Tensor], Tensor]) -> LoraBatch:
+    def decode(self, h1: Tensor, head: Callable[[ModuleShape, Tensor], Tensor]) -> LoraBatch:
         """h1 [N, M, L, d] -> N adapters, through block 2, block 3 and the heads."""
         a: dict[str, Tensor] = {}
         b: dict[str, Tensor] = {}
         for i, m in enumerate(self.config.lora.modules):
-            x = self._parts(h1[:, i], m.name)  # [N, L, (A|B), (r), d]
+            x = self._add_part_embeddings(h1[:, i], m.name)  # [N, L, (A|B), (r), d]
             y = head(m, self.block3(x))  # [N, L, (A|B), (r), out]
-            a[m.name], b[m.name] = self._finish(m, *self._cut(m, y))
+            a[m.name], b[m.name] = self._to_lora(m, *self._split_ab(m, y))
         return LoraBatch(a, b)
 
     def _trunk(self, embeddings: Tensor) -> Tensor:
@@ -156,48 +156,48 @@ class Hypernet(nn.Module):
         n, m, layers = embeddings.shape[0], len(spec.modules), spec.num_layers
         device = embeddings.device
         task = self.task(embeddings)[:, None, None].expand(n, m, layers, -1)  # [N, M, L, d/2]
-        place = self.place(device).expand(n, m, layers, -1)  # [N, M, L, d/2]
-        x = self.mixer(torch.cat([task, place], dim=-1))  # [N, M, L, d]
+        position = self.position_embedding(device).expand(n, m, layers, -1)  # [N, M, L, d/2]
+        x = self.mixer(torch.cat([task, position], dim=-1))  # [N, M, L, d]
         h1: Tensor = x + self.block1(x)
         return h1
 
-    def place(self, device: torch.device) -> Tensor:
+    def position_embedding(self, device: torch.device) -> Tensor:
         """What says which layer and module is meant, the same for all descriptions. [M, L, d/2]"""
         m, layers = len(self.config.lora.modules), self.config.lora.num_layers
         depth = self.depth(torch.arange(layers, device=device)).expand(m, layers, -1)  # [M, L, d/4]
         kind = self.kind(torch.arange(m, device=device))[:, None].expand(m, layers, -1)  # same
         return torch.cat([depth, kind], dim=-1)
 
-    def _parts(self, h1: Tensor, module: str) -> Tensor:
+    def _add_part_embeddings(self, h1: Tensor, module: str) -> Tensor:
         """Say which part of the LoRA is wanted: [N, L, d] -> [N, L, (A|B for M, S), (r for S, L-rank), d]."""
-        if self.tells_a_from_b:
+        if self.shares_ab_head:
             h1 = h1[:, :, None] + self.part_norm(self.part[module])  # [N, L, 2, d]
-        if not self.one_rank_at_a_time:
+        if not self.rank_wise:
             return self._block2(h1)
         # S sends A and B through block 2 before it tells the ranks apart, the rank-wise L does not.
-        u = (self._block2(h1) if self.tells_a_from_b else h1)[..., None, :]  # [N, L, (2), 1, d]
+        u = (self._block2(h1) if self.shares_ab_head else h1)[..., None, :]  # [N, L, (2), 1, d]
         ranks = torch.arange(self.config.lora.rank, device=h1.device)
         if self.config.rank_position == "rotary":
-            return self._block2(rotate(u, ranks))  # [N, L, (2), r, d]
+            return self._block2(apply_rotary(u, ranks))  # [N, L, (2), r, d]
         position = self.rank(ranks)  # [r, d]
-        return u + self._block2(position) if self.tells_a_from_b else self._block2(u + position)
+        return u + self._block2(position) if self.shares_ab_head else self._block2(u + position)
 
     def _block2(self, x: Tensor) -> Tensor:
         y: Tensor = x + self.block2(x)
         return y
 
-    def _cut(self, m: ModuleShape, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_ab(self, m: ModuleShape, y: Tensor) -> tuple[Tensor, Tensor]:
         """Head outputs -> A [N, L, r, in], B [N, L, r, out]."""
         n, layers, r = y.shape[0], y.shape[1], self.config.lora.rank
-        if self.tells_a_from_b:
+        if self.shares_ab_head:
             y = y.view(n, layers, 2, r, max(m.in_features, m.out_features))
             return y[:, :, 0, :, : m.in_features], y[:, :, 1, :, : m.out_features]
-        if self.one_rank_at_a_time:
+        if self.rank_wise:
             return y[..., : m.in_features], y[..., m.in_features :]
         a, b = y[..., : r * m.in_features], y[..., r * m.in_features :]
         return a.view(n, layers, r, m.in_features), b.view(n, layers, r, m.out_features)
 
-    def _finish(self, m: ModuleShape, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    def _to_lora(self, m: ModuleShape, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """From what the head emits to what the LoRA is. B leaves as [N, L, out, r]."""
         b = b.transpose(-1, -2)
         match self.config.output:
@@ -213,12 +213,12 @@ class Hypernet(nn.Module):
                 return a * shrink, b * shrink
 
 
-def _two_linears(size: int, out: int, dropout: float) -> tuple[nn.Module, ...]:
+def _mlp_layers(size: int, out: int, dropout: float) -> tuple[nn.Module, ...]:
     """Linear(size -> 4 size), SiLU, dropout, Linear(4 size -> out), SiLU."""
     return nn.Linear(size, 4 * size), nn.SiLU(), nn.Dropout(dropout), nn.Linear(4 * size, out), nn.SiLU()
 
 
-def rotate(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
+def apply_rotary(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
     """Rotary position embedding, halves rotated (Su et al. 2021): [..., 1, d] x [r] -> [..., r, d]."""
     half = x.shape[-1] // 2
     frequencies = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)  # [d/2]

@@ -22,15 +22,15 @@ DEFAULT_CHECKPOINT = _CHECKPOINTS / "smollm2-135m"
 
 def base_model_folder(name: str | None = None) -> Path:
     """Where a base model lies. None, or its own name, is the embedded SmolLM2-135M-Instruct."""
-    return base_model_path() if name in (None, BASE_MODEL_NAME) else folder(str(name))
+    return base_model_path() if name in (None, BASE_MODEL_NAME) else model_folder(str(name))
 
 
 def encoder_folder(name: str | None = None) -> Path:
     """Where a sentence encoder lies. None, or its own name, is the embedded all-MiniLM-L6-v2."""
-    return encoder_path() if name in (None, ENCODER_NAME) else folder(str(name))
+    return encoder_path() if name in (None, ENCODER_NAME) else model_folder(str(name))
 
 
-def folder(name: str) -> Path:
+def model_folder(name: str) -> Path:
     """A folder as it is; anything else is a hub id, downloaded to the hub's cache.
 
     Raises:

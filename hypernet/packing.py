@@ -40,7 +40,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedBatch:
     """N rows of T tokens, and where in them the K examples' S response tokens are predicted.
 
     Attributes:
@@ -67,9 +67,9 @@ class Packed:
         """Tokens that are computed, padding included."""
         return self.tokens.numel()
 
-    def to(self, device: str) -> Packed:
+    def to(self, device: str) -> PackedBatch:
         """The same batch on a device."""
-        return Packed(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return PackedBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def mean_per_example(self, values: Tensor) -> Tensor:
         """Average a value per response token over each example. [S] -> [K]."""
@@ -103,27 +103,27 @@ class ChatFormat:
                 spans.append((len(start), len(response)))
         return tuple(spans)
 
-    def prompt(self, text: str, before: Sequence[tuple[str, str]] = (), opening: str = "") -> list[int]:
+    def prompt(self, text: str, history: Sequence[tuple[str, str]] = (), prefill: str = "") -> list[int]:
         """The tokens of `render`."""
-        return self._ids(self.render(text, before, opening))
+        return self._ids(self.render(text, history, prefill))
 
-    def render(self, text: str, before: Sequence[tuple[str, str]] = (), opening: str = "") -> str:
+    def render(self, text: str, history: Sequence[tuple[str, str]] = (), prefill: str = "") -> str:
         """One user turn as the model reads it, ready for the answer.
 
         Args:
             text: what the user says.
-            before: turns that came before, as (user, assistant).
-            opening: how the answer begins; the model goes on from there.
+            history: earlier turns, as (user, assistant).
+            prefill: how the answer begins; the model goes on from there.
         """
         turns = [
             {"role": role, "content": content}
-            for pair in before
+            for pair in history
             for role, content in zip(("user", "assistant"), pair, strict=True)
         ]
         chat = self._tokenizer.apply_chat_template(
             [*turns, {"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
         )
-        return f"{chat}{opening}"
+        return f"{chat}{prefill}"
 
     def response(self, text: str) -> list[int]:
         """An answer and the end of its turn."""
@@ -157,7 +157,7 @@ def fit_row(examples: list[Example], budget: int) -> list[Example]:
     return kept
 
 
-def pack(rows: list[list[Example]], multiple: int = 32) -> Packed:
+def pack(rows: list[list[Example]], multiple: int = 32) -> PackedBatch:
     """Lay out one row per list of examples, padded to the longest, rounded up to `multiple`.
 
     Rounding keeps the number of distinct shapes small, which caches and compilers like.
@@ -186,7 +186,7 @@ def pack(rows: list[list[Example]], multiple: int = 32) -> Packed:
             example_rows.append(n)
             start += len(rest)
     spot = torch.tensor(spots)  # [S, 4]
-    return Packed(
+    return PackedBatch(
         tokens,
         positions,
         _mask(segments),

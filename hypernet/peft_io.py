@@ -87,7 +87,7 @@ def dump_adapter(
             tensors[_tensor_name(m, layer, "B")] = weights.b[m.name][layer].detach().contiguous()  # [out, r]
     return {
         CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode(),
-        WEIGHTS_FILE: _in_stable_order(save(tensors, metadata={"format": "pt"} | dict(provenance or {}))),
+        WEIGHTS_FILE: _sort_metadata(save(tensors, metadata={"format": "pt"} | dict(provenance or {}))),
     }
 
 
@@ -178,7 +178,7 @@ def read_provenance(folder: Path) -> dict[str, str]:
 
 # Fields that say nothing about what the weights mean once training is over. Whatever else PEFT puts
 # into the file, today or in years, must be off (`_PlainLora`).
-_HARMLESS = frozenset(
+_IGNORED_FIELDS = frozenset(
     {
         "auto_mapping",
         "base_model_name_or_path",
@@ -218,7 +218,7 @@ def _read_config(folder: Path) -> _PlainLora:
     except ValidationError as error:
         raise AdapterFileError(f"{path}: {first_problem(error)}") from error
     for field, value in (config.model_extra or {}).items():
-        if value and field not in _HARMLESS:
+        if value and field not in _IGNORED_FIELDS:
             raise AdapterFileError(f"{path}: {field} is {value!r}, only plain LoRA can be read, without it")
     return config
 
@@ -268,7 +268,7 @@ def _tensor_name(m: ModuleShape, layer: int, kind: str) -> str:
     return f"base_model.model.model.layers.{layer}.{m.path}.lora_{kind}.weight"
 
 
-def _in_stable_order(content: bytes) -> bytes:
+def _sort_metadata(content: bytes) -> bytes:
     """Sort the metadata of a safetensors file, which the library writes in a random order.
 
     The layout is a u64 length, a JSON header padded to 8 bytes, and the data, whose

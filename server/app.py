@@ -102,7 +102,7 @@ async def load_models(settings: Settings) -> Models:
     from hypernet.base_model import fingerprint
     from hypernet.bundled_models import BASE_MODEL_NAME
     from hypernet.generator import Generator
-    from hypernet.hardware import fast_dtype
+    from hypernet.hardware import fastest_dtype
     from hypernet.model_paths import base_model_folder
     from server.engine.config import EngineConfig
     from server.engine.vllm import VllmEngine
@@ -117,13 +117,13 @@ async def load_models(settings: Settings) -> Models:
         settings.encoder,
         settings.hypernetwork_device,
         settings.base_model,
-        fast_dtype(settings.hypernetwork_device),
+        fastest_dtype(settings.hypernetwork_device),
     )
     if settings.compiles_hypernetwork:
         await asyncio.to_thread(generator.compile, settings.max_batch)
     base = await asyncio.to_thread(base_model_folder, settings.base_model)
     name = settings.model_name or (settings.base_model and Path(settings.base_model).name) or BASE_MODEL_NAME
-    generator.check_base(name, await asyncio.to_thread(fingerprint, base))
+    generator.check_base_model(name, await asyncio.to_thread(fingerprint, base))
     config = EngineConfig(
         model=str(base),
         model_name=name,

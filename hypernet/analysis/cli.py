@@ -213,7 +213,7 @@ def _parts(
 
     generator = _generator(checkpoint, encoder, device, base_model)
     base = FrozenBase(base_model_folder(base_model), generator.spec, device)
-    generator.check_base(base.name, base.fingerprint)
+    generator.check_base_model(base.name, base.fingerprint)
     return base, generator
 
 

@@ -115,7 +115,7 @@ def _adapters(generator: Generator, z: Tensor) -> Tensor:
     """Flat adapters on the CPU. [n, e] -> [n, p], fp16: finer than bf16, and their differences are small."""
     written = torch.empty(len(z), generator.spec.num_parameters, dtype=torch.float16)
     for start in range(0, len(z), BATCH):
-        part = generator.write(z[start : start + BATCH])
+        part = generator.generate_from_embeddings(z[start : start + BATCH])
         written[start : start + BATCH] = torch.stack([weights.flatten() for weights in part])
     return written
 

@@ -126,8 +126,8 @@ def hypernetwork(config: HypernetConfig) -> int:
     with torch.device("meta"):  # shapes only
         model = Hypernet(config)
     layers, modules = spec.num_layers, len(spec.modules)
-    sides = 2 if model.tells_a_from_b else 1
-    ranks = spec.rank if model.one_rank_at_a_time else 1
+    sides = 2 if model.shares_ab_head else 1
+    ranks = spec.rank if model.rank_wise else 1
     parts = layers * sides * ranks  # rows that reach block 3 and a head, per module
     block2 = parts
     if config.variant == "S":  # A and B go through block 2 before the ranks are told apart

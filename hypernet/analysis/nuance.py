@@ -27,7 +27,7 @@ def answers(
 ) -> list[Answer]:
     """Greedy answers to one prompt: of the base model, then under each description's adapter."""
     tokens = [base.chat.prompt(prompt)]
-    adapters = generator.batch(generator.embed(list(descriptions)))
+    adapters = generator.forward(generator.embed(list(descriptions)))
     found = [Answer(None, base.chat.text(greedy(base, tokens, None, max_tokens)[0]).strip())]
     for i, description in enumerate(descriptions):
         said = greedy(base, tokens, adapters.take([i]), max_tokens)[0]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hypernet.config import LoraSpec
 from hypernet.lora import LoraBatch
-from hypernet.lora_injector import LAYERS
+from hypernet.lora_injector import LAYERS_PATH
 
 TOP_K = 4
 
@@ -93,7 +93,9 @@ class Arrow:
     def applied(self, model: nn.Module) -> Iterator[None]:
         """The model routes inside the `with`."""
         handles = [
-            model.get_submodule(f"{LAYERS}.{layer}.{m.path}").register_forward_hook(self._hook(m.name, layer))
+            model.get_submodule(f"{LAYERS_PATH}.{layer}.{m.path}").register_forward_hook(
+                self._hook(m.name, layer)
+            )
             for m in self.spec.modules
             for layer in range(self.spec.num_layers)
         ]

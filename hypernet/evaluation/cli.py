@@ -96,7 +96,7 @@ def evaluate(
         marks = load_benchmarks(benchmarks, examples, seed, named) if benchmarks else []
         generator = Generator.load(checkpoint, encoder, device, base_model)
         folder = base_model_folder(base_model)
-        generator.check_base(folder.name, fingerprint(folder))
+        generator.check_base_model(folder.name, fingerprint(folder))
         found = _baselines(generator, multitask, library, oracles)
         if hyperdecoder:
             found.append(_hyperdecoder(hyperdecoder, generator, encoder, device, base_model))
@@ -207,11 +207,11 @@ def _runner(
     from hypernet.evaluation.remote import RemoteRunner, ServerError
     from hypernet.evaluation.runner import Runner
     from hypernet.frozen import FrozenBase
-    from hypernet.hardware import fast_dtype
+    from hypernet.hardware import fastest_dtype
     from hypernet.packing import ChatFormat
 
     if not server:
-        return Runner(FrozenBase(folder, generator.spec, device, fast_dtype(device)), store, seed)
+        return Runner(FrozenBase(folder, generator.spec, device, fastest_dtype(device)), store, seed)
     chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
     try:
         return RemoteRunner(server, generator.fingerprint, folder.name, chat, store, seed)

@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from hypernet.frozen import FrozenBase
 from hypernet.lora import LoraBatch
-from hypernet.packing import Example, Packed, pack, shared_prefix
+from hypernet.packing import Example, PackedBatch, pack, shared_prefix
 
 SHRINK = 0.75
 """Ended answers leave once no more than this share goes on: leaving copies all keys and values."""
@@ -111,7 +111,7 @@ def _score(base: FrozenBase, states: Tensor, targets: Tensor) -> tuple[Tensor, T
 
 
 def _follow_drafts(
-    rows: list[list[Example]], packed: Packed, choices: list[int], limits: list[int]
+    rows: list[list[Example]], packed: PackedBatch, choices: list[int], limits: list[int]
 ) -> list[_Open]:
     """Each answer up to and including the first token that is not its draft's. [K]."""
     columns = packed.columns.tolist()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypernet.inference.prepacked_linear import product
+from hypernet.inference.prepacked_linear import linear_fn
 
 
 class FusedBertLayer(nn.Module):
@@ -28,12 +28,12 @@ class FusedBertLayer(nn.Module):
         attention, after = layer.attention.self, layer.attention.output
         parts = (attention.query, attention.key, attention.value)
         self._heads = heads
-        self._qkv = product(
+        self._qkv = linear_fn(
             torch.cat([p.weight.detach() for p in parts]), torch.cat([p.bias.detach() for p in parts])
         )
-        self._out = product(after.dense.weight.detach(), after.dense.bias.detach())
-        self._up = product(layer.intermediate.dense.weight.detach(), layer.intermediate.dense.bias.detach())
-        self._down = product(layer.output.dense.weight.detach(), layer.output.dense.bias.detach())
+        self._out = linear_fn(after.dense.weight.detach(), after.dense.bias.detach())
+        self._up = linear_fn(layer.intermediate.dense.weight.detach(), layer.intermediate.dense.bias.detach())
+        self._down = linear_fn(layer.output.dense.weight.detach(), layer.output.dense.bias.detach())
         self._norm, self._last_norm = after.LayerNorm, layer.output.LayerNorm
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypernet.inference.prepacked_linear import Product, product
+from hypernet.inference.prepacked_linear import LinearFn, linear_fn
 from hypernet.lora import LoraBatch
 from hypernet.model import Hypernet
 
 
-class Ready:
+class InferenceHypernet:
     """A trained network for writing only: what no description changes is worked out once.
 
     Depth and type have columns of their own in the mixer's first linear layer, so their share of
@@ -29,23 +29,25 @@ class Ready:
         self._model = model.eval()
         _, first, *rest = model.mixer
         assert isinstance(first, nn.Linear)
-        task, place = first.weight.chunk(2, dim=1)
-        self._task = task  # [4d, d/2]
-        self._constant = F.linear(model.place(first.weight.device), place, first.bias)  # [M, L, 4d]
+        task, place_weight = first.weight.chunk(2, dim=1)
+        self._task_weight = task  # [4d, d/2]
+        self._position_term = F.linear(
+            model.position_embedding(first.weight.device), place_weight, first.bias
+        )  # [M, L, 4d]
         self._rest = nn.Sequential(*rest)
-        self._heads = {m.name: _head_in(heads, model.head(m)) for m in model.config.lora.modules}
+        self._heads = {m.name: _cast_head(heads, model.head(m)) for m in model.config.lora.modules}
 
     @torch.inference_mode()
     def __call__(self, embeddings: Tensor) -> LoraBatch:
         """As `Hypernet.forward`, in the heads' dtype."""
         model = self._model
-        task = F.linear(model.task(embeddings), self._task)[:, None, None]  # [N, 1, 1, 4d]
-        x = self._rest(task + self._constant)  # [N, M, L, d]
-        return model.adapters_from(x + model.block1(x), lambda m, x: self._heads[m.name](x))
+        task = F.linear(model.task(embeddings), self._task_weight)[:, None, None]  # [N, 1, 1, 4d]
+        x = self._rest(task + self._position_term)  # [N, M, L, d]
+        return model.decode(x + model.block1(x), lambda m, x: self._heads[m.name](x))
 
 
-def _head_in(dtype: torch.dtype, head: nn.Linear) -> Product:
+def _cast_head(dtype: torch.dtype, head: nn.Linear) -> LinearFn:
     """A head that multiplies and answers in another dtype."""
     weight, bias = head.weight.detach().to(dtype), head.bias
-    multiply = product(weight, None if bias is None else bias.detach().to(dtype))
+    multiply = linear_fn(weight, None if bias is None else bias.detach().to(dtype))
     return lambda x: multiply(x.to(dtype))

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Product = Callable[[Tensor], Tensor]
+LinearFn = Callable[[Tensor], Tensor]
 """[..., in] -> [..., out]"""
 
 
-def product(weight: Tensor, bias: Tensor | None = None) -> Product:
+def linear_fn(weight: Tensor, bias: Tensor | None = None) -> LinearFn:
     """What multiplies by a weight, prepared where that pays. The same numbers to the bit.
 
     Args:
         weight: [out, in]; must not change afterwards. Where it is packed, this keeps no hold on the plain one.
         bias: [out], of the same dtype.
     """
-    if not packs(weight):
+    if not can_prepack(weight):
         return lambda x: functional.linear(x, weight, bias)
     # The pair of operators that torch's own compiler puts in place of frozen linear layers.
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
@@ -31,30 +31,30 @@ def product(weight: Tensor, bias: Tensor | None = None) -> Product:
     return lambda x: multiply(x, packed, bias, "none", [], "")
 
 
-def packs(weight: Tensor) -> bool:
+def can_prepack(weight: Tensor) -> bool:
     """Whether this weight is of a kind that this build of torch can pack."""
     has_library = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     can_pack = has_library and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return can_pack and weight.device.type == "cpu" and weight.dtype == torch.bfloat16
 
 
-class PackedLinear(nn.Module):
+class PrepackedLinear(nn.Module):
     """A linear layer for inference, in place of a trained one."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         bias = linear.bias
-        self._product = product(linear.weight.detach(), None if bias is None else bias.detach())
+        self._linear = linear_fn(linear.weight.detach(), None if bias is None else bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]"""
-        return self._product(x)
+        return self._linear(x)
 
 
-def pack(module: nn.Module) -> None:
+def prepack(module: nn.Module) -> None:
     """Replace a model's linear layers, where they pack, for good: it can no longer be trained or saved."""
     for name, child in module.named_children():
-        if type(child) is nn.Linear and packs(child.weight):
-            setattr(module, name, PackedLinear(child))
+        if type(child) is nn.Linear and can_prepack(child.weight):
+            setattr(module, name, PrepackedLinear(child))
         else:
-            pack(child)
+            prepack(child)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hypernet.lora import LoraBatch
-from hypernet.packing import Packed
+from hypernet.packing import PackedBatch
 
 
 def token_losses(scores: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ fused_token_losses = torch.compile(token_losses, dynamic=True)
 
 def sft_loss(
     scores: Tensor,
-    packed: Packed,
+    packed: PackedBatch,
     adapters: LoraBatch,
     *,
     label_smoothing: float,
@@ -55,7 +55,7 @@ def sft_loss(
     return loss, packed.mean_per_example(nll)
 
 
-def example_nll(scores: Tensor, packed: Packed) -> Tensor:
+def example_nll(scores: Tensor, packed: PackedBatch) -> Tensor:
     """Mean negative log-likelihood per response token of each example, in nats. [K]."""
     return packed.mean_per_example(F.cross_entropy(scores.float(), packed.targets, reduction="none"))
 

@@ -28,7 +28,7 @@ def mean_lora(generator: Generator, descriptions: Sequence[str], weights: Sequen
     a, b = {}, {}
     means = {m.name: torch.zeros(spec.num_layers, m.out_features, m.in_features) for m in spec.modules}
     for i in range(0, len(descriptions), CHUNK):
-        part = generator.batch(generator.embed(list(descriptions[i : i + CHUNK])))
+        part = generator.forward(generator.embed(list(descriptions[i : i + CHUNK])))
         share = torch.tensor(weights[i : i + CHUNK], dtype=torch.float32) / total
         for name in means:
             # [K, L, out, r], [K, L, r, in] -> [L, out, K r], [L, K r, in] -> [L, out, in]

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hypernet.packing import Packed
+from hypernet.packing import PackedBatch
 
 
-def noise(packed: Packed, keys: Sequence[int], width: int, alpha: float) -> Tensor:
+def noise(packed: PackedBatch, keys: Sequence[int], width: int, alpha: float) -> Tensor:
     """Noise for N rows of T tokens. [N, T, width].
 
     Args:

@@ -192,7 +192,7 @@ def train_oracles(
         base.compile()
     identity = ModelIdentity(name=base.name, fingerprint=base.fingerprint)
     method = f"one LoRA per task by SFT, {config.start} start, seed {config.seed}"
-    oracles = Library.open_or_new(library, identity, base.spec, method)
+    oracles = Library.open_or_create(library, identity, base.spec, method)
     ready = []
     for name in (name for name in chosen if name not in oracles.names):
         task = _prepare(every[name], base, config)

@@ -75,8 +75,8 @@ class ReconstructionRun:
         )
         if config.target == "factors":
             mean, deviation = library.statistics()
-            self.model.mean.fill(mean)
-            self.model.deviation.fill(deviation)
+            self.model.mean.copy_from(mean)
+            self.model.deviation.copy_from(deviation)
         self.model.to(device)
 
     def step(self, number: int) -> StepResult:

@@ -81,7 +81,7 @@ class SftRun:
             )
         ).to(base.device)
         if config.offset:
-            self.model.offset.fill(load_adapter_like(Path(config.offset), base.spec))
+            self.model.offset.copy_from(load_adapter_like(Path(config.offset), base.spec))
         if config.compile:
             base.compile()
         self._started_from: dict[str, Any] | None = None

@@ -36,7 +36,7 @@ class AdapterGenerator(Protocol):
     def embed(self, descriptions: list[str]) -> Tensor:
         """Descriptions -> embeddings [n, e]."""
 
-    def write(self, embeddings: Tensor) -> list[LoraWeights]:
+    def generate_from_embeddings(self, embeddings: Tensor) -> list[LoraWeights]:
         """Embeddings [n, e] -> n adapters."""
 
 
@@ -60,7 +60,7 @@ def timed_batch(
         start = clock()
         embeddings = generator.embed(descriptions)
         embedded = clock()
-        written = generator.write(embeddings)
+        written = generator.generate_from_embeddings(embeddings)
         end = clock()
         made += len(written)
         if made >= TRIM_EVERY:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypernet.config import LoraSpec
-from hypernet.hardware import multiplies_bf16
+from hypernet.hardware import has_native_bf16
 
 MIB = 2**20
 
@@ -71,7 +71,7 @@ class EngineConfig:
         """
         if self.dtype != "auto" or cpu is None:
             return self.dtype
-        return "auto" if multiplies_bf16(cpu) else "float32"
+        return "auto" if has_native_bf16(cpu) else "float32"
 
     def engine_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `vllm.AsyncEngineArgs`."""

@@ -20,7 +20,7 @@ from typing import Self
 import httpx
 
 from hypernet.generator import Generator
-from hypernet.hardware import fast_dtype
+from hypernet.hardware import fastest_dtype
 from hypernet.lora import LoraWeights
 from hypernet.model_paths import DEFAULT_CHECKPOINT, base_model_folder
 from hypernet.peft_io import save_adapter
@@ -71,7 +71,7 @@ class World:
     @cached_property
     def generator(self) -> Generator:
         """The hypernetwork and its encoder, in this process, as the server has them."""
-        return Generator.load(self.checkpoint, dtype=fast_dtype("cpu"))
+        return Generator.load(self.checkpoint, dtype=fastest_dtype("cpu"))
 
     @cached_property
     def adapters(self) -> list[LoraWeights]:

@@ -76,7 +76,7 @@ class FakeGenerator:
             raise self.failure
         return torch.zeros(len(descriptions), 1)
 
-    def write(self, embeddings: Tensor) -> list[LoraWeights]:
+    def generate_from_embeddings(self, embeddings: Tensor) -> list[LoraWeights]:
         made = [weights_for(text) for text in self.batches[-1]]
         for text, weights in zip(self.batches[-1], made, strict=True):
             if text == self.nan_for:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hypernet.base_model import lora_spec
 from hypernet.config import HypernetConfig, LoraSpec
-from hypernet.hardware import fast_dtype
-from hypernet.inference.network import Ready
+from hypernet.hardware import fastest_dtype
+from hypernet.inference.network import InferenceHypernet
 from hypernet.lora import LoraWeights
 from hypernet.model import Hypernet
 from server.engine.patches.stacked_slots import SlotLocation, StackedAdapter, StackedSlots
@@ -43,11 +43,11 @@ async def run(world: World) -> list[Row]:
 
 async def writing(world: World, spec: LoraSpec, device: str) -> list[Row]:
     """A pass reads the network's weights once and writes n adapters in fp32."""
-    dtype = fast_dtype(device)
+    dtype = fastest_dtype(device)
     config = HypernetConfig(lora=spec, variant="L", embedding_size=EMBEDDING)
     network = Hypernet(config).to(device)
     weights = sum(p.numel() * (dtype.itemsize if "heads" in n else 4) for n, p in network.named_parameters())
-    ready = Ready(network, dtype)
+    ready = InferenceHypernet(network, dtype)
     rows = []
     for count in (1, 8, 64) if device == "cuda" else (1, 8):
         embeddings = torch.randn(count, EMBEDDING, device=device)

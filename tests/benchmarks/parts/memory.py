@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from hypernet.generator import Generator
-from hypernet.hardware import fast_dtype
+from hypernet.hardware import fastest_dtype
 from server.adapters.adapter import Adapter
 from server.adapters.generator import timed_batch
 from server.adapters.memory import MemoryStore
@@ -33,7 +33,7 @@ def grow(checkpoint: Path, number: int) -> tuple[float, float]:
 
     torch.set_num_threads(1)  # as the server has it
     write, store, me = (
-        timed_batch(Generator.load(checkpoint, dtype=fast_dtype("cpu"))),
+        timed_batch(Generator.load(checkpoint, dtype=fastest_dtype("cpu"))),
         MemoryStore(2**40),
         psutil.Process(),
     )

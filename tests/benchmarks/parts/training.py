@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hypernet.data.tasks import Instance, Task
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
-from hypernet.hardware import fast_dtype
+from hypernet.hardware import fastest_dtype
 from hypernet.model_paths import base_model_folder
 from hypernet.training.config import SftConfig
 from hypernet.training.loop import StepResult
@@ -87,7 +87,7 @@ def step(sft: SftRun, number: int) -> StepResult:
 def matmul_rate() -> float:
     """FLOP/s of one large product in the number format that training uses."""
     rows, inner, columns = PRODUCT
-    dtype = fast_dtype("cpu")
+    dtype = fastest_dtype("cpu")
     x, w = torch.randn(rows, inner, dtype=dtype), torch.randn(columns, inner, dtype=dtype)
     times = [seconds(lambda: torch.nn.functional.linear(x, w)) for _ in range(60)]
     return 2 * rows * inner * columns / statistics.median(times)

@@ -55,7 +55,7 @@ import hypernet.frozen
 import torch
 from server.cli import main
 
-hypernet.frozen.fast_dtype = lambda _: torch.float32
+hypernet.frozen.fastest_dtype = lambda _: torch.float32
 main()
 """
 """The command, in fp32: in bf16, which some CPUs prefer, shares are rounded apart by more than that."""
@@ -78,7 +78,7 @@ def test_two_processes_follow_the_curve_of_one(
     models = ["--base-model", tiny_base, "--encoder", tiny_encoder]
     printed = torchrun(files, "--tasks", tasks, "--config", settings, "--out", files / "two", *models)
     assert printed.count("validation NLL") == 1  # one process speaks for both
-    monkeypatch.setattr("hypernet.frozen.fast_dtype", lambda _: torch.float32)
+    monkeypatch.setattr("hypernet.frozen.fastest_dtype", lambda _: torch.float32)
     train_sft(
         [tasks],
         files / "one",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hypernet import bundled_models as embedded
-from hypernet.bundled_models import EmbeddedModelError, cache_dir
+from hypernet import bundled_models
+from hypernet.bundled_models import BundledModelError, default_cache_dir
 
 
 @pytest.mark.parametrize(
@@ -26,16 +26,16 @@ def test_the_cache_is_where_it_was_asked_for(
     monkeypatch.setenv("HOME", "/home/me")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cache_dir() == Path(expected)
+    assert default_cache_dir() == Path(expected)
 
 
 def test_a_package_that_is_not_there_is_named_with_what_to_do() -> None:
-    with pytest.raises(EmbeddedModelError, match="no_such_package is not installed: install"):
-        embedded._package_file("no_such_package", "model", "0")
+    with pytest.raises(BundledModelError, match="no_such_package is not installed: install"):
+        bundled_models._package_file("no_such_package", "model", "0")
 
 
 def test_a_file_that_is_not_the_pinned_one_is_refused() -> None:
-    with pytest.raises(EmbeddedModelError, match="reinstall hypernet"):
-        embedded._package_file("hypernet", "config.py", "0" * 64)
-    with pytest.raises(EmbeddedModelError, match="has no file nothing"):
-        embedded._package_file("hypernet", "nothing", "0" * 64)
+    with pytest.raises(BundledModelError, match="reinstall hypernet"):
+        bundled_models._package_file("hypernet", "config.py", "0" * 64)
+    with pytest.raises(BundledModelError, match="has no file nothing"):
+        bundled_models._package_file("hypernet", "nothing", "0" * 64)

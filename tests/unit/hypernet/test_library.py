@@ -23,7 +23,7 @@ def lora(seed: int, spec: LoraSpec = SPEC) -> LoraWeights:
 
 
 def library(folder: Path, count: int = 3) -> Library:
-    fresh = Library.open_or_new(folder, BASE, SPEC, "test")
+    fresh = Library.open_or_create(folder, BASE, SPEC, "test")
     fresh.add({f"task_{i}": (lora(i), ENTRY) for i in range(count)})
     return fresh
 
@@ -64,7 +64,7 @@ def test_a_subset_speaks_for_its_own_tasks(tmp_path: Path) -> None:
 
 def test_a_library_grows_over_several_runs(tmp_path: Path) -> None:
     library(tmp_path)
-    again = Library.open_or_new(tmp_path, BASE, SPEC, "test")
+    again = Library.open_or_create(tmp_path, BASE, SPEC, "test")
     again.add({"more": (lora(7), ENTRY)})
     assert Library.open(tmp_path).names == ["task_0", "task_1", "task_2", "more"]
 
@@ -77,9 +77,9 @@ def test_libraries_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Library.open(tmp_path, base="beef")
     other = SPEC.model_copy(update={"rank": 2})
     with pytest.raises(LibraryError, match="lora is"):
-        Library.open_or_new(tmp_path, BASE, other, "test")
+        Library.open_or_create(tmp_path, BASE, other, "test")
     with pytest.raises(LibraryError, match="method is test"):
-        Library.open_or_new(tmp_path, BASE, SPEC, "another way")
+        Library.open_or_create(tmp_path, BASE, SPEC, "another way")
     found = Library.open(tmp_path)
     with pytest.raises(LibraryError, match="the LoRA of x is"):
         found.add({"x": (lora(0, other), ENTRY)})

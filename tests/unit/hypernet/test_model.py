@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
-from hypernet.inference.network import Ready
-from hypernet.model import Hypernet, rotate
+from hypernet.inference.network import InferenceHypernet
+from hypernet.model import Hypernet, apply_rotary
 
 SPEC = LoraSpec(
     rank=4,
@@ -64,7 +64,7 @@ def test_what_is_worked_out_once_changes_nothing(
 ) -> None:
     model = disturb(make(variant, position, **changes)).eval()
     z = torch.randn(5, 16)
-    expected, got = model(z), Ready(model)(z)
+    expected, got = model(z), InferenceHypernet(model)(z)
     for m in SPEC.modules:
         torch.testing.assert_close(got.a[m.name], expected.a[m.name], rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(got.b[m.name], expected.b[m.name], rtol=1e-6, atol=1e-6)
@@ -76,7 +76,7 @@ def test_heads_in_bf16_are_as_near_as_rounding_and_the_same_in_a_batch(
     variant: str, position: str, bias: bool
 ) -> None:
     model = disturb(make(variant, position, head_bias=bias)).eval()
-    ready, z = Ready(model, torch.bfloat16), torch.randn(6, 16)
+    ready, z = InferenceHypernet(model, torch.bfloat16), torch.randn(6, 16)
     exact, together = model(z), ready(z)
     ulp = torch.finfo(torch.bfloat16).eps
     for i in range(6):
@@ -150,6 +150,6 @@ def test_offset_z_score_and_delta_w_change_the_output_as_stated() -> None:
 
 def test_rotation_keeps_length_and_position_zero_is_the_identity() -> None:
     x = torch.randn(2, 1, 32)
-    turned = rotate(x, torch.arange(4))
+    turned = apply_rotary(x, torch.arange(4))
     torch.testing.assert_close(turned[:, 0], x[:, 0])
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1).expand(2, 4))

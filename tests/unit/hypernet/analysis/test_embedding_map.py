@@ -61,7 +61,7 @@ def test_adapters_are_kept_in_two_bytes_a_number(tiny_generator: Generator) -> N
     kept = embedding_map_module._adapters(tiny_generator, z)
     assert (kept.dtype, kept.shape) == (torch.float16, (19, tiny_generator.spec.num_parameters))
     torch.testing.assert_close(
-        kept[17].float(), tiny_generator.write(z[17:18])[0].flatten(), atol=1e-3, rtol=1e-2
+        kept[17].float(), tiny_generator.generate_from_embeddings(z[17:18])[0].flatten(), atol=1e-3, rtol=1e-2
     )
 
 

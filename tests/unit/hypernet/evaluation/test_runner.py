@@ -70,7 +70,7 @@ def noise(generator: Generator, seed: int) -> LoraWeights:
 def library(tmp_path_factory: pytest.TempPathFactory, base: FrozenBase, tiny_generator: Generator) -> Library:
     folder = tmp_path_factory.mktemp("library") / "oracles"
     identity = ModelIdentity(name=base.name, fingerprint=base.fingerprint)
-    made = Library.open_or_new(folder, identity, tiny_generator.spec, "noise")
+    made = Library.open_or_create(folder, identity, tiny_generator.spec, "noise")
     entry = Entry(steps=1, loss=1.0, held_out_loss=1.0)
     made.add({task.task: (noise(tiny_generator, i), entry) for i, task in enumerate(tasks()[:2])})
     return made

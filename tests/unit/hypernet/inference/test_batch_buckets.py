@@ -8,8 +8,8 @@ from torch import Tensor
 
 from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
 from hypernet.hardware import can_compile
-from hypernet.inference.batch_buckets import compiled
-from hypernet.inference.network import Ready
+from hypernet.inference.batch_buckets import compile_buckets
+from hypernet.inference.network import InferenceHypernet
 from hypernet.lora import LoraBatch
 from hypernet.model import Hypernet
 
@@ -24,14 +24,14 @@ SPEC = LoraSpec(
 )
 
 
-def ready(variant: str) -> Ready:
+def network_of(variant: str) -> InferenceHypernet:
     torch.manual_seed(0)
     fields = {"variant": variant, "lora": SPEC, "embedding_size": 5, "latent_size": 16, "head_input_size": 8}
     model = Hypernet(HypernetConfig.model_validate(fields))
     with torch.no_grad():  # away from heads of zero, which would write the same for everybody
         for parameter in model.heads.parameters():
             parameter.add_(torch.randn_like(parameter))
-    return Ready(model)
+    return InferenceHypernet(model)
 
 
 def assert_same(one: LoraBatch, other: LoraBatch) -> None:
@@ -43,10 +43,10 @@ def assert_same(one: LoraBatch, other: LoraBatch) -> None:
 @pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")
 @pytest.mark.parametrize("variant", ["L", "S"])
 def test_a_batch_is_what_the_network_writes_and_each_size_is_compiled_once(variant: str) -> None:
-    network = ready(variant)
+    network = network_of(variant)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    fixed = compiled(network, torch.zeros(1, 5), sizes=(1, 4))
+    fixed = compile_buckets(network, torch.zeros(1, 5), sizes=(1, 4))
     for count in (1, 2, 4, 5, 9):
         embeddings = torch.randn(count, 5)
         assert_same(fixed(embeddings), network(embeddings))
@@ -60,6 +60,6 @@ def test_what_cannot_be_compiled_runs_as_it_is(
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: no_compiler)
-    network = ready("L")
-    assert compiled(network, torch.zeros(1, 5), sizes=(1, 4)) is network
+    network = network_of("L")
+    assert compile_buckets(network, torch.zeros(1, 5), sizes=(1, 4)) is network
     assert "uncompiled" in caplog.text

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hypernet.inference import prepacked_linear as onednn
+from hypernet.inference import prepacked_linear
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -18,22 +18,22 @@ def test_a_packed_layer_gives_what_the_plain_one_gives(
     torch.manual_seed(0)
     plain = nn.Linear(96, 40, bias=biased).to(dtype).requires_grad_(False)
     x = torch.randn(*rows, 96).to(dtype)
-    layer = onednn.PackedLinear(plain)
+    layer = prepacked_linear.PrepackedLinear(plain)
     with torch.inference_mode():
         assert torch.equal(layer(x), plain(x))
 
 
 def test_only_what_packs_is_replaced() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 2).bfloat16()))
-    onednn.pack(model)
+    prepacked_linear.prepack(model)
     assert type(model[0]) is nn.Linear
-    replaced = type(model[2][0]) is onednn.PackedLinear
-    assert replaced == onednn.packs(torch.zeros(2, 4, dtype=torch.bfloat16))
+    replaced = type(model[2][0]) is prepacked_linear.PrepackedLinear
+    assert replaced == prepacked_linear.can_prepack(torch.zeros(2, 4, dtype=torch.bfloat16))
 
 
 def test_without_the_operators_layers_stay_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "packs", lambda _: False)
+    monkeypatch.setattr(prepacked_linear, "can_prepack", lambda _: False)
     plain = nn.Linear(8, 8).bfloat16()
     x = torch.randn(3, 8).bfloat16()
     with torch.inference_mode():
-        assert torch.equal(onednn.product(plain.weight, plain.bias)(x), plain(x))
+        assert torch.equal(prepacked_linear.linear_fn(plain.weight, plain.bias)(x), plain(x))

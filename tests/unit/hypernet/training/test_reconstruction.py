@@ -45,7 +45,7 @@ def library(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Librar
     common = 0.1 * random()
     loras = {name: LoraWeights.unflatten(spec, common + 0.05 * random()) for name in TASKS}
     identity = ModelIdentity(name="tiny-llama", fingerprint=fingerprint(tiny_base))
-    fresh = Library.open_or_new(tmp_path_factory.mktemp("library"), identity, spec, "test")
+    fresh = Library.open_or_create(tmp_path_factory.mktemp("library"), identity, spec, "test")
     fresh.add({name: (lora, Entry(steps=1, loss=1.0, held_out_loss=1.0)) for name, lora in loras.items()})
     return fresh
 
