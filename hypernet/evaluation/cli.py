@@ -59,8 +59,10 @@ def evaluate(
 
     Conditions: copy, base, prompted, icl; multitask, average, arrow, oracle, hyperdecoder where
     their adapters are given; and of the checkpoint matched (held-out descriptions),
-    training, mismatched, random, empty. Interrupted? Run the same line again: finished
-    cells are read from OUT. Another checkpoint with the same OUT reuses the baselines'.
+    training, mismatched, random, empty. matched_prompted and matched_icl have the description or
+    three solved examples in the prompt, too; so have multitask_prompted and multitask_icl.
+    Interrupted? Run the same line again: finished cells are read from OUT. Another checkpoint
+    with the same OUT reuses the baselines'.
 
         t2l eval checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz
     """
@@ -72,6 +74,7 @@ def evaluate(
     from hypernet.data.tasks import TaskFileError, select_names
     from hypernet.evaluation.benchmarks import STYLES, BenchmarkError, load_benchmarks
     from hypernet.evaluation.conditions import stranger_wordings, t2l_conditions
+    from hypernet.evaluation.prompt_forms import combined
     from hypernet.evaluation.remote import ServerError
     from hypernet.evaluation.report import report
     from hypernet.evaluation.results import CellStore
@@ -104,6 +107,7 @@ def evaluate(
         raise typer.BadParameter(str(error)) from error
     strangers = {t: w for some in (asked, marks) for t, w in stranger_wordings(_held_out(some), seed).items()}
     found += t2l_conditions(generator, name or system_name(checkpoint), strangers, seed)
+    found += combined(found)
     chosen = _choose(found, conditions)
     sheets = [s for s in (*asked, *marks) if s.task in named]
     chosen, sheets = _what_can_be_asked(chosen, sheets, server)
@@ -274,6 +278,8 @@ def system_name(checkpoint: Path) -> str:
 
 NEEDS = {
     "multitask": "--multitask",
+    "multitask_prompted": "--multitask",
+    "multitask_icl": "--multitask",
     "average": "--library",
     "arrow": "--library",
     "oracle": "--oracles",

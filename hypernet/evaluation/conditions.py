@@ -12,7 +12,8 @@
     empty       ... from the empty description
 
 A hypernetwork that does as well under the last three has learnt one multi-task
-LoRA, not to read. Other adapters to compare with are in `baselines.py`.
+LoRA, not to read. Other adapters to compare with are in `baselines.py`, adapters under fuller prompts in
+`prompt_forms.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from hypernet.evaluation.eval_task import TOLD_ONLY, Item, Sheet
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.lora import LoraWeights
+from hypernet.prompts import with_description
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Way:
 
     def question(self, item: Item) -> str:
         """What the user says last."""
-        return f"{self.head}\n\n{item.prompt}" if self.head else item.prompt
+        return with_description(self.head, item.prompt)
 
 
 class Condition(ABC):

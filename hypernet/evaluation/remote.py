@@ -10,6 +10,7 @@ import asyncio
 import io
 import zipfile
 from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ import httpx
 
 from hypernet.evaluation.conditions import Condition, Hyperdecoder, Way, Written
 from hypernet.evaluation.eval_task import Sheet
+from hypernet.evaluation.prompt_forms import WithDescription, WithExamples
 from hypernet.evaluation.results import Cell, CellStore
 from hypernet.evaluation.runner import PROTOCOL, as_read, token_limit
 from hypernet.packing import ChatFormat
@@ -111,6 +113,8 @@ class RemoteRunner:
 
 def can_serve(condition: Condition) -> bool:
     """Whether a server can be asked so: with no adapter, or one that it writes for a description."""
+    if isinstance(condition, WithDescription | WithExamples):
+        return can_serve(condition.adapted)
     if isinstance(condition, Written):
         # Without a description the base model answers, so the empty one cannot be sent.
         return condition.name != "empty" and not isinstance(condition, Hyperdecoder)
@@ -151,4 +155,7 @@ def _ways(condition: Condition, sheet: Sheet) -> list[tuple[Way, str]]:
     """Each way, with the description that the server shall write an adapter for."""
     if isinstance(condition, Written):
         return [(Way(), description) for description in condition.wordings(sheet)]
+    if isinstance(condition, WithDescription | WithExamples) and isinstance(condition.adapted, Written):
+        told = zip(condition.ways(sheet), condition.adapted.wordings(sheet), strict=True)
+        return [(replace(way, adapters=()), description) for way, description in told]
     return [(way, "") for way in condition.ways(sheet)]

@@ -27,10 +27,14 @@ NAMES = {
     "prompted": "base + description in the prompt",
     "icl": "base + three examples in the prompt",
     "multitask": "one multi-task LoRA",
+    "multitask_prompted": "one multi-task LoRA + description in the prompt",
+    "multitask_icl": "one multi-task LoRA + three examples in the prompt",
     "average": "average of the task LoRAs",
     "arrow": "Arrow routing over the task LoRAs",
     "hyperdecoder": "Hyperdecoder (the input as description)",
     "matched": "T2L, own description (evaluation wording)",
+    "matched_prompted": "T2L, own description, in the prompt too",
+    "matched_icl": "T2L, own description + three examples in the prompt",
     "training": "T2L, own description (wordings that are not held out)",
     **REWRITTEN,
     "mismatched": "T2L, another task's description",
@@ -40,7 +44,7 @@ NAMES = {
 }
 """Conditions in the order of the table."""
 OWN, TAUGHT, ORACLE = "matched", "training", "oracle"
-WRITTEN = (OWN, TAUGHT, *REWRITTEN, "mismatched", "random", "empty")
+WRITTEN = (OWN, "matched_prompted", "matched_icl", TAUGHT, *REWRITTEN, "mismatched", "random", "empty")
 """Conditions of a checkpoint; they are compared within it."""
 LIKELIHOOD = "token NLL"
 TOLD_ONLY_TITLE = "exact match % where only the description tells"

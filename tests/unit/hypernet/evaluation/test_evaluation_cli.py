@@ -60,7 +60,8 @@ def test_it_prints_tables_and_leaves_out_what_lacks_its_inputs(run: Any, tasks: 
     cells = read_cells(tmp_path / "out")
     assert {c.task for c in cells} == {"fv_a", "ii_b"}
     assert {c.condition for c in cells} == {
-        *("copy", "base", "prompted", "icl", "matched", "training", "mismatched", "random", "empty")
+        *("copy", "base", "prompted", "icl", "matched", "training", "mismatched", "random", "empty"),
+        *("matched_prompted", "matched_icl"),
     }
     assert {c.system for c in cells} == {"", "tiny"}
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.json")}

@@ -24,6 +24,7 @@ from hypernet.evaluation.conditions import (
     t2l_conditions,
 )
 from hypernet.evaluation.eval_task import Sheet, sheet
+from hypernet.evaluation.prompt_forms import combined
 from hypernet.evaluation.results import Cell, CellStore
 from hypernet.evaluation.runner import Runner
 from hypernet.frozen import FrozenBase
@@ -79,7 +80,7 @@ def library(tmp_path_factory: pytest.TempPathFactory, base: FrozenBase, tiny_gen
 @pytest.fixture(scope="module")
 def conditions(tiny_generator: Generator, library: Library) -> list[Condition]:
     spec = tiny_generator.spec
-    return [
+    found = [
         Bare(),
         Prompted(),
         InContext(),
@@ -95,6 +96,7 @@ def conditions(tiny_generator: Generator, library: Library) -> list[Condition]:
             seed=0,
         ),
     ]
+    return [*found, *combined(found)]
 
 
 def numbers(cells: list[Cell]) -> dict[tuple[str, str], Cell]:
@@ -109,14 +111,14 @@ def together(
 
 
 def test_every_condition_gives_a_cell_for_every_task_it_can(together: dict[tuple[str, str], Cell]) -> None:
-    assert len(together) == 13 * 3 - 1
+    assert len(together) == 17 * 3 - 1
     assert ("ii_2", "oracle") not in together
     cell = together["lol_1", "matched"]
     assert (cell.n, len(cell.scores), len(cell.scores[0])) == (5, 3, 5)
     assert cell.nll == pytest.approx(sum(map(sum, cell.nlls or [])) / 15)
     nlls = {cell.nll for (task, _), cell in together.items() if task == "fv_0"}
     # The oracle of fv_0 is what stands in for the multi-task LoRA; all else must differ.
-    assert len(nlls) == 12
+    assert len(nlls) == 16
 
 
 def test_batched_cells_equal_one_question_at_a_time(
@@ -134,6 +136,34 @@ def test_batched_cells_equal_one_question_at_a_time(
         assert cell.answers == together[key].answers, key
         assert cell.scores == together[key].scores, key
         assert torch.allclose(torch.tensor(cell.nlls), torch.tensor(together[key].nlls), rtol=1e-3), key
+
+
+def test_fuller_prompts_keep_the_adapters_of_the_condition_they_add_to(
+    conditions: list[Condition], base: FrozenBase, tmp_path: Path
+) -> None:
+    by_name = {c.name: c for c in conditions}
+    task = SHEETS[1]
+    own = by_name["matched"].ways(task)
+    told = by_name["matched_prompted"].ways(task)
+    assert [w.head for w in told] == list(task.held_out)  # each adapter has its own description
+    one = by_name["multitask_prompted"].ways(task)
+    assert [w.head for w in one] == list(task.held_out)
+    assert len({id(w.adapters[0]) for w in one}) == 1
+    for name in ("matched_icl", "multitask_icl"):
+        assert all(w.turns == task.examples and not w.head for w in by_name[name].ways(task))
+    for plain, full in zip(own, told, strict=True):
+        for module in plain.adapters[0].a:
+            assert torch.equal(plain.adapters[0].a[module], full.adapters[0].a[module])
+    keys = {Runner(base, CellStore(tmp_path), 0).key(c, task) for c in conditions}
+    assert len(keys) == len(conditions)  # no cell of one is taken for another's
+
+
+def test_what_no_example_is_left_of_is_not_asked_behind_examples(conditions: list[Condition]) -> None:
+    plain = Task(task="t", descriptions=["d"], instances=[Instance(input="a", output=["b"])])
+    only = sheet(plain, 3, seed=0)
+    for condition in conditions:
+        if condition.name.endswith("_icl"):
+            assert "no instance is left" in condition.lacks(only)
 
 
 class Counted(Condition):
