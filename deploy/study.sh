@@ -159,7 +159,7 @@ experiment_compression() {
                 --oracles "$OUT/library" --conditions base,oracle,training
         done
     done
-    "$T2L" analyse compression "$OUT"/recon-[LMS]-* --cells "$OUT/compression" --out "$OUT/compression/report"
+    "$T2L" analyse compression "$OUT"/recon-[LMS]-* --results "$OUT/compression" --out "$OUT/compression/report"
 }
 
 # A method, and what its run is called.

@@ -72,7 +72,7 @@ def map_command(
 @app.command("compression")
 def compression_command(
     runs: Annotated[list[Path], typer.Argument(help="Folders of `t2l train reconstruction`.")],
-    cells: Annotated[Path, typer.Option(help="Cells of `t2l eval`, see above.")],
+    results: Annotated[Path, typer.Option(help="Cells of `t2l eval`, see above.")],
     out: Annotated[Path, typer.Option(help="Folder for compression.md and compression.svg.")],
 ) -> None:
     """How much of a library's LoRAs each network keeps: error of the weights against performance.
@@ -80,14 +80,14 @@ def compression_command(
     Each run R is evaluated before with `t2l eval R/best --name NAME-OF-R --instances held-out
     --oracles LIBRARY --conditions base,oracle,training`.
 
-        t2l analyse compression runs/recon-L runs/recon-S --cells runs/compression --out runs/figures
+        t2l analyse compression runs/recon-L runs/recon-S --results runs/compression --out runs/figures
     """
     from hypernet.analysis.compression import CompressionError, compression, draw, table
     from hypernet.evaluation.figures import save
-    from hypernet.evaluation.results import read_cells
+    from hypernet.evaluation.results import read_results
 
     try:
-        kept = compression(runs, read_cells(cells))
+        kept = compression(runs, read_results(results))
         shown = table(kept)
     except CompressionError as error:
         raise typer.BadParameter(str(error)) from error
@@ -122,7 +122,7 @@ def nuance(
 def robustness(
     checkpoint: Checkpoint,
     tasks: Tasks,
-    out: Annotated[Path, typer.Option(help="Folder for robustness.md and, below it, the cells.")],
+    out: Annotated[Path, typer.Option(help="Folder for robustness.md and, below it, the results.")],
     trained: Annotated[
         list[Path] | None, typer.Option(help="As `t2l eval` takes it: what it holds is not asked. May repeat.")
     ] = None,
@@ -134,7 +134,7 @@ def robustness(
 ) -> None:
     """Measure one checkpoint under descriptions of falling quality.
 
-    Interrupted? Run the same line again: finished cells are read from OUT.
+    Interrupted? Run the same line again: finished results are read from OUT.
 
     t2l analyse robustness checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz --out runs/robustness
     """
@@ -142,20 +142,24 @@ def robustness(
 
     from hypernet.analysis.robustness import robustness_conditions
     from hypernet.data.tasks import load_tasks
-    from hypernet.evaluation.cli import asked_of, system_name
+    from hypernet.evaluation.cli import load_eval_tasks, system_name
     from hypernet.evaluation.report import report
-    from hypernet.evaluation.results import CellStore
+    from hypernet.evaluation.results import ResultStore
     from hypernet.evaluation.runner import Runner
 
     with _explained():
-        sheets = [sheet for sheet in asked_of(tasks, trained or [], examples, seed) if sheet.items]
-        asked = {sheet.task for sheet in sheets}
+        eval_tasks = [
+            eval_task
+            for eval_task in load_eval_tasks(tasks, trained or [], examples, seed)
+            if eval_task.samples
+        ]
+        asked = {eval_task.task for eval_task in eval_tasks}
         given = [task for task in load_tasks(tasks) if task.task in asked]
         base, generator = _parts(checkpoint, encoder, device, base_model)
         conditions = robustness_conditions(generator, system_name(checkpoint), given, seed)
-    runner = Runner(base, CellStore(out / f"{base.name}-n{examples}-seed{seed}"), seed)
+    runner = Runner(base, ResultStore(out / f"{base.name}-n{examples}-seed{seed}"), seed)
     # Tasks without a definition have fewer conditions: the total is an upper bound.
-    measured = runner.run(conditions, sheets)
+    measured = runner.run(conditions, eval_tasks)
     found = list(track(measured, total=len(given) * len(conditions), description="robustness"))
     (out / "robustness.md").write_text(report(found, seed))
     typer.echo(report(found, seed))
@@ -190,12 +194,12 @@ def flops(
         base = count.Decoder.of(read_config(base_model_folder(base_model)))
         embedding = count.encoder(encoder_name_for(encoder, config.encoder.name), base_model, description)
         writing = count.hypernetwork(config.hypernet)
-        ways = count.compare(base, config.hypernet.lora, embedding + writing, lengths)
+        variants = count.compare(base, config.hypernet.lora, embedding + writing, lengths)
     typer.echo(
         f"{shots} shots of {shot} tokens, question {question}, answer {answer}, description {description}; "
         f"one adapter: {embedding / 1e9:.3f} GFLOPs to embed, {writing / 1e9:.3f} to write\n"
     )
-    typer.echo(count.table(ways))
+    typer.echo(count.table(variants))
 
 
 def _generator(checkpoint: Path, encoder: str | None, device: str, base_model: str | None) -> Generator:

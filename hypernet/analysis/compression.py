@@ -4,7 +4,7 @@ T2L's compression study (Charakorn et al. 2025, section 4.1 and its figure): net
 of falling size reconstruct a library of task LoRAs; each task is a point, its error
 |B A - B* A*| / |B* A*| against its likelihood gain, as a share of what its own LoRA gains
 over the base model. Errors are those that a run logged for its best checkpoint, gains those
-of evaluation cells of that checkpoint.
+of evaluation results of that checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from hypernet.evaluation.metrics import bootstrap
-from hypernet.evaluation.results import Cell
+from hypernet.evaluation.results import EvalResult
 from hypernet.training.loop import read_log
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 ERROR = "error/"
 WRITTEN, OWN_LORA, BASE = "training", "oracle", "base"
-"""Conditions of the cells: by the network from a description it was taught, the task's LoRA, no LoRA."""
+"""Conditions of the results: by the network from a description it was taught, the task's LoRA, no LoRA."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
 class CompressionError(ValueError):
-    """A run or a cell that the comparison needs is not there; the message says which command makes it."""
+    """A run or a result that the comparison needs is not there; the message says which command makes it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RetainedGain:
     """One task as one network writes it.
 
     Attributes:
@@ -59,30 +59,30 @@ class Kept:
         return self.gain / self.oracle_gain
 
 
-def compression(runs: Sequence[Path], cells: Sequence[Cell]) -> list[Kept]:
+def compression(runs: Sequence[Path], results: Sequence[EvalResult]) -> list[RetainedGain]:
     """Every task of every run.
 
     Args:
-        runs: folders of `t2l train reconstruction`; their names are the systems' names in the cells.
-        cells: of `t2l eval --conditions base,oracle,training`, the systems named after the runs.
+        runs: folders of `t2l train reconstruction`; their names are the systems' names in the results.
+        results: of `t2l eval --conditions base,oracle,training`, the systems named after the runs.
 
     Raises:
-        CompressionError: a cell is missing.
+        CompressionError: a result is missing.
     """
-    found = {(c.condition, c.system if c.condition == WRITTEN else "", c.task): c for c in cells}
+    found = {(c.condition, c.system if c.condition == WRITTEN else "", c.task): c for c in results}
     kept = []
     for run in runs:
         for task, error in _errors(run).items():
             written, oracle, base = (
-                _cell(found, condition, run.name if condition == WRITTEN else "", task)
+                _result(found, condition, run.name if condition == WRITTEN else "", task)
                 for condition in (WRITTEN, OWN_LORA, BASE)
             )
             gain, oracle_gain = (_nll(base) - _nll(lora) for lora in (written, oracle))
-            kept.append(Kept(run.name, task, error, gain, oracle_gain, written.score, oracle.score))
+            kept.append(RetainedGain(run.name, task, error, gain, oracle_gain, written.score, oracle.score))
     return kept
 
 
-def table(kept: Sequence[Kept], seed: int = 0) -> str:
+def table(kept: Sequence[RetainedGain], seed: int = 0) -> str:
     """One row per network: the gains kept over the oracles' gains, with 95% bootstrap intervals over tasks.
 
     Raises:
@@ -106,7 +106,7 @@ def table(kept: Sequence[Kept], seed: int = 0) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(kept: Sequence[Kept]) -> Figure:
+def draw(kept: Sequence[RetainedGain]) -> Figure:
     """Error against share kept, a marker per network.
 
     Raises:
@@ -137,7 +137,7 @@ def draw(kept: Sequence[Kept]) -> Figure:
     return figure
 
 
-def _gainful(kept: Sequence[Kept]) -> list[Kept]:
+def _gainful(kept: Sequence[RetainedGain]) -> list[RetainedGain]:
     """The tasks of which there is a gain to keep."""
     found = [k for k in kept if k.oracle_gain > 0]
     if not found:
@@ -148,7 +148,7 @@ def _gainful(kept: Sequence[Kept]) -> list[Kept]:
 
 
 def _errors(run: Path) -> Mapping[str, float]:
-    """Task -> error of the checkpoint that the run kept as its best, which is what cells are made of."""
+    """Task -> error of the checkpoint that the run kept as its best, which is what results are made of."""
     if not (run / "log.jsonl").is_file():
         raise CompressionError(f"{run} holds no run: `t2l train reconstruction --out {run}` makes one")
     checks = [line for line in read_log(run) if line["kind"] == "validation"]
@@ -158,18 +158,20 @@ def _errors(run: Path) -> Mapping[str, float]:
     return {k.removeprefix(ERROR): v for k, v in best.items() if k.startswith(ERROR)}
 
 
-def _cell(found: Mapping[tuple[str, str, str], Cell], condition: str, system: str, task: str) -> Cell:
-    cell = found.get((condition, system, task))
-    if cell is None:
+def _result(
+    found: Mapping[tuple[str, str, str], EvalResult], condition: str, system: str, task: str
+) -> EvalResult:
+    result = found.get((condition, system, task))
+    if result is None:
         raise CompressionError(
-            f"no cell of {task} under {condition} {system}: `t2l eval {system or 'CKPT'}/best "
+            f"no result of {task} under {condition} {system}: `t2l eval {system or 'CKPT'}/best "
             f"--name {system or 'NAME'} --instances held-out --oracles LIBRARY "
             f"--conditions base,oracle,training` makes it"
         )
-    return cell
+    return result
 
 
-def _nll(cell: Cell) -> float:
-    if cell.nll is None:
-        raise CompressionError(f"the cell of {cell.task} under {cell.condition} has no likelihood")
-    return cell.nll
+def _nll(result: EvalResult) -> float:
+    if result.nll is None:
+        raise CompressionError(f"the result of {result.task} under {result.condition} has no likelihood")
+    return result.nll

@@ -26,7 +26,7 @@ COLUMNS = 1 << 16
 PREFIXES = {"fv": "function vectors", "ii": "instruction induction", "lol": "no category"}
 """Families of tasks that state no category, by the first part of their names."""
 # Okabe and Ito's palette, told apart by colour-blind readers, with a marker each for those who print in grey.
-STYLES = (
+BENCHMARKS = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
     ("#009E73", "^"),
@@ -196,8 +196,8 @@ def draw(found: EmbeddingMap, path: Path) -> None:
     from matplotlib.figure import Figure
 
     common = [name for name, _ in Counter(p.family for p in found.points).most_common()]
-    styles = dict(zip(common, STYLES, strict=False))
-    if len(common) > len(STYLES):
+    styles = dict(zip(common, BENCHMARKS, strict=False))
+    if len(common) > len(BENCHMARKS):
         styles |= OTHER
     with matplotlib.rc_context({"svg.hashsalt": "t2l", "svg.fonttype": "none", "font.size": 8}):
         figure = Figure(figsize=(9, 4.6), layout="constrained")

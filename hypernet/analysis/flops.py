@@ -139,7 +139,7 @@ def hypernetwork(config: HypernetConfig) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a way of answering costs: once for a task, and for each request."""
+    """What a variant of answering costs: once for a task, and for each request."""
 
     name: str
     once: int
@@ -171,7 +171,7 @@ class Lengths:
 
 
 def compare(base: Decoder, lora: LoraSpec, adapter: int, lengths: Lengths) -> list[Cost]:
-    """The ways to answer, T2L first.
+    """The variants to answer, T2L first.
 
     Args:
         base: the base model.
@@ -183,15 +183,17 @@ def compare(base: Decoder, lora: LoraSpec, adapter: int, lengths: Lengths) -> li
     are kept; every later token still attends to them.
     """
     question, answer = lengths.question, lengths.answer
-    ways = [Cost("T2L", adapter, base.answer(question, answer, lora=lora))]
+    variants = [Cost("T2L", adapter, base.answer(question, answer, lora=lora))]
     for name, prefix in (
         (f"{lengths.shots}-shot ICL", lengths.shots * lengths.shot),
         ("description in the prompt", lengths.description),
     ):
-        ways.append(Cost(name, 0, base.answer(prefix + question, answer)))
+        variants.append(Cost(name, 0, base.answer(prefix + question, answer)))
         kept = base.forward(prefix, logits=0)
-        ways.append(Cost(f"{name}, prefix cached", kept, base.answer(prefix + question, answer, cached=prefix)))
-    return [*ways, Cost("base model alone", 0, base.answer(question, answer))]
+        variants.append(
+            Cost(f"{name}, prefix cached", kept, base.answer(prefix + question, answer, cached=prefix))
+        )
+    return [*variants, Cost("base model alone", 0, base.answer(question, answer))]
 
 
 def table(costs: list[Cost], requests: tuple[int, ...] = (1, 10, 100)) -> str:
@@ -199,7 +201,7 @@ def table(costs: list[Cost], requests: tuple[int, ...] = (1, 10, 100)) -> str:
     ours = costs[0]
     counts = " | ".join(f"{n} request{'s' if n > 1 else ''}" for n in requests)
     lines = [
-        f"| way (GFLOPs) | once per task | each request | {counts} | T2L is cheaper from request |",
+        f"| variant (GFLOPs) | once per task | each request | {counts} | T2L is cheaper from request |",
         "|---|" + "---|" * (len(requests) + 3),
     ]
     for cost in costs:

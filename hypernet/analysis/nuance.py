@@ -37,11 +37,11 @@ def answers(
 
 def table(prompt: str, found: Sequence[Answer]) -> str:
     """The prompt, and a Markdown row per answer."""
-    lines = [f"Prompt: {_cell(prompt)}", "", "| description | answer |", "|---|---|"]
-    lines += [f"| {_cell(a.description or '*none: the base model*')} | {_cell(a.text)} |" for a in found]
+    lines = [f"Prompt: {_result(prompt)}", "", "| description | answer |", "|---|---|"]
+    lines += [f"| {_result(a.description or '*none: the base model*')} | {_result(a.text)} |" for a in found]
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
-    """Text that stays within one cell of a Markdown table."""
+def _result(text: str) -> str:
+    """Text that stays within one result of a Markdown table."""
     return "<br>".join(text.replace("|", "\\|").splitlines())

@@ -12,8 +12,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from hypernet.data.tasks import Task
-from hypernet.evaluation.conditions import Condition, Written, stranger_wordings, t2l_conditions
-from hypernet.evaluation.eval_task import Sheet
+from hypernet.evaluation.conditions import Condition, GeneratedAdapters, mismatched_descriptions, t2l_conditions
+from hypernet.evaluation.eval_task import EvalTask
 from hypernet.generator import Generator
 
 TYPO_RATE = 0.15
@@ -80,14 +80,16 @@ def robustness_conditions(
     if len(tasks) < 2:
         raise ValueError("robustness needs at least two tasks: one's description is the other's mismatch")
     by_name = {task.task: task for task in tasks}
-    strangers = stranger_wordings({name: task.held_out_paraphrases for name, task in by_name.items()}, seed)
+    mismatched = mismatched_descriptions(
+        {name: task.held_out_paraphrases for name, task in by_name.items()}, seed
+    )
 
     def rewritten(name: str) -> Condition:
-        def wordings(sheet: Sheet) -> list[str]:
-            rng = random.Random(f"{seed}:{sheet.task}:{name}")  # the same whenever it is asked
-            return REWRITES[name](by_name[sheet.task], rng)
+        def wordings(eval_task: EvalTask) -> list[str]:
+            rng = random.Random(f"{seed}:{eval_task.task}:{name}")  # the same whenever it is asked
+            return REWRITES[name](by_name[eval_task.task], rng)
 
-        return Written(name, system, generator, wordings)
+        return GeneratedAdapters(name, system, generator, wordings)
 
-    usual = [c for c in t2l_conditions(generator, system, strangers, seed) if c.name != "training"]
+    usual = [c for c in t2l_conditions(generator, system, mismatched, seed) if c.name != "training"]
     return [*usual, *map(rewritten, REWRITES)]

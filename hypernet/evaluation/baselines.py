@@ -11,8 +11,8 @@ from typing import Any
 
 from hypernet.config import LoraSpec
 from hypernet.evaluation.arrow import TOP_K, Arrow
-from hypernet.evaluation.conditions import Condition, Way
-from hypernet.evaluation.eval_task import Sheet
+from hypernet.evaluation.conditions import Condition, PromptVariant
+from hypernet.evaluation.eval_task import EvalTask
 from hypernet.frozen import FrozenBase
 from hypernet.library import Library, LibraryError
 from hypernet.peft_io import CONFIG_FILE, WEIGHTS_FILE, load_adapter_like
@@ -27,7 +27,7 @@ def digest(folders: Iterable[Path]) -> str:
     return found.hexdigest()[:16]
 
 
-class Multitask(Condition):
+class MultitaskLora(Condition):
     """One static LoRA under every question.
 
     Args:
@@ -43,16 +43,16 @@ class Multitask(Condition):
         super().__init__("multitask", name or folder.name)
         self._adapter, self._digest = load_adapter_like(folder, spec), digest([folder])
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """The LoRA's bytes."""
         return self._digest
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One."""
-        return [Way(adapters=[self._adapter])]
+        return [PromptVariant(adapters=[self._adapter])]
 
 
-class Oracle(Condition):
+class OracleLora(Condition):
     """Each task under the LoRA that was trained on it: what a hypernetwork could reach.
 
     Args:
@@ -64,21 +64,21 @@ class Oracle(Condition):
         super().__init__("oracle", folder.name)
         self._folder, self._spec = folder, spec
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """The LoRA's bytes."""
-        return digest([self._folder / sheet.task])
+        return digest([self._folder / eval_task.task])
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One."""
-        return [Way(adapters=[load_adapter_like(self._folder / sheet.task, self._spec)])]
+        return [PromptVariant(adapters=[load_adapter_like(self._folder / eval_task.task, self._spec)])]
 
-    def lacks(self, sheet: Sheet) -> str:
+    def skip_reason(self, eval_task: EvalTask) -> str:
         """No LoRA was trained for it, or is not written yet."""
-        whole = all((self._folder / sheet.task / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE))
+        whole = all((self._folder / eval_task.task / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE))
         return "" if whole else f"{self._folder} has no LoRA of it"
 
 
-class _OverLibrary(Condition):
+class _LibraryCondition(Condition):
     """What is made of a whole library.
 
     Args:
@@ -100,39 +100,39 @@ class _OverLibrary(Condition):
     def _digest(self) -> str:
         return digest(self._library.folder / name for name in self._library.names)
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """All LoRAs' bytes, and what is done with them."""
         return [self.name, self._digest]
 
 
-class Average(_OverLibrary):
+class AverageLora(_LibraryCondition):
     """The element-wise average of a library under every question."""
 
     def __init__(self, library: Library, spec: LoraSpec) -> None:
         super().__init__("average", library, spec)
 
     @cached_property
-    def _way(self) -> Way:
-        return Way(adapters=[self._library.average()])
+    def _way(self) -> PromptVariant:
+        return PromptVariant(adapters=[self._library.average()])
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One."""
         return [self._way]
 
 
-class Routed(_OverLibrary):
+class ArrowRouting(_LibraryCondition):
     """Arrow routing among a library's LoRAs."""
 
     def __init__(self, library: Library, spec: LoraSpec) -> None:
         super().__init__("arrow", library, spec)
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """The library, and how many experts a token gets."""
-        return [*super().identity(sheet), TOP_K]
+        return [*super().identity(eval_task), TOP_K]
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One, with nothing but the routing."""
-        return [Way()]
+        return [PromptVariant()]
 
     def applied(self, base: FrozenBase) -> AbstractContextManager[None]:
         """Routes."""

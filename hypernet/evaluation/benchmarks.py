@@ -1,4 +1,4 @@
-"""The ten benchmarks of the paper as sheets: seven of multiple choice, GSM8K, HumanEval, MBPP.
+"""The ten benchmarks of the paper as eval_tasks: seven of multiple choice, GSM8K, HumanEval, MBPP.
 
 Asked as the paper asks them, zero-shot through the chat template, with greedy answers: multiple choice
 answers with an option's label and nothing else, GSM8K reasons first and is read at its last number, code is
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hypernet.config import first_problem
 from hypernet.data.tasks import open_text
-from hypernet.evaluation.eval_task import MAX_PROMPT_CHARACTERS, SHOTS, SHOWN_CHARACTERS, Item, Sheet
+from hypernet.evaluation.eval_task import MAX_PROMPT_CHARACTERS, MAX_SHOT_CHARACTERS, SHOTS, EvalTask, Sample
 from hypernet.evaluation.sandbox import passes
 
 DESCRIPTIONS_FILE = "descriptions.json"
@@ -51,7 +51,7 @@ class Question(BaseModel):
     entry_point: str = ""
 
 
-class Wordings(BaseModel):
+class BenchmarkDescriptions(BaseModel):
     """A benchmark's entry in `descriptions.json`."""
 
     train_descriptions: list[str] = Field(min_length=1)
@@ -59,7 +59,7 @@ class Wordings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Style:
+class BenchmarkFormat:
     """How one benchmark is asked and graded.
 
     Attributes:
@@ -67,23 +67,23 @@ class Style:
         ask: a question's prompt.
         solve: its answer, as an example shows it.
         grade: an answer's score.
-        settled: whether the beginning of an answer decides the score.
+        can_stop: whether the beginning of an answer decides the score.
         max_tokens: of an answer.
-        opening: how every answer begins.
-        gold: whether `solve` is the one right answer, whose likelihood means something.
+        answer_prefix: how every answer begins.
+        target: whether `solve` is the one right answer, whose likelihood means something.
     """
 
     metric: str
     ask: Callable[[Question], str]
     solve: Callable[[Question], str]
     grade: Callable[[Question, str], float]
-    settled: Callable[[Question, str], bool]
+    can_stop: Callable[[Question, str], bool]
     max_tokens: int
-    opening: str = ""
-    gold: bool = False
+    answer_prefix: str = ""
+    target: bool = False
 
 
-def choice(labels: str, task: str) -> Style:
+def choice(labels: str, task: str) -> BenchmarkFormat:
     """A multiple choice whose options are labelled with the characters of `labels`."""
 
     def ask(q: Question) -> str:
@@ -95,14 +95,14 @@ def choice(labels: str, task: str) -> Style:
         assert q.answer_index is not None
         return labels[q.answer_index]
 
-    return Style(
+    return BenchmarkFormat(
         metric="accuracy",
         ask=ask,
         solve=label,
         grade=lambda q, answer: float(_label(answer) == label(q)),
-        settled=lambda _, beginning: bool(_LABEL_SETTLED.search(beginning)),
+        can_stop=lambda _, beginning: bool(_LABEL_SETTLED.search(beginning)),
         max_tokens=6,
-        gold=True,
+        target=True,
     )
 
 
@@ -134,21 +134,21 @@ def last_number(text: str) -> float | None:
     return float(found[-1].replace(",", "")) if found else None
 
 
-def code_of(answer: str) -> str:
+def extract_code(answer: str) -> str:
     """The program in an answer that begins inside a code block, or opens one of its own at once."""
     inside, *rest = answer.split("```")
     return inside if inside.strip() or not rest else rest[0].removeprefix("python")
 
 
 def _humaneval(q: Question, answer: str) -> float:
-    code = code_of(answer)
+    code = extract_code(answer)
     # The prompt is a whole function by itself, of which the answer is the body, or a better definition.
     between = "\n" if f"def {q.entry_point}" in code else ""
     return float(passes(f"{q.question}{between}{code}\n\n{q.test}\n\ncheck({q.entry_point})\n"))
 
 
 def _mbpp(q: Question, answer: str) -> float:
-    return float(passes(f"{q.test_setup}\n{code_of(answer)}\n\n{q.test}\n"))
+    return float(passes(f"{q.test_setup}\n{extract_code(answer)}\n\n{q.test}\n"))
 
 
 def _never(_: Question, __: str) -> bool:
@@ -162,96 +162,104 @@ def _closed(_: Question, beginning: str) -> bool:
 
 
 _SCIENCE = choice("ABCDE", "Which option answers the question?")
-STYLES = {
+BENCHMARKS = {
     "arc_challenge": _SCIENCE,
     "arc_easy": _SCIENCE,
-    "boolq": Style(
+    "boolq": BenchmarkFormat(
         metric="accuracy",
         ask=lambda q: f"{q.context}\n\nQuestion: {q.question}?\n\nReply with true or false and nothing else.",
         solve=lambda q: q.answer,
         grade=lambda q, answer: float(_truth(answer) == q.answer),
-        settled=lambda _, beginning: bool(re.search(r"\w\W", beginning)),
+        can_stop=lambda _, beginning: bool(re.search(r"\w\W", beginning)),
         max_tokens=16,
-        gold=True,
+        target=True,
     ),
-    "gsm8k": Style(
+    "gsm8k": BenchmarkFormat(
         metric="accuracy",
         ask=lambda q: q.question,
         solve=lambda q: q.rationale,
         grade=lambda q, answer: float(last_number(answer) == last_number(q.answer)),
-        settled=_never,
+        can_stop=_never,
         max_tokens=256,
-        opening=STEPS,
+        answer_prefix=STEPS,
     ),
     "hellaswag": choice("0123", "Which of the numbered endings continues the passage?"),
-    "humaneval": Style(
+    "humaneval": BenchmarkFormat(
         metric="pass@1",
         ask=lambda q: f"Complete this Python function.\n\n{CODE}{q.question}```",
         solve=lambda q: f"{q.question}{q.answer}\n```",
         grade=_humaneval,
-        settled=_closed,
+        can_stop=_closed,
         max_tokens=256,
-        opening=CODE,
+        answer_prefix=CODE,
     ),
-    "mbpp": Style(
+    "mbpp": BenchmarkFormat(
         metric="pass@1",
         ask=lambda q: f"{q.question} It must pass these tests:\n\n{CODE}{q.test}\n```",
         solve=lambda q: f"{q.answer}\n```",
         grade=_mbpp,
-        settled=_closed,
+        can_stop=_closed,
         max_tokens=256,
-        opening=CODE,
+        answer_prefix=CODE,
     ),
     "openbookqa": choice("ABCD", "Which option answers the question or completes the sentence?"),
-    "piqa": choice("01", "Which option solves the problem, or is the more usual way to do it?"),
+    "piqa": choice("01", "Which option solves the problem, or is the more usual variant to do it?"),
     "winogrande": choice("12", "Which option belongs where the sentence has a gap (_)?"),
 }
 
 
-def load_benchmarks(folder: Path, n: int, seed: int, needed: Collection[str] = tuple(STYLES)) -> list[Sheet]:
+def load_benchmarks(
+    folder: Path, n: int, seed: int, needed: Collection[str] = tuple(BENCHMARKS)
+) -> list[EvalTask]:
     """Draw up to n questions of each benchmark that is there.
 
     Raises:
         BenchmarkError: a needed file is missing, or one is malformed.
     """
     try:
-        wordings = TypeAdapter(dict[str, Wordings]).validate_json((folder / DESCRIPTIONS_FILE).read_bytes())
+        wordings = TypeAdapter(dict[str, BenchmarkDescriptions]).validate_json(
+            (folder / DESCRIPTIONS_FILE).read_bytes()
+        )
         there = {name for name in wordings if _file(folder, name).exists()}
-        return [_sheet(folder, name, wordings[name], n, seed) for name in STYLES if name in there | {*needed}]
+        return [
+            _benchmark_task(folder, name, wordings[name], n, seed)
+            for name in BENCHMARKS
+            if name in there | {*needed}
+        ]
     except (OSError, KeyError) as error:
         raise BenchmarkError(f"{folder} is no folder of the ten benchmarks: {error}") from error
     except ValidationError as error:
         raise BenchmarkError(f"{folder / DESCRIPTIONS_FILE}: {first_problem(error)}") from error
 
 
-def _sheet(folder: Path, name: str, wordings: Wordings, n: int, seed: int) -> Sheet:
-    style, rng = STYLES[name], random.Random(f"{seed}:{name}")
+def _benchmark_task(folder: Path, name: str, wordings: BenchmarkDescriptions, n: int, seed: int) -> EvalTask:
+    style, rng = BENCHMARKS[name], random.Random(f"{seed}:{name}")
     rows = _read(_file(folder, name))
     fitting = [q for q in rng.sample(rows, len(rows)) if len(style.ask(q)) <= MAX_PROMPT_CHARACTERS]
     asked = fitting[:n]
     training = _file(folder, f"{name}.train")
     seen = _read(training) if training.exists() else []
-    solved = [(style.ask(q), style.opening + style.solve(q)) for q in rng.sample(seen, len(seen))]
+    solved = [(style.ask(q), style.answer_prefix + style.solve(q)) for q in rng.sample(seen, len(seen))]
     fresh = [pair for pair in solved if pair[0] not in {style.ask(q) for q in asked}]
-    return Sheet(
+    return EvalTask(
         task=name,
         metric=style.metric,
-        items=[_item(style, q) for q in asked],
-        examples=sorted(fresh, key=lambda pair: sum(map(len, pair)) > SHOWN_CHARACTERS)[:SHOTS],
-        held_out=wordings.eval_descriptions[:3],
-        training=wordings.train_descriptions[:3],
+        samples=[_sample(style, q) for q in asked],
+        examples=sorted(fresh, key=lambda pair: sum(map(len, pair)) > MAX_SHOT_CHARACTERS)[:SHOTS],
+        eval_descriptions=wordings.eval_descriptions[:3],
+        training_descriptions=wordings.train_descriptions[:3],
         max_tokens=style.max_tokens,
-        opening=style.opening,
+        answer_prefix=style.answer_prefix,
     )
 
 
-def _item(style: Style, q: Question) -> Item:
-    return Item(
+def _sample(style: BenchmarkFormat, q: Question) -> Sample:
+    return Sample(
         prompt=style.ask(q),
-        gold=style.solve(q) if style.gold else None,
+        target=style.solve(q) if style.target else None,
         grade=lambda answer: style.grade(q, answer),
         key=q.model_dump_json(),
-        settled=lambda beginning: style.settled(q, beginning),
+        can_stop=lambda beginning: style.can_stop(q, beginning),
     )
 
 

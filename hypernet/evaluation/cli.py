@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypernet.evaluation.eval_task import Instances, Sheet
+from hypernet.evaluation.eval_task import EvalTask, Instances
 
 if TYPE_CHECKING:
     from hypernet.evaluation.conditions import Condition
     from hypernet.evaluation.remote import RemoteRunner
-    from hypernet.evaluation.results import CellStore
+    from hypernet.evaluation.results import ResultStore
     from hypernet.evaluation.runner import Runner
     from hypernet.generator import Generator
 
@@ -61,7 +61,7 @@ def evaluate(
     their adapters are given; and of the checkpoint matched (held-out descriptions),
     training, mismatched, random, empty. matched_prompted and matched_icl have the description or
     three solved examples in the prompt, too; so have multitask_prompted and multitask_icl.
-    Interrupted? Run the same line again: finished cells are read from OUT. Another checkpoint
+    Interrupted? Run the same line again: finished results are read from OUT. Another checkpoint
     with the same OUT reuses the baselines'.
 
         t2l eval checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz
@@ -72,12 +72,12 @@ def evaluate(
     from hypernet.bundled_models import ModelNotFoundError
     from hypernet.checkpoint import CheckpointError
     from hypernet.data.tasks import TaskFileError, select_names
-    from hypernet.evaluation.benchmarks import STYLES, BenchmarkError, load_benchmarks
-    from hypernet.evaluation.conditions import stranger_wordings, t2l_conditions
+    from hypernet.evaluation.benchmarks import BENCHMARKS, BenchmarkError, load_benchmarks
+    from hypernet.evaluation.conditions import mismatched_descriptions, t2l_conditions
     from hypernet.evaluation.prompt_forms import combined
     from hypernet.evaluation.remote import ServerError
     from hypernet.evaluation.report import report
-    from hypernet.evaluation.results import CellStore
+    from hypernet.evaluation.results import ResultStore
     from hypernet.generator import Generator, MismatchError
     from hypernet.library import LibraryError
     from hypernet.lora import InvalidLoraError
@@ -93,8 +93,8 @@ def evaluate(
             param_hint="--oracles",
         )
     try:
-        asked = asked_of(tasks, trained or [], examples, seed, instances) if tasks else []
-        known = [*(s.task for s in asked), *(STYLES if benchmarks else ())]
+        asked = load_eval_tasks(tasks, trained or [], examples, seed, instances) if tasks else []
+        known = [*(s.task for s in asked), *(BENCHMARKS if benchmarks else ())]
         named = set(select_names(known, only))
         marks = load_benchmarks(benchmarks, examples, seed, named) if benchmarks else []
         generator = Generator.load(checkpoint, encoder, device, base_model)
@@ -105,21 +105,23 @@ def evaluate(
             found.append(_hyperdecoder(hyperdecoder, generator, encoder, device, base_model))
     except errors as error:
         raise typer.BadParameter(str(error)) from error
-    strangers = {t: w for some in (asked, marks) for t, w in stranger_wordings(_held_out(some), seed).items()}
-    found += t2l_conditions(generator, name or system_name(checkpoint), strangers, seed)
+    mismatched = {
+        t: w for some in (asked, marks) for t, w in mismatched_descriptions(_held_out(some), seed).items()
+    }
+    found += t2l_conditions(generator, name or system_name(checkpoint), mismatched, seed)
     found += combined(found)
     chosen = _choose(found, conditions)
-    sheets = [s for s in (*asked, *marks) if s.task in named]
-    chosen, sheets = _what_can_be_asked(chosen, sheets, server)
+    eval_tasks = [s for s in (*asked, *marks) if s.task in named]
+    chosen, eval_tasks = _what_can_be_asked(chosen, eval_tasks, server)
     served = "-served" if server else ""
-    store = CellStore(out / f"{folder.name}-n{examples}-seed{seed}-{instances}{served}")
+    store = ResultStore(out / f"{folder.name}-n{examples}-seed{seed}-{instances}{served}")
     runner = _runner(server, generator, folder, store, seed, device)
-    total = sum(not condition.lacks(s) for condition in chosen for s in sheets)
+    total = sum(not condition.skip_reason(s) for condition in chosen for s in eval_tasks)
     try:
-        cells = list(track(runner.run(chosen, sheets), total=total, description="evaluate"))
+        results = list(track(runner.run(chosen, eval_tasks), total=total, description="evaluate"))
     except (*errors, ServerError) as error:
-        raise typer.BadParameter(f"{error}. Finished cells are kept in {store.folder}") from error
-    typer.echo(report(cells, seed))
+        raise typer.BadParameter(f"{error}. Finished results are kept in {store.folder}") from error
+    typer.echo(report(results, seed))
 
 
 def tables(
@@ -130,7 +132,7 @@ def tables(
     only: Annotated[str | None, typer.Option(help="Names of tasks, as `t2l eval` takes them.")] = None,
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
 ) -> None:
-    """Print the tables of cells that `t2l eval` wrote, and draw their figures.
+    """Print the tables of results that `t2l eval` wrote, and draw their figures.
 
     A main table, then paired differences of the own description from every other row;
     figures of the differences and of each task; a CSV of every task's scores.
@@ -140,70 +142,76 @@ def tables(
     from hypernet.data.tasks import TaskFileError, select_names
     from hypernet.evaluation.figures import write_figures
     from hypernet.evaluation.report import group_name, groups, report, scores
-    from hypernet.evaluation.results import cells_by_folder
+    from hypernet.evaluation.results import results_by_folder
 
-    every = cells_by_folder(folder)
+    every = results_by_folder(folder)
     if not every:
-        raise typer.BadParameter(f"{folder} holds no cell: `t2l eval` writes them")
+        raise typer.BadParameter(f"{folder} holds no result: `t2l eval` writes them")
     try:
-        names = set(select_names(sorted({cell.task for cells in every.values() for cell in cells}), only))
+        names = set(
+            select_names(sorted({result.task for results in every.values() for result in results}), only)
+        )
     except TaskFileError as error:
         raise typer.BadParameter(str(error), param_hint="--only") from error
-    found = [(part.name, [cell for cell in cells if cell.task in names]) for part, cells in every.items()]
-    found = [(settings, cells) for settings, cells in found if cells]
-    text = "\n".join(f"# {settings}\n\n{report(cells, seed)}" for settings, cells in found)
+    found = [
+        (part.name, [result for result in results if result.task in names]) for part, results in every.items()
+    ]
+    found = [(settings, results) for settings, results in found if results]
+    text = "\n".join(f"# {settings}\n\n{report(results, seed)}" for settings, results in found)
     typer.echo(text)
     if out:
         out.mkdir(parents=True, exist_ok=True)
         (out / "tables.md").write_text(text)
-        for settings, cells in found:
-            (out / f"{settings}-scores.csv").write_text(scores(cells))
-            for group in groups(cells):
+        for settings, results in found:
+            (out / f"{settings}-scores.csv").write_text(scores(results))
+            for group in groups(results):
                 for path in write_figures(group, out, f"{settings}-{group_name(group)}", seed):
                     typer.echo(path, err=True)
 
 
-def asked_of(tasks: Path, trained: list[Path], n: int, seed: int, instances: Instances = "all") -> list[Sheet]:
+def load_eval_tasks(
+    tasks: Path, trained: list[Path], n: int, seed: int, instances: Instances = "all"
+) -> list[EvalTask]:
     """Sheets of a task file, without what training has seen in other tasks: answers, and descriptions."""
     from hypernet.data.tasks import load_tasks, training_pairs, without_trained_paraphrases
-    from hypernet.evaluation.eval_task import sheet
+    from hypernet.evaluation.eval_task import build_eval_task
 
     given = load_tasks(tasks)
     theirs = [task for path in trained for task in load_tasks(path)]
     known = training_pairs(theirs)
     if instances == "held-out":
         known |= training_pairs(given)
-    sheets = []
+    eval_tasks = []
     for task in given:
         new = task if instances == "held-out" else without_trained_paraphrases(task, theirs)
         if new is None:
             typer.echo(f"left out: {task.task}, all its descriptions are some training task's", err=True)
         else:
-            sheets.append(sheet(new, n, seed, instances, known))
-    return sheets
+            eval_tasks.append(build_eval_task(new, n, seed, instances, known))
+    return eval_tasks
 
 
 def _what_can_be_asked(
-    conditions: list[Condition], sheets: list[Sheet], server: str | None
-) -> tuple[list[Condition], list[Sheet]]:
-    """Conditions and sheets without those that come to nothing, each of which is named."""
-    from hypernet.evaluation.remote import can_serve
+    conditions: list[Condition], eval_tasks: list[EvalTask], server: str | None
+) -> tuple[list[Condition], list[EvalTask]]:
+    """Conditions and eval_tasks without those that come to nothing, each of which is named."""
+    from hypernet.evaluation.remote import is_servable
 
-    for gone in (s.task for s in sheets if not s.items):
+    for gone in (s.task for s in eval_tasks if not s.samples):
         typer.echo(f"left out: {gone}, training has seen all that could be asked", err=True)
-    sheets = [s for s in sheets if s.items]
-    if not sheets:
+    eval_tasks = [s for s in eval_tasks if s.samples]
+    if not eval_tasks:
         raise typer.BadParameter("nothing to ask: give --tasks or --benchmarks")
     for condition in conditions:
-        if server and not can_serve(condition):
+        if server and not is_servable(condition):
             typer.echo(f"left out: {condition.name}, which no server can be asked for", err=True)
-        for reason, without in Counter(filter(None, map(condition.lacks, sheets))).items():
+        for reason, without in Counter(filter(None, map(condition.skip_reason, eval_tasks))).items():
             typer.echo(f"left out: {condition.name} of {without} tasks: {reason}", err=True)
-    return [c for c in conditions if not server or can_serve(c)], sheets
+    return [c for c in conditions if not server or is_servable(c)], eval_tasks
 
 
 def _runner(
-    server: str | None, generator: Generator, folder: Path, store: CellStore, seed: int, device: str
+    server: str | None, generator: Generator, folder: Path, store: ResultStore, seed: int, device: str
 ) -> Runner | RemoteRunner:
     """What answers: a server, or the base model in this process."""
     from transformers import AutoTokenizer
@@ -231,15 +239,15 @@ def _baselines(
     Raises:
         LibraryError, InvalidLoraError: LoRAs are missing, malformed, or say that they are for another model.
     """
-    from hypernet.evaluation.baselines import Average, Multitask, Oracle, Routed
-    from hypernet.evaluation.conditions import Bare, Copied, InContext, Prompted
+    from hypernet.evaluation.baselines import ArrowRouting, AverageLora, MultitaskLora, OracleLora
+    from hypernet.evaluation.conditions import BaseModelOnly, CopyInput, DescriptionInPrompt, InContextLearning
     from hypernet.library import MANIFEST_FILE, Library
     from hypernet.lora import InvalidLoraError
     from hypernet.peft_io import read_provenance
 
-    found: list[Condition] = [Copied(), Bare(), Prompted(), InContext()]
+    found: list[Condition] = [CopyInput(), BaseModelOnly(), DescriptionInPrompt(), InContextLearning()]
     if multitask:
-        found.append(Multitask(multitask, generator.spec, system_name(multitask)))
+        found.append(MultitaskLora(multitask, generator.spec, system_name(multitask)))
         its_base = read_provenance(multitask).get("t2l.base_model", generator.base_fingerprint)
         if its_base != generator.base_fingerprint:
             raise InvalidLoraError(
@@ -247,11 +255,11 @@ def _baselines(
             )
     if library:
         loras = Library.open(library, generator.base_fingerprint)
-        found += [Average(loras, generator.spec), Routed(loras, generator.spec)]
+        found += [AverageLora(loras, generator.spec), ArrowRouting(loras, generator.spec)]
     if oracles:
         if (oracles / MANIFEST_FILE).exists():
             Library.open(oracles, generator.base_fingerprint)  # refuses one for another base model
-        found.append(Oracle(oracles, generator.spec))
+        found.append(OracleLora(oracles, generator.spec))
     return found
 
 
@@ -301,8 +309,8 @@ def _choose(found: list[Condition], wanted: str | None) -> list[Condition]:
     return [condition for condition in found if condition.name in names]
 
 
-def _held_out(sheets: list[Sheet]) -> dict[str, Sequence[str]]:
-    return {sheet.task: sheet.held_out for sheet in sheets}
+def _held_out(eval_tasks: list[EvalTask]) -> dict[str, Sequence[str]]:
+    return {eval_task.task: eval_task.eval_descriptions for eval_task in eval_tasks}
 
 
 def _list(text: str | None) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from hypernet.evaluation.eval_task import TOLD_ONLY, Item, Sheet
+from hypernet.evaluation.eval_task import DESCRIPTION_ONLY, EvalTask, Sample
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.lora import LoraWeights
@@ -34,8 +34,8 @@ from hypernet.prompts import with_description
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to ask all questions of a sheet.
+class PromptVariant:
+    """One variant to ask all questions of a eval_task.
 
     Attributes:
         adapters: none, one for all questions, or one per question.
@@ -47,13 +47,13 @@ class Way:
     head: str = ""
     turns: Sequence[tuple[str, str]] = ()
 
-    def question(self, item: Item) -> str:
+    def question(self, sample: Sample) -> str:
         """What the user says last."""
-        return with_description(self.head, item.prompt)
+        return with_description(self.head, sample.prompt)
 
 
 class Condition(ABC):
-    """A rule that says in which ways a sheet is asked; scores are averaged over them.
+    """A rule that says in which variants a eval_task is asked; scores are averaged over them.
 
     Attributes:
         name: e.g. `matched`.
@@ -64,22 +64,22 @@ class Condition(ABC):
         self.name, self.system = name, system
 
     @abstractmethod
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """What decides the answers, base model and questions aside, as plain values. Must be cheap."""
 
     @abstractmethod
-    def ways(self, sheet: Sheet) -> list[Way]:
-        """The ways; adapters are made here."""
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
+        """The variants; adapters are made here."""
 
-    def lacks(self, sheet: Sheet) -> str:
-        """Why this sheet cannot be asked so; empty if it can."""
+    def skip_reason(self, eval_task: EvalTask) -> str:
+        """Why this eval_task cannot be asked so; empty if it can."""
         return ""
 
     def applied(self, base: FrozenBase) -> AbstractContextManager[None]:
         """What else must happen to the model meanwhile."""
         return nullcontext()
 
-    def says(self, item: Item) -> str | None:
+    def fixed_answer(self, sample: Sample) -> str | None:
         """The answer, of a condition that needs no model for it."""
         return None
 
@@ -89,148 +89,152 @@ class Condition(ABC):
         return False
 
 
-class Copied(Condition):
+class CopyInput(Condition):
     """The question is its own answer: what a score is worth that is not above this one."""
 
     def __init__(self) -> None:
         super().__init__("copy")
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """The name."""
         return self.name
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """None is asked."""
         return []
 
-    def says(self, item: Item) -> str:
+    def fixed_answer(self, sample: Sample) -> str:
         """The question."""
-        return item.prompt
+        return sample.prompt
 
-    def lacks(self, sheet: Sheet) -> str:
+    def skip_reason(self, eval_task: EvalTask) -> str:
         """It is graded by running it."""
-        return "" if all(item.gold is not None for item in sheet.items) else "its answers are programs"
+        return (
+            "" if all(sample.target is not None for sample in eval_task.samples) else "its answers are programs"
+        )
 
 
-class Bare(Condition):
+class BaseModelOnly(Condition):
     """The base model sees the question alone."""
 
     def __init__(self) -> None:
         super().__init__("base")
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """Nothing."""
         return []
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One."""
-        return [Way()]
+        return [PromptVariant()]
 
 
-class Prompted(Condition):
+class DescriptionInPrompt(Condition):
     """The base model sees description and question."""
 
     def __init__(self) -> None:
         super().__init__("prompted")
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """The descriptions."""
-        return ["in the prompt", *sheet.held_out]
+        return ["in the prompt", *eval_task.eval_descriptions]
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One per description."""
-        return [Way(head=wording) for wording in sheet.held_out]
+        return [PromptVariant(head=wording) for wording in eval_task.eval_descriptions]
 
 
-class InContext(Condition):
+class InContextLearning(Condition):
     """The base model sees three solved examples as earlier turns of the chat, then the question."""
 
     def __init__(self) -> None:
         super().__init__("icl")
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """The examples."""
-        return list(sheet.examples)
+        return list(eval_task.examples)
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One."""
-        return [Way(turns=sheet.examples)]
+        return [PromptVariant(turns=eval_task.examples)]
 
-    def lacks(self, sheet: Sheet) -> str:
+    def skip_reason(self, eval_task: EvalTask) -> str:
         """Every instance is asked."""
-        return "" if sheet.examples else "no instance is left to be shown as an example"
+        return "" if eval_task.examples else "no instance is left to be shown as an example"
 
 
-class Written(Condition):
+class GeneratedAdapters(Condition):
     """Adapters that a hypernetwork writes.
 
     Args:
         name: of the condition.
         system: the checkpoint's name.
         generator: the hypernetwork with its encoder.
-        wordings: what it reads for a sheet.
+        wordings: what it reads for a eval_task.
     """
 
     def __init__(
-        self, name: str, system: str, generator: Generator, wordings: Callable[[Sheet], Sequence[str]]
+        self, name: str, system: str, generator: Generator, wordings: Callable[[EvalTask], Sequence[str]]
     ) -> None:
         super().__init__(name, system)
         self.generator, self.wordings = generator, wordings
 
-    def lacks(self, sheet: Sheet) -> str:
+    def skip_reason(self, eval_task: EvalTask) -> str:
         """There is nothing to read."""
-        return "" if self.wordings(sheet) else "there are no such descriptions of it"
+        return "" if self.wordings(eval_task) else "there are no such descriptions of it"
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """Hypernetwork, encoder and descriptions."""
-        return [self.generator.fingerprint, self.generator.encoder_fingerprint, list(self.wordings(sheet))]
+        return [self.generator.fingerprint, self.generator.encoder_fingerprint, list(self.wordings(eval_task))]
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One per description."""
-        return [Way(adapters=[a]) for a in self.generator.generate(list(self.wordings(sheet)))]
+        return [PromptVariant(adapters=[a]) for a in self.generator.generate(list(self.wordings(eval_task)))]
 
 
-class Hyperdecoder(Written):
+class Hyperdecoder(GeneratedAdapters):
     """Every question is its own description (Ivison & Peters 2022)."""
 
     def __init__(self, system: str, generator: Generator) -> None:
-        super().__init__("hyperdecoder", system, generator, lambda sheet: [i.prompt for i in sheet.items])
+        super().__init__(
+            "hyperdecoder", system, generator, lambda eval_task: [i.prompt for i in eval_task.samples]
+        )
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """As any hypernetwork's, but an adapter answers one question only."""
-        return ["one each", *super().identity(sheet)]
+        return ["one each", *super().identity(eval_task)]
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One, with an adapter per question."""
-        return [Way(adapters=self.generator.generate(list(self.wordings(sheet))))]
+        return [PromptVariant(adapters=self.generator.generate(list(self.wordings(eval_task))))]
 
 
 def t2l_conditions(
-    generator: Generator, system: str, strangers: Mapping[str, Sequence[str]], seed: int
+    generator: Generator, system: str, mismatched: Mapping[str, Sequence[str]], seed: int
 ) -> list[Condition]:
     """The checkpoint under test and its controls.
 
     Args:
         generator: the checkpoint.
         system: its name.
-        strangers: whose descriptions a task gets under `mismatched`; see `stranger_wordings`.
+        mismatched: whose descriptions a task gets under `mismatched`; see `mismatched_descriptions`.
         seed: of the random strings.
     """
-    rules: dict[str, Callable[[Sheet], Sequence[str]]] = {
-        "matched": lambda sheet: sheet.held_out,
-        "training": lambda sheet: sheet.training,
-        "mismatched": lambda sheet: strangers.get(sheet.task, ()),
-        "random": lambda sheet: random_strings(sheet.held_out, f"{seed}:{sheet.task}"),
+    rules: dict[str, Callable[[EvalTask], Sequence[str]]] = {
+        "matched": lambda eval_task: eval_task.eval_descriptions,
+        "training": lambda eval_task: eval_task.training_descriptions,
+        "mismatched": lambda eval_task: mismatched.get(eval_task.task, ()),
+        "random": lambda eval_task: random_strings(eval_task.eval_descriptions, f"{seed}:{eval_task.task}"),
         "empty": lambda _: [""],
     }
-    return [Written(name, system, generator, rule) for name, rule in rules.items()]
+    return [GeneratedAdapters(name, system, generator, rule) for name, rule in rules.items()]
 
 
-STRANGERS = 8
+MISMATCHED_TASKS = 8
 """How many other tasks a task is mismatched with: with a single one, luck would decide how hard that is."""
 
 
-def stranger_wordings(wordings: Mapping[str, Sequence[str]], seed: int) -> dict[str, Sequence[str]]:
+def mismatched_descriptions(wordings: Mapping[str, Sequence[str]], seed: int) -> dict[str, Sequence[str]]:
     """Task -> other tasks' descriptions, one of each. A task that is alone has no other, and is left out.
 
     Args:
@@ -238,26 +242,26 @@ def stranger_wordings(wordings: Mapping[str, Sequence[str]], seed: int) -> dict[
             of them are evaluated today.
         seed: of the pairing.
     """
-    others = strangers([name for name, said in wordings.items() if said], seed)
+    others = mismatched_tasks([name for name, said in wordings.items() if said], seed)
     return {name: [wordings[other][0] for other in its] for name, its in others.items()}
 
 
-def strangers(names: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """Task -> the tasks that are its mismatches, `STRANGERS` of them if there are so many.
+def mismatched_tasks(names: Sequence[str], seed: int) -> dict[str, list[str]]:
+    """Task -> the tasks that are its mismatches, `MISMATCHED_TASKS` of them if there are so many.
 
     Those that follow it in one random cycle: file order would pair near-twins, and a twin's
     description is no mismatch. Tasks that only a description can tell have a cycle of their own:
     the description of an essay question would fail there by the form of its answers, without
     any reading.
     """
-    told = [name for name in names if name.startswith(TOLD_ONLY)]
+    told = [name for name in names if name.startswith(DESCRIPTION_ONLY)]
     rest = [name for name in names if name not in told]
     kinds = (told, rest) if min(len(told), len(rest)) > 1 else (names,)
     found = {}
     for kind in kinds:
         cycle = random.Random(seed).sample(kind, len(kind))
         for i, name in enumerate(cycle):
-            if others := [*cycle[i + 1 :], *cycle[:i]][:STRANGERS]:
+            if others := [*cycle[i + 1 :], *cycle[:i]][:MISMATCHED_TASKS]:
                 found[name] = others
     return found
 

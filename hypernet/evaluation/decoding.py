@@ -42,7 +42,7 @@ class Answers:
     tokens: list[list[int]]
 
 
-Settled = Callable[[int, list[int]], bool]
+CanStop = Callable[[int, list[int]], bool]
 """Whether example i's answer need not go on after these tokens."""
 
 
@@ -65,7 +65,7 @@ def answer(
     rows: list[list[Example]],
     adapters: LoraBatch | None,
     limits: list[int],
-    settled: Settled = lambda _, __: False,
+    can_stop: CanStop = lambda _, __: False,
 ) -> Answers:
     """Score and answer K examples in N rows.
 
@@ -74,7 +74,7 @@ def answer(
         rows: N rows of examples; those of a row share their adapter. Responses end with the end of turn.
         adapters: N adapters, one per row, or None for the base model.
         limits: [K], the most tokens of each greedy answer.
-        settled: stops an answer early.
+        can_stop: stops an answer early.
     """
     packed = pack(rows).to(base.device)
     cache = DynamicCache()
@@ -85,7 +85,7 @@ def answer(
     end = base.chat.end_of_turn
 
     def goes_on(a: _Open) -> bool:
-        return a.said[-1] != end and len(a.said) < a.limit and not settled(a.number, a.said)
+        return a.said[-1] != end and len(a.said) < a.limit and not can_stop(a.number, a.said)
 
     _decode(base, adapters, cache, [a for a in answers if goes_on(a)], goes_on)
     said = [a.said[:-1] if a.said[-1] == end else a.said for a in answers]

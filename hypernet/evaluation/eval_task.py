@@ -10,80 +10,80 @@ from hashlib import sha256
 from typing import Literal
 
 from hypernet.data.tasks import Instance, Task
-from hypernet.evaluation.metrics import exact_match, exact_match_is_lost, normalise, rouge_l
+from hypernet.evaluation.metrics import exact_match, exact_match_impossible, normalise, rouge_l
 
 MAX_PROMPT_CHARACTERS = 2_500
 """Longer inputs are passed over: one costs as much as a hundred short ones."""
 SHOTS = 3
-SHOWN_CHARACTERS = 1_000
+MAX_SHOT_CHARACTERS = 1_000
 """Longer instances are not used as examples while there are shorter ones."""
-CASED_SHARE = 0.1
+CASE_SENSITIVE_SHARE = 0.1
 """Where so many answers are the input in another case, case is what the task asks for."""
-TOLD_ONLY = ("fv_", "ii_")
+DESCRIPTION_ONLY = ("fv_", "ii_")
 """Names of tasks whose input alone does not say what to do begin so."""
 
 Instances = Literal["all", "held-out"]
 
 
 @dataclass(frozen=True)
-class Item:
+class Sample:
     """One question.
 
     Attributes:
         prompt: what the user says.
-        gold: the answer whose likelihood is measured; None where there is no such thing.
+        target: the answer whose likelihood is measured; None where there is no such thing.
         grade: an answer's score, 0..1.
         key: everything that `grade` depends on.
-        settled: True for the beginning of an answer whose score no further word can change.
+        can_stop: True for the beginning of an answer whose score no further word can change.
     """
 
     prompt: str
-    gold: str | None
+    target: str | None
     grade: Callable[[str], float]
     key: str
-    settled: Callable[[str], bool] = lambda _: False
+    can_stop: Callable[[str], bool] = lambda _: False
 
 
 @dataclass(frozen=True)
-class Sheet:
+class EvalTask:
     """The questions of one task.
 
     Attributes:
         task: its name.
         metric: what the score is called.
-        items: the questions.
-        examples: solved ones (question, answer) to show to a model; never among the items.
-        held_out: descriptions to evaluate with.
-        training: descriptions that training may have seen.
-        max_tokens: of an answer; None is a little more than the longest gold one.
-        opening: how every answer begins.
+        samples: the questions.
+        examples: solved ones (question, answer) to show to a model; never among the samples.
+        eval_descriptions: descriptions to evaluate with.
+        training_descriptions: descriptions that training may have seen.
+        max_tokens: of an answer; None is a little more than the longest target one.
+        answer_prefix: how every answer begins.
     """
 
     task: str
     metric: str
-    items: Sequence[Item]
+    samples: Sequence[Sample]
     examples: Sequence[tuple[str, str]]
-    held_out: Sequence[str]
-    training: Sequence[str]
+    eval_descriptions: Sequence[str]
+    training_descriptions: Sequence[str]
     max_tokens: int | None = None
-    opening: str = ""
+    answer_prefix: str = ""
 
     @cached_property
     def digest(self) -> str:
         """Identity of what is asked and how it is graded. The rest is the conditions' matter."""
-        asked = [self.task, self.metric, self.max_tokens, self.opening]
-        return sha256(repr([*asked, *((i.prompt, i.gold, i.key) for i in self.items)]).encode()).hexdigest()[
-            :16
-        ]
+        asked = [self.task, self.metric, self.max_tokens, self.answer_prefix]
+        return sha256(
+            repr([*asked, *((i.prompt, i.target, i.key) for i in self.samples)]).encode()
+        ).hexdigest()[:16]
 
 
-def sheet(
+def build_eval_task(
     task: Task,
     n: int,
     seed: int,
     instances: Instances = "all",
     known: Collection[tuple[str, str]] = (),
-) -> Sheet:
+) -> EvalTask:
     """Draw up to n questions of a task, and examples that are not among them.
 
     Files are often sorted, so instances are drawn in a random order that depends on
@@ -104,45 +104,45 @@ def sheet(
     # With few instances some must be left over to be shown.
     chosen = short[: min(n, max(1, len(short) - SHOTS))] if instances == "all" else short[:n]
     spare = [i for i in asked if i not in chosen] if instances == "all" else rng.sample(seen, len(seen))
-    cased = case_matters(task.instances)
-    return Sheet(
+    case_sensitive = is_case_sensitive(task.instances)
+    return EvalTask(
         task=task.task,
         metric=task.metric,
-        items=[_item(i, task.metric, cased) for i in chosen],
+        samples=[_sample(i, task.metric, case_sensitive) for i in chosen],
         examples=examples(spare, {i.input for i in chosen}),
-        held_out=task.held_out_paraphrases,
-        training=task.paraphrases[:3],
+        eval_descriptions=task.held_out_paraphrases,
+        training_descriptions=task.paraphrases[:3],
     )
 
 
 def examples(spare: Sequence[Instance], asked: set[str]) -> list[tuple[str, str]]:
     """Up to three solved questions, none of which is asked in other places of the file; short ones first."""
     fresh = list({i.input: (i.input, i.output[0]) for i in spare if i.input not in asked}.values())
-    return sorted(fresh, key=lambda pair: sum(map(len, pair)) > SHOWN_CHARACTERS)[:SHOTS]
+    return sorted(fresh, key=lambda pair: sum(map(len, pair)) > MAX_SHOT_CHARACTERS)[:SHOTS]
 
 
-def case_matters(instances: Sequence[Instance]) -> bool:
+def is_case_sensitive(instances: Sequence[Instance]) -> bool:
     """Whether right answers differ from their inputs in case alone: then case must be graded.
 
     So it is in a tenth of the instances at least; fewer are names that two languages share.
     """
-    return sum(map(_recased, instances)) >= CASED_SHARE * len(instances)
+    return sum(map(_recased, instances)) >= CASE_SENSITIVE_SHARE * len(instances)
 
 
 def _recased(instance: Instance) -> bool:
     """True of `cat` -> `Cat`, and of a single letter of a single word: `cat` -> `T`."""
-    given, wanted = (normalise(text, cased=True) for text in (instance.input, instance.output[0]))
+    given, wanted = (normalise(text, case_sensitive=True) for text in (instance.input, instance.output[0]))
     letter = len(wanted) == 1 and " " not in given
     same = wanted.lower() in given.lower() if letter else wanted.lower() == given.lower()
     return same and wanted not in given
 
 
-def _item(instance: Instance, metric: str, cased: bool) -> Item:
+def _sample(instance: Instance, metric: str, case_sensitive: bool) -> Sample:
     references = instance.output
-    item = partial(Item, instance.input, references[0], key=repr((references, cased)))
+    sample = partial(Sample, instance.input, references[0], key=repr((references, case_sensitive)))
     if metric == "exact_match":
-        return item(
-            grade=lambda answer: exact_match(answer, references, cased),
-            settled=lambda beginning: exact_match_is_lost(beginning, references, cased),
+        return sample(
+            grade=lambda answer: exact_match(answer, references, case_sensitive),
+            can_stop=lambda beginning: exact_match_impossible(beginning, references, case_sensitive),
         )
-    return item(grade=lambda answer: rouge_l(answer, references))
+    return sample(grade=lambda answer: rouge_l(answer, references))

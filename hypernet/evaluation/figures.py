@@ -1,6 +1,6 @@
-"""Figures of a group of cells: what the own description gains over the rest, and each task by itself.
+"""Figures of a group of results: what the own description gains over the rest, and each task by itself.
 
-SVG without dates and random names: the same cells give the same file.
+SVG without dates and random names: the same results give the same file.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hypernet.evaluation.metrics import bootstrap
-from hypernet.evaluation.report import OWN, by_row, columns_of, others, paired, row_name
-from hypernet.evaluation.results import Cell
+from hypernet.evaluation.report import OWN, group_rows, others, paired, row_name, table_columns
+from hypernet.evaluation.results import EvalResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,31 +20,34 @@ BARS = (("matched", "#1f6f8b"), ("mismatched", "#d98c5f"), ("prompted", "#b8b8b8
 """Conditions of the bars, and their colours."""
 
 
-def write_figures(cells: Sequence[Cell], folder: Path, stem: str, seed: int = 0) -> list[Path]:
+def write_figures(results: Sequence[EvalResult], folder: Path, stem: str, seed: int = 0) -> list[Path]:
     """Draw both figures of each checkpoint.
 
     Args:
-        cells: one group, as `report.groups` makes them.
+        results: one group, as `report.groups` makes them.
         folder: where to.
         stem: how the files' names begin.
         seed: of the intervals.
     """
-    systems = [system for condition, system in by_row(cells) if condition == OWN]
+    systems = [system for condition, system in group_rows(results) if condition == OWN]
     written = []
     for system in systems:
         name = f"{stem}-{system}" if len(systems) > 1 else stem
-        for kind, figure in (("differences", differences(cells, system, seed)), ("tasks", bars(cells, system))):
+        for kind, figure in (
+            ("differences", differences(results, system, seed)),
+            ("tasks", bars(results, system)),
+        ):
             path = folder / f"{name}-{kind}.svg"
             save(figure, path)
             written.append(path)
     return written
 
 
-def differences(cells: Sequence[Cell], system: str, seed: int = 0) -> Figure:
+def differences(results: Sequence[EvalResult], system: str, seed: int = 0) -> Figure:
     """Forest plot: own description minus each other condition, mean and 95% interval, one panel a column."""
-    rows = by_row(cells)
+    rows = group_rows(results)
     rest = others(rows, system)
-    columns = [c for c in columns_of(cells) if c.values(rows[OWN, system])]
+    columns = [c for c in table_columns(results) if c.values(rows[OWN, system])]
     figure = _figure(3.2 * len(columns) + 2.4, 0.32 * len(rest) + 1.1)
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for panel, column in zip(panels, columns, strict=True):
@@ -67,9 +70,9 @@ def differences(cells: Sequence[Cell], system: str, seed: int = 0) -> Figure:
     return figure
 
 
-def bars(cells: Sequence[Cell], system: str) -> Figure:
+def bars(results: Sequence[EvalResult], system: str) -> Figure:
     """Score of each task with its own description, with another's, and with the description in the prompt."""
-    rows = by_row(cells)
+    rows = group_rows(results)
     own = rows[OWN, system]
     tasks = sorted(own, key=lambda task: (own[task].metric, -own[task].score))
     figure = _figure(0.28 * len(tasks) + 1.6, 3.0)

@@ -13,15 +13,17 @@ from rouge_score.rouge_scorer import RougeScorer
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def exact_match(answer: str, references: Sequence[str], cased: bool = False) -> float:
-    """1 if the answer is one of the references, up to punctuation, white space and, unless `cased`, case."""
-    return float(normalise(answer, cased) in {normalise(reference, cased) for reference in references})
+def exact_match(answer: str, references: Sequence[str], case_sensitive: bool = False) -> float:
+    """1 if the answer is one of the references, up to punctuation, white space and case."""
+    return float(
+        normalise(answer, case_sensitive) in {normalise(reference, case_sensitive) for reference in references}
+    )
 
 
-def exact_match_is_lost(beginning: str, references: Sequence[str], cased: bool = False) -> bool:
+def exact_match_impossible(beginning: str, references: Sequence[str], case_sensitive: bool = False) -> bool:
     """True if no answer that begins so can match: one need not hear it out."""
-    said = _letters(beginning, cased)
-    wanted = [_letters(reference, cased) for reference in references]
+    said = _letters(beginning, case_sensitive)
+    wanted = [_letters(reference, case_sensitive) for reference in references]
     return all(wanted) and not any(reference.startswith(said) for reference in wanted)
 
 
@@ -61,18 +63,18 @@ def bootstrap(
     return Interval(float(np.average(found, weights=heavy)), float(low), float(high), len(found))
 
 
-def normalise(text: str, cased: bool = False) -> str:
+def normalise(text: str, case_sensitive: bool = False) -> str:
     """What `exact_match` compares."""
-    text = text if cased else text.lower()
+    text = text if case_sensitive else text.lower()
     plain = text.translate(_NO_PUNCTUATION)
     # An answer that is all punctuation would vanish; compare it as it is.
     return " ".join((plain if plain.strip() else text).split())
 
 
-def _letters(text: str, cased: bool) -> str:
+def _letters(text: str, case_sensitive: bool) -> str:
     """What `normalise` gives, without the spaces, and without half a character at the end."""
     text = text.rstrip("\ufffd")
-    return "".join((text if cased else text.lower()).translate(_NO_PUNCTUATION).split())
+    return "".join((text if case_sensitive else text.lower()).translate(_NO_PUNCTUATION).split())
 
 
 @cache

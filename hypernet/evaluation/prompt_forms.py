@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from hypernet.evaluation.conditions import Condition, Way, Written
-from hypernet.evaluation.eval_task import Sheet
+from hypernet.evaluation.conditions import Condition, GeneratedAdapters, PromptVariant
+from hypernet.evaluation.eval_task import EvalTask
 from hypernet.frozen import FrozenBase
 
 COMBINED = ("matched", "multitask")
@@ -35,9 +35,9 @@ class _Combined(Condition):
         super().__init__(f"{adapted.name}_{suffix}", adapted.system)
         self.adapted = adapted
 
-    def lacks(self, sheet: Sheet) -> str:
+    def skip_reason(self, eval_task: EvalTask) -> str:
         """What the adapters lack."""
-        return self.adapted.lacks(sheet)
+        return self.adapted.skip_reason(eval_task)
 
     def applied(self, base: FrozenBase) -> AbstractContextManager[None]:
         """What the adapters need."""
@@ -55,17 +55,21 @@ class WithDescription(_Combined):
     def __init__(self, adapted: Condition) -> None:
         super().__init__(adapted, "prompted")
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """The adapters and the descriptions."""
-        return ["in the prompt", *sheet.held_out, self.adapted.identity(sheet)]
+        return ["in the prompt", *eval_task.eval_descriptions, self.adapted.identity(eval_task)]
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One per description."""
-        ways = self.adapted.ways(sheet)
-        if isinstance(self.adapted, Written):
-            told = zip(self.adapted.wordings(sheet), ways, strict=True)
-            return [replace(way, head=description) for description, way in told]
-        return [replace(way, head=description) for description in sheet.held_out for way in ways]
+        variants = self.adapted.variants(eval_task)
+        if isinstance(self.adapted, GeneratedAdapters):
+            told = zip(self.adapted.wordings(eval_task), variants, strict=True)
+            return [replace(variant, head=description) for description, variant in told]
+        return [
+            replace(variant, head=description)
+            for description in eval_task.eval_descriptions
+            for variant in variants
+        ]
 
 
 class WithExamples(_Combined):
@@ -74,18 +78,18 @@ class WithExamples(_Combined):
     def __init__(self, adapted: Condition) -> None:
         super().__init__(adapted, "icl")
 
-    def identity(self, sheet: Sheet) -> Any:
+    def identity(self, eval_task: EvalTask) -> Any:
         """The adapters and the examples."""
-        return ["behind examples", *sheet.examples, self.adapted.identity(sheet)]
+        return ["behind examples", *eval_task.examples, self.adapted.identity(eval_task)]
 
-    def ways(self, sheet: Sheet) -> list[Way]:
+    def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """As many as the adapters have."""
-        return [replace(way, turns=sheet.examples) for way in self.adapted.ways(sheet)]
+        return [replace(variant, turns=eval_task.examples) for variant in self.adapted.variants(eval_task)]
 
-    def lacks(self, sheet: Sheet) -> str:
+    def skip_reason(self, eval_task: EvalTask) -> str:
         """Examples, or what the adapters lack."""
-        return super().lacks(sheet) or (
-            "" if sheet.examples else "no instance is left to be shown as an example"
+        return super().skip_reason(eval_task) or (
+            "" if eval_task.examples else "no instance is left to be shown as an example"
         )
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import httpx
 
-from hypernet.evaluation.conditions import Condition, Hyperdecoder, Way, Written
-from hypernet.evaluation.eval_task import Sheet
+from hypernet.evaluation.conditions import Condition, GeneratedAdapters, Hyperdecoder, PromptVariant
+from hypernet.evaluation.eval_task import EvalTask
 from hypernet.evaluation.prompt_forms import WithDescription, WithExamples
-from hypernet.evaluation.results import Cell, CellStore
-from hypernet.evaluation.runner import PROTOCOL, as_read, token_limit
+from hypernet.evaluation.results import EvalResult, ResultStore
+from hypernet.evaluation.runner import PROTOCOL, answer_token_limit, rendered_tokens
 from hypernet.packing import ChatFormat
 from hypernet.peft_io import read_provenance
 
@@ -35,22 +35,22 @@ class ServerError(RuntimeError):
 
 
 class RemoteRunner:
-    """Makes cells by asking a server.
+    """Makes results by asking a server.
 
     Args:
         url: of the server.
         checkpoint: fingerprint of the hypernetwork that it must serve.
         base: name of the base model.
         chat: its chat format.
-        store: where cells are kept.
-        seed: noted in each cell.
+        store: where results are kept.
+        seed: noted in each result.
 
     Raises:
         ServerError: the server cannot be reached or serves another checkpoint.
     """
 
     def __init__(
-        self, url: str, checkpoint: str, base: str, chat: ChatFormat, store: CellStore, seed: int
+        self, url: str, checkpoint: str, base: str, chat: ChatFormat, store: ResultStore, seed: int
     ) -> None:
         self.url, self.checkpoint, self.base = url, checkpoint, base
         self.chat, self.store, self.seed = chat, store, seed
@@ -60,34 +60,34 @@ class RemoteRunner:
                 f"{url} serves checkpoint {served}, not {checkpoint}: start it with T2L_CHECKPOINT"
             )
 
-    def run(self, conditions: Sequence[Condition], sheets: Sequence[Sheet]) -> Iterator[Cell]:
-        """Every cell that can be made so, as it is finished."""
+    def run(self, conditions: Sequence[Condition], eval_tasks: Sequence[EvalTask]) -> Iterator[EvalResult]:
+        """Every result that can be made so, as it is finished."""
         for condition in conditions:
-            for sheet in sheets:
-                if not condition.lacks(sheet):
-                    yield self._cell(condition, sheet)
+            for eval_task in eval_tasks:
+                if not condition.skip_reason(eval_task):
+                    yield self._result(condition, eval_task)
 
-    def _cell(self, condition: Condition, sheet: Sheet) -> Cell:
-        parts = ["server", PROTOCOL, self.checkpoint, sheet.digest, as_read(sheet, self.chat)]
-        parts.append(condition.identity(sheet))
+    def _result(self, condition: Condition, eval_task: EvalTask) -> EvalResult:
+        parts = ["server", PROTOCOL, self.checkpoint, eval_task.digest, rendered_tokens(eval_task, self.chat)]
+        parts.append(condition.identity(eval_task))
         key = sha256(repr(parts).encode()).hexdigest()[:16]
-        if found := self.store.load(sheet.task, condition.name, condition.system, key):
+        if found := self.store.load(eval_task.task, condition.name, condition.system, key):
             return found
-        limit = token_limit(sheet, self.chat)
+        limit = answer_token_limit(eval_task, self.chat)
         asked = [
             {
-                "prompt": self.chat.render(way.question(i), way.turns, sheet.opening),
+                "prompt": self.chat.render(variant.question(i), variant.turns, eval_task.answer_prefix),
                 "raw": True,
                 "max_tokens": limit,
             }
             | ({"task_description": description} if description else {})
-            for way, description in _ways(condition, sheet)
-            for i in sheet.items
+            for variant, description in _remote_variants(condition, eval_task)
+            for i in eval_task.samples
         ]
         said = asyncio.run(self._complete(asked))
-        n = len(sheet.items)
-        cell = Cell.of(
-            sheet,
+        n = len(eval_task.samples)
+        result = EvalResult.from_answers(
+            eval_task,
             condition=condition.name,
             system=condition.system,
             base=self.base,
@@ -95,8 +95,8 @@ class RemoteRunner:
             answers=[said[start : start + n] for start in range(0, len(said), n)],
             nlls=None,
         )
-        self.store.save(cell, key)
-        return cell
+        self.store.save(result, key)
+        return result
 
     async def _complete(self, bodies: list[dict[str, Any]]) -> list[str]:
         """Completions in the order of the requests, a few at a time."""
@@ -111,11 +111,11 @@ class RemoteRunner:
             return await asyncio.gather(*map(one, bodies))
 
 
-def can_serve(condition: Condition) -> bool:
+def is_servable(condition: Condition) -> bool:
     """Whether a server can be asked so: with no adapter, or one that it writes for a description."""
     if isinstance(condition, WithDescription | WithExamples):
-        return can_serve(condition.adapted)
-    if isinstance(condition, Written):
+        return is_servable(condition.adapted)
+    if isinstance(condition, GeneratedAdapters):
         # Without a description the base model answers, so the empty one cannot be sent.
         return condition.name != "empty" and not isinstance(condition, Hyperdecoder)
     return condition.name in ("base", "prompted", "icl")
@@ -151,11 +151,13 @@ async def _checked(request: Awaitable[httpx.Response]) -> httpx.Response:
     return response
 
 
-def _ways(condition: Condition, sheet: Sheet) -> list[tuple[Way, str]]:
-    """Each way, with the description that the server shall write an adapter for."""
-    if isinstance(condition, Written):
-        return [(Way(), description) for description in condition.wordings(sheet)]
-    if isinstance(condition, WithDescription | WithExamples) and isinstance(condition.adapted, Written):
-        told = zip(condition.ways(sheet), condition.adapted.wordings(sheet), strict=True)
-        return [(replace(way, adapters=()), description) for way, description in told]
-    return [(way, "") for way in condition.ways(sheet)]
+def _remote_variants(condition: Condition, eval_task: EvalTask) -> list[tuple[PromptVariant, str]]:
+    """Each variant, with the description that the server shall write an adapter for."""
+    if isinstance(condition, GeneratedAdapters):
+        return [(PromptVariant(), description) for description in condition.wordings(eval_task)]
+    if isinstance(condition, WithDescription | WithExamples) and isinstance(
+        condition.adapted, GeneratedAdapters
+    ):
+        told = zip(condition.variants(eval_task), condition.adapted.wordings(eval_task), strict=True)
+        return [(replace(variant, adapters=()), description) for variant, description in told]
+    return [(variant, "") for variant in condition.variants(eval_task)]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 
-from hypernet.evaluation.eval_task import TOLD_ONLY
+from hypernet.evaluation.eval_task import DESCRIPTION_ONLY
 from hypernet.evaluation.metrics import METRICS, bootstrap
-from hypernet.evaluation.results import Cell
+from hypernet.evaluation.results import EvalResult
 
 REWRITTEN = {
     "other": "T2L, its other wordings",
@@ -47,19 +47,19 @@ OWN, TAUGHT, ORACLE = "matched", "training", "oracle"
 WRITTEN = (OWN, "matched_prompted", "matched_icl", TAUGHT, *REWRITTEN, "mismatched", "random", "empty")
 """Conditions of a checkpoint; they are compared within it."""
 LIKELIHOOD = "token NLL"
-TOLD_ONLY_TITLE = "exact match % where only the description tells"
+DESCRIPTION_ONLY_TITLE = "exact match % where only the description tells"
 
 NOTES = {
     True: (
         "Tasks",
-        "; NLL in nats per token of the gold answer, lower is better; score is exact match or ROUGE-L, by task",
+        "; NLL in nats per target token, lower is better; score is exact match or ROUGE-L, by task",
     ),
     False: ("Benchmarks", ""),
 }
 """Heading and note of a table, by whether it is of tasks."""
 
-Row = dict[str, Cell]
-"""One row of a table: task -> cell."""
+Row = dict[str, EvalResult]
+"""One row of a table: task -> result."""
 Rows = dict[tuple[str, str], Row]
 """(condition, system) -> row."""
 
@@ -70,59 +70,59 @@ class Column:
 
     Attributes:
         title: its heading.
-        read: a cell's values by name; their mean is shown, and they are what is resampled.
+        read: a result's values by name; their mean is shown, and they are what is resampled.
         digits: shown after the point.
         counted: what the values are values of.
     """
 
     title: str
-    read: Callable[[Cell], dict[str, float]]
+    read: Callable[[EvalResult], dict[str, float]]
     digits: int = 1
     counted: str = "tasks"
 
     def values(self, row: Row) -> dict[str, float]:
         """All values of a row."""
-        return {name: value for cell in row.values() for name, value in self.read(cell).items()}
+        return {name: value for result in row.values() for name, value in self.read(result).items()}
 
 
-def report(cells: Sequence[Cell], seed: int = 0) -> str:
+def report(results: Sequence[EvalResult], seed: int = 0) -> str:
     """The tables of a folder: one of the tasks, one of the benchmarks."""
     sections = []
-    for group in groups(cells):
+    for group in groups(results):
         title, note = NOTES[group[0].metric in METRICS]
         about = f"{group[0].base}, seed {group[0].seed}, {_range([c.n for c in group])} questions a task"
         sections.append(f"## {title}\n\n{about}; mean [95% bootstrap interval]{note}.\n\n{tables(group, seed)}")
     return "\n".join(sections)
 
 
-def scores(cells: Sequence[Cell]) -> str:
-    """A CSV of every cell's means, by task: what the tables are made of, for other tools and later pairings."""
+def scores(results: Sequence[EvalResult]) -> str:
+    """A CSV with the mean score of each result, for other tools and later paired comparisons."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["task", "condition", "system", "metric", "n", "seed", "score", "nll"])
-    for c in sorted(cells, key=lambda c: (c.task, c.condition, c.system)):
+    for c in sorted(results, key=lambda c: (c.task, c.condition, c.system)):
         nll = "" if c.nll is None else f"{c.nll:.5f}"
         writer.writerow([c.task, c.condition, c.system, c.metric, c.n, c.seed, f"{c.score:.5f}", nll])
     return text.getvalue()
 
 
-def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+def groups(results: Sequence[EvalResult]) -> list[list[EvalResult]]:
     """Cells that belong in one table."""
-    found: dict[bool, list[Cell]] = {}
-    for cell in cells:
-        found.setdefault(cell.metric not in METRICS, []).append(cell)
+    found: dict[bool, list[EvalResult]] = {}
+    for result in results:
+        found.setdefault(result.metric not in METRICS, []).append(result)
     return [found[key] for key in sorted(found)]
 
 
-def group_name(group: Sequence[Cell]) -> str:
+def group_name(group: Sequence[EvalResult]) -> str:
     """A short name of a group, for files."""
     return "tasks" if group[0].metric in METRICS else "benchmarks"
 
 
-def tables(cells: Sequence[Cell], seed: int = 0) -> str:
+def tables(results: Sequence[EvalResult], seed: int = 0) -> str:
     """The main table, then for each checkpoint the paired differences of its own description from the rest."""
-    rows = by_row(cells)
-    columns = [c for c in columns_of(cells) if any(map(c.values, rows.values()))]
+    rows = group_rows(results)
+    columns = [c for c in table_columns(results) if any(map(c.values, rows.values()))]
     usual = [max(len(c.values(row)) for row in rows.values()) for c in columns]
     several = len({system for condition, system in rows if condition in WRITTEN}) > 1
     lines = _head("condition", [f"{c.title} ({n} {c.counted})" for c, n in zip(columns, usual, strict=True)])
@@ -144,22 +144,22 @@ def tables(cells: Sequence[Cell], seed: int = 0) -> str:
     return "\n".join(lines) + "\n"
 
 
-def by_row(cells: Iterable[Cell]) -> Rows:
+def group_rows(results: Iterable[EvalResult]) -> Rows:
     """Cells by (condition, system), in the order of `NAMES`, then by task.
 
     Without the training wordings where of every task they are the evaluation wordings, too.
     """
     rows: Rows = {}
     order = list(NAMES)
-    for cell in sorted(cells, key=lambda c: (order.index(c.condition), c.system, c.task)):
-        rows.setdefault((cell.condition, cell.system), {})[cell.task] = cell
+    for result in sorted(results, key=lambda c: (order.index(c.condition), c.system, c.task)):
+        rows.setdefault((result.condition, result.system), {})[result.task] = result
     return {
         key: row for key, row in rows.items() if key[0] != TAUGHT or not _same(row, rows.get((OWN, key[1])))
     }
 
 
 def _same(row: Row, other: Row | None) -> bool:
-    """Whether two rows' cells were made from the same wordings: then all that they hold is the same."""
+    """Whether two rows' results were made from the same wordings: then all that they hold is the same."""
     return row == {task: c.model_copy(update={"condition": TAUGHT}) for task, c in (other or {}).items()}
 
 
@@ -187,33 +187,33 @@ def _share(mine: Row, oracles: Row, column: Column, seed: int) -> str:
     return f"{found.mean:.0f} [{found.low:.0f}, {found.high:.0f}]"
 
 
-def columns_of(cells: Sequence[Cell]) -> list[Column]:
+def table_columns(results: Sequence[EvalResult]) -> list[Column]:
     """For tasks likelihood, each task's own metric, and that by kinds of task; for benchmarks one column
     each, over its questions, and the mean over benchmarks."""
-    if cells[0].metric in METRICS:
+    if results[0].metric in METRICS:
         return [
             Column(LIKELIHOOD, lambda c: {} if c.nll is None else {c.task: c.nll}, 2),
             Column("score %", _score),
             Column("exact match %", lambda c: _score(c) if c.metric == "exact_match" else {}),
             Column("ROUGE-L %", lambda c: _score(c) if c.metric == "rougeL" else {}),
-            Column(TOLD_ONLY_TITLE, lambda c: _score(c) if c.task.startswith(TOLD_ONLY) else {}),
+            Column(DESCRIPTION_ONLY_TITLE, lambda c: _score(c) if c.task.startswith(DESCRIPTION_ONLY) else {}),
         ]
-    names = sorted({c.task for c in cells})
+    names = sorted({c.task for c in results})
     return [
         *(Column(f"{name} %", partial(_questions, name), counted="questions") for name in names),
         Column("mean %", _score, counted="benchmarks"),
     ]
 
 
-def _score(cell: Cell) -> dict[str, float]:
-    return {cell.task: 100 * cell.score}
+def _score(result: EvalResult) -> dict[str, float]:
+    return {result.task: 100 * result.score}
 
 
-def _questions(task: str, cell: Cell) -> dict[str, float]:
+def _questions(task: str, result: EvalResult) -> dict[str, float]:
     """Each question's score, averaged over wordings."""
-    if cell.task != task:
+    if result.task != task:
         return {}
-    return {f"{task} {i}": 100 * sum(s) / len(s) for i, s in enumerate(zip(*cell.scores, strict=True))}
+    return {f"{task} {i}": 100 * sum(s) / len(s) for i, s in enumerate(zip(*result.scores, strict=True))}
 
 
 def _show(values: dict[str, float], column: Column, usual: int, seed: int) -> str:

@@ -10,10 +10,10 @@ from tempfile import NamedTemporaryFile
 from pydantic import ValidationError
 
 from hypernet.config import Record
-from hypernet.evaluation.eval_task import Sheet
+from hypernet.evaluation.eval_task import EvalTask
 
 
-class Cell(Record):
+class EvalResult(Record):
     """One task under one condition."""
 
     task: str
@@ -35,14 +35,14 @@ class Cell(Record):
     scores: list[list[float]]
     """Of each wording's greedy answers, 0..1."""
     nlls: list[list[float]] | None
-    """Per wording and question, mean negative log-likelihood per token of the gold answer, in nats."""
+    """Per wording and question, mean negative log-likelihood per token of the target answer, in nats."""
     answers: list[list[str]]
-    """The greedy answers, for people to read; cut short once their score was settled."""
+    """The greedy answers, for people to read; cut short once their score was can_stop."""
 
     @classmethod
-    def of(
+    def from_answers(
         cls,
-        sheet: Sheet,
+        eval_task: EvalTask,
         *,
         condition: str,
         system: str,
@@ -50,17 +50,17 @@ class Cell(Record):
         seed: int,
         answers: list[list[str]],
         nlls: list[list[float]] | None,
-    ) -> Cell:
+    ) -> EvalResult:
         """Grade the answers of each wording."""
-        scores = [[i.grade(a) for i, a in zip(sheet.items, said, strict=True)] for said in answers]
+        scores = [[i.grade(a) for i, a in zip(eval_task.samples, said, strict=True)] for said in answers]
         return cls(
-            task=sheet.task,
+            task=eval_task.task,
             condition=condition,
             system=system,
-            metric=sheet.metric,
+            metric=eval_task.metric,
             base=base,
             seed=seed,
-            n=len(sheet.items),
+            n=len(eval_task.samples),
             score=fmean(map(fmean, scores)),
             nll=fmean(map(fmean, nlls)) if nlls else None,
             wording_scores=[fmean(s) for s in scores],
@@ -70,63 +70,63 @@ class Cell(Record):
         )
 
 
-class CellStore:
-    """The cells of one folder.
+class ResultStore:
+    """The results of one folder.
 
-    A cell's key is a hash of all that decides its numbers; conditions that come to
+    A result's key is a hash of all that decides its numbers; conditions that come to
     the same (a held-out wording that training has seen, say) have the same key and
     share the work. Of a task, condition and system a folder keeps the last content
-    only: a checkpoint that was trained anew under its old name replaces its cells.
+    only: a checkpoint that was trained anew under its old name replaces its results.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self, task: str, condition: str, system: str, key: str) -> Cell | None:
-        """A cell that was made before; None if there is none, or its file is damaged."""
+    def load(self, task: str, condition: str, system: str, key: str) -> EvalResult | None:
+        """A result that was made before; None if there is none, or its file is damaged."""
         pattern = f"{glob.escape(task)}.*.{key}.json"
-        cell = next(filter(None, map(read_cell, sorted(self.folder.glob(pattern)))), None)
-        if cell and (cell.condition, cell.system) != (condition, system):
-            cell = cell.model_copy(update={"condition": condition, "system": system})
-            self.save(cell, key)
-        elif cell:
-            self._retire(cell, key)
-        return cell
+        result = next(filter(None, map(read_result, sorted(self.folder.glob(pattern)))), None)
+        if result and (result.condition, result.system) != (condition, system):
+            result = result.model_copy(update={"condition": condition, "system": system})
+            self.save(result, key)
+        elif result:
+            self._retire(result, key)
+        return result
 
-    def save(self, cell: Cell, key: str) -> None:
-        """Write a cell whole or not at all."""
-        path = self.folder / f"{cell.task}.{cell.condition}.{key}.json"
+    def save(self, result: EvalResult, key: str) -> None:
+        """Write a result whole or not at all."""
+        path = self.folder / f"{result.task}.{result.condition}.{key}.json"
         with NamedTemporaryFile("w", dir=self.folder, suffix=".part", delete=False) as file:
-            file.write(cell.model_dump_json() + "\n")
+            file.write(result.model_dump_json() + "\n")
         Path(file.name).replace(path)
-        self._retire(cell, key)
+        self._retire(result, key)
 
-    def _retire(self, cell: Cell, key: str) -> None:
-        """Remove cells of other content that this one takes the place of."""
-        for path in self.folder.glob(f"{glob.escape(cell.task)}.{cell.condition}.*.json"):
-            old = None if path.name.endswith(f".{key}.json") else read_cell(path)
-            if old and old.system == cell.system:
+    def _retire(self, result: EvalResult, key: str) -> None:
+        """Remove results of other content that this one takes the place of."""
+        for path in self.folder.glob(f"{glob.escape(result.task)}.{result.condition}.*.json"):
+            old = None if path.name.endswith(f".{key}.json") else read_result(path)
+            if old and old.system == result.system:
                 path.unlink()
 
 
-def read_cell(path: Path) -> Cell | None:
-    """A cell file; None if it is damaged."""
+def read_result(path: Path) -> EvalResult | None:
+    """A result file; None if it is damaged."""
     try:
-        return Cell.model_validate_json(path.read_bytes())
+        return EvalResult.model_validate_json(path.read_bytes())
     except ValidationError:
         return None
 
 
-def read_cells(folder: Path) -> list[Cell]:
-    """All whole cells below a folder, by path."""
-    return [cell for cells in cells_by_folder(folder).values() for cell in cells]
+def read_results(folder: Path) -> list[EvalResult]:
+    """All whole results below a folder, by path."""
+    return [result for results in results_by_folder(folder).values() for result in results]
 
 
-def cells_by_folder(folder: Path) -> dict[Path, list[Cell]]:
-    """The whole cells of a folder and of those below it; each folder is one set of settings."""
-    found: dict[Path, list[Cell]] = {}
+def results_by_folder(folder: Path) -> dict[Path, list[EvalResult]]:
+    """The whole results of a folder and of those below it; each folder is one set of settings."""
+    found: dict[Path, list[EvalResult]] = {}
     for path in sorted(folder.rglob("*.json")):
-        if cell := read_cell(path):
-            found.setdefault(path.parent, []).append(cell)
+        if result := read_result(path):
+            found.setdefault(path.parent, []).append(result)
     return found

@@ -1,8 +1,8 @@
-"""Runs conditions over sheets: what is not on disk yet goes through the model in large mixed batches.
+"""Runs conditions over eval_tasks: what is not on disk yet goes through the model in large mixed batches.
 
-The unit of work is a row: some questions of one sheet, asked in one way, under one
+The unit of work is a row: some questions of one eval_task, asked in one variant, under one
 adapter. Rows of several tasks, wordings and conditions share a batch, each with its
-own adapter, so that a slow machine is always fed; a cell is written once its last
+own adapter, so that a slow machine is always fed; a result is written once its last
 row is done.
 """
 
@@ -16,10 +16,10 @@ from statistics import mean
 
 import torch
 
-from hypernet.evaluation.conditions import Condition, Way
+from hypernet.evaluation.conditions import Condition, PromptVariant
 from hypernet.evaluation.decoding import answer
-from hypernet.evaluation.eval_task import Sheet
-from hypernet.evaluation.results import Cell, CellStore
+from hypernet.evaluation.eval_task import EvalTask
+from hypernet.evaluation.results import EvalResult, ResultStore
 from hypernet.frozen import FrozenBase
 from hypernet.lora import LoraBatch, LoraWeights
 from hypernet.packing import ChatFormat, Example, fit_row, row_length
@@ -34,17 +34,17 @@ WAVE = 4
 """Batches planned together, so that rows of like length meet; also how much an interruption loses."""
 MAX_ANSWER_TOKENS = 48
 SLACK_TOKENS = 4
-"""An answer may be that much longer than the longest gold one."""
+"""An answer may be that much longer than the longest target one."""
 PROTOCOL = 2
-"""Part of every cell's key: raise it when the same inputs would give other numbers."""
+"""Part of every result's key: raise it when the same inputs would give other numbers."""
 
 
 @dataclass
 class _Job:
-    """A cell to be made, and all who want it: conditions that come to the same share the work."""
+    """A result to be made, and all who want it: conditions that come to the same share the work."""
 
     key: str
-    sheet: Sheet
+    eval_task: EvalTask
     wanted_by: list[Condition]
     answers: list[list[str]] = field(default_factory=list)
     nlls: list[list[float]] = field(default_factory=list)
@@ -56,8 +56,8 @@ class _Row:
     """Questions that share an adapter and lie side by side."""
 
     job: _Job
-    way: int
-    items: list[int]
+    variant: int
+    samples: list[int]
     examples: list[Example]
     adapter: LoraWeights | None
     limit: int
@@ -68,46 +68,46 @@ class _Row:
 
 
 class Runner:
-    """Makes cells.
+    """Makes results.
 
     Args:
         base: the base model.
-        store: where cells are kept.
-        seed: noted in each cell.
+        store: where results are kept.
+        seed: noted in each result.
     """
 
-    def __init__(self, base: FrozenBase, store: CellStore, seed: int) -> None:
+    def __init__(self, base: FrozenBase, store: ResultStore, seed: int) -> None:
         self.base, self.store, self.seed = base, store, seed
 
-    def run(self, conditions: Sequence[Condition], sheets: Sequence[Sheet]) -> Iterator[Cell]:
-        """Every cell that can be made, those on disk first."""
+    def run(self, conditions: Sequence[Condition], eval_tasks: Sequence[EvalTask]) -> Iterator[EvalResult]:
+        """Every result that can be made, those on disk first."""
         jobs: dict[str, _Job] = {}
         for condition in conditions:
-            for sheet in sheets:
-                if condition.lacks(sheet):
+            for eval_task in eval_tasks:
+                if condition.skip_reason(eval_task):
                     continue
-                key = self.key(condition, sheet)
-                if found := self.store.load(sheet.task, condition.name, condition.system, key):
+                key = self.key(condition, eval_task)
+                if found := self.store.load(eval_task.task, condition.name, condition.system, key):
                     yield found
-                elif None not in (said := [condition.says(item) for item in sheet.items]):
-                    yield self._keep(condition, sheet, key, [[text or "" for text in said]], None)
+                elif None not in (said := [condition.fixed_answer(sample) for sample in eval_task.samples]):
+                    yield self._keep(condition, eval_task, key, [[text or "" for text in said]], None)
                 elif key in jobs:
                     jobs[key].wanted_by.append(condition)
                 else:
-                    jobs[key] = _Job(key, sheet, [condition])
+                    jobs[key] = _Job(key, eval_task, [condition])
         # What cannot share a batch is kept apart; short questions come first and sit together.
-        ordered = sorted(jobs.values(), key=lambda j: (_kind(j), _mean_length(j.sheet)))
+        ordered = sorted(jobs.values(), key=lambda j: (_kind(j), _mean_length(j.eval_task)))
         for _, group in groupby(ordered, _kind):
             yield from self._make(list(group))
 
-    def key(self, condition: Condition, sheet: Sheet) -> str:
-        """Identity of a cell's content."""
-        parts = [PROTOCOL, self.base.fingerprint, str(self.base.model.dtype), sheet.digest]
-        parts += [as_read(sheet, self.base.chat), condition.identity(sheet)]
+    def key(self, condition: Condition, eval_task: EvalTask) -> str:
+        """Identity of a result's content."""
+        parts = [PROTOCOL, self.base.fingerprint, str(self.base.model.dtype), eval_task.digest]
+        parts += [rendered_tokens(eval_task, self.base.chat), condition.identity(eval_task)]
         return sha256(repr(parts).encode()).hexdigest()[:16]
 
-    def _make(self, jobs: list[_Job]) -> Iterator[Cell]:
-        """The cells of jobs that may share batches."""
+    def _make(self, jobs: list[_Job]) -> Iterator[EvalResult]:
+        """The results of jobs that may share batches."""
         with jobs[0].wanted_by[0].applied(self.base):
             wave: list[_Row] = []
             for job in jobs:
@@ -118,67 +118,72 @@ class Runner:
                     wave = []
 
     def _rows(self, job: _Job) -> list[_Row]:
-        """A job's questions in every way, packed."""
-        chat, sheet = self.base.chat, job.sheet
-        ways = job.wanted_by[0].ways(sheet)
-        gold = [chat.response(i.gold) if i.gold is not None else [chat.end_of_turn] for i in sheet.items]
-        limit = token_limit(sheet, chat)
+        """A job's questions in every variant, packed."""
+        chat, eval_task = self.base.chat, job.eval_task
+        variants = job.wanted_by[0].variants(eval_task)
+        target = [
+            chat.response(i.target) if i.target is not None else [chat.end_of_turn] for i in eval_task.samples
+        ]
+        limit = answer_token_limit(eval_task, chat)
         rows = []
-        for number, way in enumerate(ways):
-            prompts = [chat.prompt(way.question(i), way.turns, sheet.opening) for i in sheet.items]
-            examples = [Example(p, g) for p, g in zip(prompts, gold, strict=True)]
-            for items, adapter in _shares(way, len(examples)):
-                left = items
+        for number, variant in enumerate(variants):
+            prompts = [
+                chat.prompt(variant.question(i), variant.turns, eval_task.answer_prefix)
+                for i in eval_task.samples
+            ]
+            examples = [Example(p, g) for p, g in zip(prompts, target, strict=True)]
+            for samples, adapter in _shares(variant, len(examples)):
+                left = samples
                 while left:
                     fitting = fit_row([examples[i] for i in left], ROW_TOKENS)
                     taken, left = left[: len(fitting)], left[len(fitting) :]
                     rows.append(_Row(job, number, taken, fitting, adapter, limit))
-        job.answers = [[""] * len(sheet.items) for _ in ways]
-        job.nlls = [[0.0] * len(sheet.items) for _ in ways]
+        job.answers = [[""] * len(eval_task.samples) for _ in variants]
+        job.nlls = [[0.0] * len(eval_task.samples) for _ in variants]
         job.rows_left = len(rows)
         return rows
 
-    def _measure(self, batch: list[_Row]) -> Iterator[Cell]:
-        """Run one batch, and give the cells that it completes."""
+    def _measure(self, batch: list[_Row]) -> Iterator[EvalResult]:
+        """Run one batch, and give the results that it completes."""
         adapters = _stack(
             [row.adapter for row in batch if row.adapter], self.base.model.dtype, self.base.device
         )
-        limits = [row.limit for row in batch for _ in row.items]
-        asked = [row.job.sheet.items[i] for row in batch for i in row.items]
+        limits = [row.limit for row in batch for _ in row.samples]
+        asked = [row.job.eval_task.samples[i] for row in batch for i in row.samples]
         found = answer(
             self.base,
             [row.examples for row in batch],
             adapters,
             limits,
-            settled=lambda i, tokens: asked[i].settled(self.base.chat.text(tokens)),
+            can_stop=lambda i, tokens: asked[i].can_stop(self.base.chat.text(tokens)),
         )
         results = zip(found.nll, found.tokens, strict=True)
         for row in batch:
             job = row.job
-            for item in row.items:
+            for sample in row.samples:
                 nll, tokens = next(results)
-                job.nlls[row.way][item] = nll
-                job.answers[row.way][item] = self.base.chat.text(tokens)
+                job.nlls[row.variant][sample] = nll
+                job.answers[row.variant][sample] = self.base.chat.text(tokens)
             job.rows_left -= 1
             if not job.rows_left:
                 yield from self._finish(job)
 
-    def _finish(self, job: _Job) -> Iterator[Cell]:
-        """Grade, write and give the cells of a finished job."""
-        has_gold = all(item.gold is not None for item in job.sheet.items)
+    def _finish(self, job: _Job) -> Iterator[EvalResult]:
+        """Grade, write and give the results of a finished job."""
+        has_targets = all(sample.target is not None for sample in job.eval_task.samples)
         for condition in job.wanted_by:
-            yield self._keep(condition, job.sheet, job.key, job.answers, job.nlls if has_gold else None)
+            yield self._keep(condition, job.eval_task, job.key, job.answers, job.nlls if has_targets else None)
 
     def _keep(
         self,
         condition: Condition,
-        sheet: Sheet,
+        eval_task: EvalTask,
         key: str,
         answers: list[list[str]],
         nlls: list[list[float]] | None,
-    ) -> Cell:
-        cell = Cell.of(
-            sheet,
+    ) -> EvalResult:
+        result = EvalResult.from_answers(
+            eval_task,
             condition=condition.name,
             system=condition.system,
             base=self.base.name,
@@ -186,36 +191,36 @@ class Runner:
             answers=answers,
             nlls=nlls,
         )
-        self.store.save(cell, key)
-        return cell
+        self.store.save(result, key)
+        return result
 
 
-def as_read(sheet: Sheet, chat: ChatFormat) -> list[int]:
-    """Tokens of a sheet's first question, after itself as a solved one: what tokenizer and chat template do.
+def rendered_tokens(eval_task: EvalTask, chat: ChatFormat) -> list[int]:
+    """Tokens of the first sample, rendered behind itself as a solved turn.
 
     The base model's fingerprint is that of its weights; a template can change without them.
     """
-    first = sheet.items[0]
-    return chat.prompt(first.prompt, [(first.prompt, first.gold or first.prompt)], sheet.opening)
+    first = eval_task.samples[0]
+    return chat.prompt(first.prompt, [(first.prompt, first.target or first.prompt)], eval_task.answer_prefix)
 
 
-def token_limit(sheet: Sheet, chat: ChatFormat) -> int:
+def answer_token_limit(eval_task: EvalTask, chat: ChatFormat) -> int:
     """The most tokens of an answer."""
     longest = (
-        max(len(chat.response(i.gold)) for i in sheet.items if i.gold is not None)
-        if not sheet.max_tokens
+        max(len(chat.response(i.target)) for i in eval_task.samples if i.target is not None)
+        if not eval_task.max_tokens
         else 0
     )
-    return sheet.max_tokens or min(longest + SLACK_TOKENS, MAX_ANSWER_TOKENS)
+    return eval_task.max_tokens or min(longest + SLACK_TOKENS, MAX_ANSWER_TOKENS)
 
 
-def _shares(way: Way, n: int) -> list[tuple[list[int], LoraWeights | None]]:
+def _shares(variant: PromptVariant, n: int) -> list[tuple[list[int], LoraWeights | None]]:
     """Which questions go under which adapter."""
-    if not way.adapters:
+    if not variant.adapters:
         return [(list(range(n)), None)]
-    if len(way.adapters) == 1:
-        return [(list(range(n)), way.adapters[0])]
-    return [([i], adapter) for i, adapter in enumerate(way.adapters)]
+    if len(variant.adapters) == 1:
+        return [(list(range(n)), variant.adapters[0])]
+    return [([i], adapter) for i, adapter in enumerate(variant.adapters)]
 
 
 def _batches(rows: list[_Row]) -> Iterator[list[_Row]]:
@@ -227,7 +232,7 @@ def _batches(rows: list[_Row]) -> Iterator[list[_Row]]:
         if batch and (
             (row.adapter is None) != (batch[0].adapter is None)
             or len(grown) * max(r.length for r in grown) > BATCH_TOKENS
-            or sum(len(r.items) for r in grown) > BATCH_ANSWERS
+            or sum(len(r.samples) for r in grown) > BATCH_ANSWERS
         ):
             yield batch
             grown = [row]
@@ -249,5 +254,5 @@ def _kind(job: _Job) -> str:
     return f"{condition.name} {condition.system}" if condition.changes_model else ""
 
 
-def _mean_length(sheet: Sheet) -> float:
-    return mean(len(item.prompt) for item in sheet.items)
+def _mean_length(eval_task: EvalTask) -> float:
+    return mean(len(sample.prompt) for sample in eval_task.samples)

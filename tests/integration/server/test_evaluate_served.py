@@ -13,16 +13,16 @@ from transformers import AutoTokenizer
 from hypernet.bundled_models import base_model_path
 from hypernet.data.tasks import Instance, Task
 from hypernet.evaluation.conditions import (
-    Bare,
+    BaseModelOnly,
     Condition,
-    InContext,
-    Prompted,
-    stranger_wordings,
+    DescriptionInPrompt,
+    InContextLearning,
+    mismatched_descriptions,
     t2l_conditions,
 )
-from hypernet.evaluation.eval_task import sheet
-from hypernet.evaluation.remote import RemoteRunner, ServerError, can_serve
-from hypernet.evaluation.results import Cell, CellStore
+from hypernet.evaluation.eval_task import build_eval_task
+from hypernet.evaluation.remote import RemoteRunner, ServerError, is_servable
+from hypernet.evaluation.results import EvalResult, ResultStore
 from hypernet.evaluation.runner import Runner
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
@@ -60,21 +60,21 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_server_and_transformers_give_the_same_scores(url: str, tmp_path: Path) -> None:
     generator = Generator.load(CHECKPOINT)
     folder = base_model_path()
-    sheets = [sheet(task, 3, seed=0) for task in tasks()]
-    strangers = stranger_wordings({s.task: s.held_out for s in sheets}, seed=0)
+    eval_tasks = [build_eval_task(task, 3, seed=0) for task in tasks()]
+    mismatched = mismatched_descriptions({s.task: s.eval_descriptions for s in eval_tasks}, seed=0)
     every: list[Condition] = [
-        Bare(),
-        Prompted(),
-        InContext(),
-        *t2l_conditions(generator, "t", strangers, seed=0),
+        BaseModelOnly(),
+        DescriptionInPrompt(),
+        InContextLearning(),
+        *t2l_conditions(generator, "t", mismatched, seed=0),
     ]
-    conditions = [c for c in every if can_serve(c)]
+    conditions = [c for c in every if is_servable(c)]
     assert [c.name for c in every if c not in conditions] == ["empty"]
     base = FrozenBase(folder, generator.spec, "cpu", torch.float32)
-    here = by_name(Runner(base, CellStore(tmp_path / "here"), 0).run(conditions, sheets))
+    here = by_name(Runner(base, ResultStore(tmp_path / "here"), 0).run(conditions, eval_tasks))
     chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
-    remote = RemoteRunner(url, generator.fingerprint, folder.name, chat, CellStore(tmp_path / "there"), 0)
-    there = by_name(remote.run(conditions, sheets))
+    remote = RemoteRunner(url, generator.fingerprint, folder.name, chat, ResultStore(tmp_path / "there"), 0)
+    there = by_name(remote.run(conditions, eval_tasks))
     assert here.keys() == there.keys()
     same = [
         a == b
@@ -82,20 +82,20 @@ def test_server_and_transformers_give_the_same_scores(url: str, tmp_path: Path) 
         for mine, theirs in zip(here[key].answers, there[key].answers, strict=True)
         for a, b in zip(mine, theirs, strict=True)
     ]
-    assert fmean(same) > 0.95  # both in fp32; a tie between two tokens may still fall either way
+    assert fmean(same) > 0.95  # both in fp32; a tie between two tokens may still fall either variant
     for key in here:
         assert there[key].nll is None
         assert here[key].score == pytest.approx(there[key].score, abs=0.2), key
-    assert by_name(remote.run(conditions, sheets)) == there  # from disk
+    assert by_name(remote.run(conditions, eval_tasks)) == there  # from disk
 
 
 def test_a_server_of_another_checkpoint_and_no_server_are_refused(url: str, tmp_path: Path) -> None:
     chat = ChatFormat(AutoTokenizer.from_pretrained(base_model_path()))
     with pytest.raises(ServerError, match="serves checkpoint"):
-        RemoteRunner(url, "0" * 16, "b", chat, CellStore(tmp_path), 0)
+        RemoteRunner(url, "0" * 16, "b", chat, ResultStore(tmp_path), 0)
     with pytest.raises(ServerError, match="did not answer"):
-        RemoteRunner("http://127.0.0.1:9", "0" * 16, "b", chat, CellStore(tmp_path), 0)
+        RemoteRunner("http://127.0.0.1:9", "0" * 16, "b", chat, ResultStore(tmp_path), 0)
 
 
-def by_name(cells: Iterator[Cell]) -> dict[tuple[str, str], Cell]:
-    return {(c.task, c.condition): c for c in cells}
+def by_name(results: Iterator[EvalResult]) -> dict[tuple[str, str], EvalResult]:
+    return {(c.task, c.condition): c for c in results}

@@ -60,7 +60,7 @@ def test_robustness_writes_its_table(files: dict[str, str]) -> None:
     assert shown in again.output
     changed = {path for path in made if path.stat().st_mtime_ns != made[path]}
     assert set(some) <= changed
-    assert len(changed) < 15  # those, and copies of cells that come to the same
+    assert len(changed) < 15  # those, and copies of results that come to the same
 
 
 def test_nuance_prints_a_table(files: dict[str, str]) -> None:

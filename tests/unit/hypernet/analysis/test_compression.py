@@ -1,4 +1,4 @@
-"""Error against performance, recomputed by hand on small cells."""
+"""Error against performance, recomputed by hand on small results."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from hypernet.analysis.compression import CompressionError, compression, draw, table
 from hypernet.cli import app
-from hypernet.evaluation.results import Cell
+from hypernet.evaluation.results import EvalResult
 
 
-def cell(task: str, condition: str, system: str, nll: float, score: float) -> Cell:
-    return Cell(
+def result(task: str, condition: str, system: str, nll: float, score: float) -> EvalResult:
+    return EvalResult(
         task=task,
         condition=condition,
         system=system,
@@ -32,13 +32,13 @@ def cell(task: str, condition: str, system: str, nll: float, score: float) -> Ce
     )
 
 
-CELLS = [
-    cell("a", "base", "", 6.0, 0.0),
-    cell("a", "oracle", "library", 2.0, 1.0),
-    cell("a", "training", "recon-S", 3.0, 0.5),
-    cell("b", "base", "", 4.0, 0.0),
-    cell("b", "oracle", "library", 2.0, 1.0),
-    cell("b", "training", "recon-S", 2.0, 1.0),
+RESULTS = [
+    result("a", "base", "", 6.0, 0.0),
+    result("a", "oracle", "library", 2.0, 1.0),
+    result("a", "training", "recon-S", 3.0, 0.5),
+    result("b", "base", "", 4.0, 0.0),
+    result("b", "oracle", "library", 2.0, 1.0),
+    result("b", "training", "recon-S", 2.0, 1.0),
 ]
 
 
@@ -57,7 +57,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_task_is_its_error_in_the_best_checkpoint_and_its_share_of_the_oracles_gain(run: Path) -> None:
-    a, b = compression([run], CELLS)
+    a, b = compression([run], RESULTS)
     assert (a.error, a.share, a.score, a.oracle_score) == (0.5, pytest.approx(0.75), 0.5, 1.0)
     assert (b.error, b.share) == (0.1, pytest.approx(1.0))
     # three of four nats and two of two: five of six
@@ -65,7 +65,7 @@ def test_a_task_is_its_error_in_the_best_checkpoint_and_its_share_of_the_oracles
 
 
 def test_a_task_whose_oracle_gains_nothing_is_named_and_not_counted(run: Path) -> None:
-    a, b = compression([run], CELLS)
+    a, b = compression([run], RESULTS)
     shown = table([a, replace(b, oracle_gain=-1e-3)])
     assert "| recon-S | 0.500 | 75 [75, 75] | 50.0 | 100.0 |" in shown
     assert "the oracle gains nothing: b." in shown
@@ -74,22 +74,22 @@ def test_a_task_whose_oracle_gains_nothing_is_named_and_not_counted(run: Path) -
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(CompressionError, match=r"no cell of b under training recon-S.*--name recon-S"):
-        compression([run], CELLS[:-1])
+    with pytest.raises(CompressionError, match=r"no result of b under training recon-S.*--name recon-S"):
+        compression([run], RESULTS[:-1])
     with pytest.raises(CompressionError, match="holds no run"):
-        compression([tmp_path / "none"], CELLS)
+        compression([tmp_path / "none"], RESULTS)
     (run / "log.jsonl").write_text(json.dumps({"kind": "step"}) + "\n")
     with pytest.raises(CompressionError, match="not finished"):
-        compression([run], CELLS)
+        compression([run], RESULTS)
 
 
 def test_the_command_writes_table_and_figure(run: Path, tmp_path: Path) -> None:
-    cells = tmp_path / "cells"
-    cells.mkdir()
-    for i, c in enumerate(CELLS):
-        (cells / f"{i}.json").write_text(c.model_dump_json())
+    results = tmp_path / "results"
+    results.mkdir()
+    for i, c in enumerate(RESULTS):
+        (results / f"{i}.json").write_text(c.model_dump_json())
     out = tmp_path / "out"
-    arguments = ["analyse", "compression", str(run), "--cells", str(cells), "--out", str(out)]
+    arguments = ["analyse", "compression", str(run), "--results", str(results), "--out", str(out)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "recon-S" in (out / "compression.md").read_text()

@@ -12,7 +12,7 @@ from hypernet.analysis.robustness import half, robustness_conditions, shuffled, 
 from hypernet.base_model import lora_spec
 from hypernet.data.tasks import Instance, Task
 from hypernet.evaluation.decoding import greedy
-from hypernet.evaluation.eval_task import sheet
+from hypernet.evaluation.eval_task import build_eval_task
 from hypernet.evaluation.report import REWRITTEN
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
@@ -30,7 +30,7 @@ def tasks() -> list[Task]:
         Task(
             task=f"fv_{i}",
             definition=f"definition {i}" if i else "",
-            descriptions=[f"one way to say {i}", f"another way, {i}", "a third way"],
+            descriptions=[f"one variant to say {i}", f"another variant, {i}", "a third variant"],
             eval_descriptions=[f"how to do task {i}"],
             instances=[Instance(input=f"input {k}", output=[f"out {k}"]) for k in range(4)],
         )
@@ -56,12 +56,12 @@ def test_worse_descriptions_are_conditions_beside_the_controls(tiny_generator: G
     given = tasks()
     conditions = {c.name: c for c in robustness_conditions(tiny_generator, "t", given, seed=0)}
     assert set(conditions) == {"matched", "empty", "mismatched", "random", *REWRITTEN}
-    asked = sheet(given[0], 3, seed=0)
-    lacking = {name for name, condition in conditions.items() if condition.lacks(asked)}
+    asked = build_eval_task(given[0], 3, seed=0)
+    lacking = {name for name, condition in conditions.items() if condition.skip_reason(asked)}
     assert lacking == {"definition"}
     identities = {name: str(condition.identity(asked)) for name, condition in conditions.items()}
     assert len(set(identities.values())) == len(conditions)
-    assert "one way to say 0" in identities["other"]
+    assert "one variant to say 0" in identities["other"]
     assert "'how to'" in identities["half"]
     assert "'how to do'" in identities["terse"]
     again = {c.name: str(c.identity(asked)) for c in robustness_conditions(tiny_generator, "t", given, seed=0)}

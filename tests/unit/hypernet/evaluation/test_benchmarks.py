@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from hypernet.evaluation.benchmarks import (
-    STYLES,
+    BENCHMARKS,
     BenchmarkError,
     Question,
-    code_of,
+    extract_code,
     last_number,
     load_benchmarks,
 )
-from hypernet.evaluation.eval_task import Item, Sheet
+from hypernet.evaluation.eval_task import EvalTask, Sample
 
 ROWS: dict[str, dict[str, Any]] = {
     "arc_challenge": {"question": "Which is a gas?", "choices": ["iron", "air", "ice"], "answer_index": 1},
@@ -67,23 +67,26 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sheets(folder: Path) -> dict[str, Sheet]:
+def eval_tasks(folder: Path) -> dict[str, EvalTask]:
     return {s.task: s for s in load_benchmarks(folder, 4, seed=0)}
 
 
-def item(sheets: dict[str, Sheet], name: str) -> Item:
-    return sheets[name].items[0]
+def sample(eval_tasks: dict[str, EvalTask], name: str) -> Sample:
+    return eval_tasks[name].samples[0]
 
 
-def test_all_ten_are_loaded_and_examples_are_never_asked(sheets: dict[str, Sheet]) -> None:
-    assert set(sheets) == set(STYLES) == set(ROWS)
-    for name, sheet in sheets.items():
-        assert len(sheet.items) == 4
-        assert (list(sheet.held_out), list(sheet.training)) == (["e1", "e2", "e3"], ["t1", "t2", "t3"])
-        assert len(sheet.examples) == (0 if name in ("humaneval", "piqa", "winogrande") else 3)
-        asked = {i.prompt for i in sheet.items}
-        assert not asked & {question for question, _ in sheet.examples}
-        assert all(answer.startswith(sheet.opening) for _, answer in sheet.examples)
+def test_all_ten_are_loaded_and_examples_are_never_asked(eval_tasks: dict[str, EvalTask]) -> None:
+    assert set(eval_tasks) == set(BENCHMARKS) == set(ROWS)
+    for name, eval_task in eval_tasks.items():
+        assert len(eval_task.samples) == 4
+        assert (list(eval_task.eval_descriptions), list(eval_task.training_descriptions)) == (
+            ["e1", "e2", "e3"],
+            ["t1", "t2", "t3"],
+        )
+        assert len(eval_task.examples) == (0 if name in ("humaneval", "piqa", "winogrande") else 3)
+        asked = {i.prompt for i in eval_task.samples}
+        assert not asked & {question for question, _ in eval_task.examples}
+        assert all(answer.startswith(eval_task.answer_prefix) for _, answer in eval_task.examples)
 
 
 @pytest.mark.parametrize(
@@ -104,49 +107,49 @@ def test_all_ten_are_loaded_and_examples_are_never_asked(sheets: dict[str, Sheet
     ],
 )
 def test_answers_are_read_as_labels_words_and_numbers(
-    sheets: dict[str, Sheet], name: str, right: list[str], wrong: list[str]
+    eval_tasks: dict[str, EvalTask], name: str, right: list[str], wrong: list[str]
 ) -> None:
-    one = item(sheets, name)
+    one = sample(eval_tasks, name)
     for answer in right + wrong:
         assert one.grade(answer) == (answer in right), answer
         # an answer that is called settled keeps its score, whatever comes after
         beginnings = [answer[:n] for n in range(len(answer) + 1)]
-        for beginning in filter(one.settled, beginnings):
+        for beginning in filter(one.can_stop, beginnings):
             assert one.grade(beginning) == one.grade(answer), (beginning, answer)
 
 
 def test_a_no_among_other_words_is_no_answer() -> None:
     question = Question(question="is it", answer="false")
     for answer, score in (("No.", 1), ("false", 1), ("There is no evidence", 0), ("Not false", 0)):
-        assert STYLES["boolq"].grade(question, answer) == score
+        assert BENCHMARKS["boolq"].grade(question, answer) == score
 
 
-def test_options_stand_in_the_prompt_with_the_labels_that_there_are(sheets: dict[str, Sheet]) -> None:
-    assert "A: iron\nB: air\nC: ice\n" in item(sheets, "arc_challenge").prompt
-    assert "one of A, B, C and" in item(sheets, "arc_challenge").prompt
-    assert "E: hail" in item(sheets, "arc_easy").prompt
-    assert item(sheets, "winogrande").gold == "2"
-    assert item(sheets, "gsm8k").gold is item(sheets, "mbpp").gold is None
+def test_options_stand_in_the_prompt_with_the_labels_that_there_are(eval_tasks: dict[str, EvalTask]) -> None:
+    assert "A: iron\nB: air\nC: ice\n" in sample(eval_tasks, "arc_challenge").prompt
+    assert "one of A, B, C and" in sample(eval_tasks, "arc_challenge").prompt
+    assert "E: hail" in sample(eval_tasks, "arc_easy").prompt
+    assert sample(eval_tasks, "winogrande").target == "2"
+    assert sample(eval_tasks, "gsm8k").target is sample(eval_tasks, "mbpp").target is None
 
 
-def test_programs_are_run_against_their_tests(sheets: dict[str, Sheet]) -> None:
-    human = item(sheets, "humaneval")
+def test_programs_are_run_against_their_tests(eval_tasks: dict[str, EvalTask]) -> None:
+    human = sample(eval_tasks, "humaneval")
     assert human.grade("    return math.sqrt(x)\n```\nIt takes the root.") == 1
     assert human.grade("def f(x):\n    return x ** 0.5\n```\n") == 1
     assert human.grade("def f(x):\n    return x\n```") == 0
     assert human.grade("import sys; sys.exit(0)\ndef f(x): pass") == 0
-    assert human.settled("    return 1\n```")
-    assert not human.settled("    return 1\n")
-    basic = item(sheets, "mbpp")
+    assert human.can_stop("    return 1\n```")
+    assert not human.can_stop("    return 1\n")
+    basic = sample(eval_tasks, "mbpp")
     assert basic.grade("def g(x):\n    return x + 1\n```") == 1
     assert basic.grade("```python\ndef g(x):\n    return x + 1\n```") == 1
     assert basic.grade("") == 0
 
 
 def test_code_and_numbers() -> None:
-    assert code_of("x = 1\n```\ntext") == "x = 1\n"
-    assert code_of("\n```python\nx = 2\n```\nmore").strip() == "x = 2"
-    assert code_of("x = 3") == "x = 3"
+    assert extract_code("x = 1\n```\ntext") == "x = 1\n"
+    assert extract_code("\n```python\nx = 2\n```\nmore").strip() == "x = 2"
+    assert extract_code("x = 3") == "x = 3"
     assert last_number("so 1,200 cents, or $12.50.") == 12.5
     assert last_number("minus -3 degrees") == -3
     assert last_number("none") is None
@@ -157,8 +160,8 @@ def test_a_folder_of_some_is_enough_for_those(folder: Path) -> None:
     for path in folder.glob("*.jsonl"):
         path.unlink()
     (folder / "gsm8k.jsonl.gz").write_bytes(gzip.compress(rows))
-    (sheet,) = load_benchmarks(folder, 4, 0, ["gsm8k"])
-    assert sheet.task == "gsm8k" and sheet.items
+    (eval_task,) = load_benchmarks(folder, 4, 0, ["gsm8k"])
+    assert eval_task.task == "gsm8k" and eval_task.samples
     with pytest.raises(BenchmarkError, match="piqa"):
         load_benchmarks(folder, 4, 0, ["gsm8k", "piqa"])
 

@@ -11,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from hypernet.cli import app
-from hypernet.evaluation.results import read_cells
+from hypernet.evaluation.results import read_results
 from hypernet.generator import Generator
 from hypernet.peft_io import save_adapter
 
@@ -57,13 +57,13 @@ def test_it_prints_tables_and_leaves_out_what_lacks_its_inputs(run: Any, tasks: 
     assert "left out: arrow, it needs --library" in words(done)
     assert "| **T2L, own description (evaluation wording)** |" in done.output
     assert "token NLL (2 tasks)" in done.output
-    cells = read_cells(tmp_path / "out")
-    assert {c.task for c in cells} == {"fv_a", "ii_b"}
-    assert {c.condition for c in cells} == {
+    results = read_results(tmp_path / "out")
+    assert {c.task for c in results} == {"fv_a", "ii_b"}
+    assert {c.condition for c in results} == {
         *("copy", "base", "prompted", "icl", "matched", "training", "mismatched", "random", "empty"),
         *("matched_prompted", "matched_icl"),
     }
-    assert {c.system for c in cells} == {"", "tiny"}
+    assert {c.system for c in results} == {"", "tiny"}
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.json")}
     again = run("--tasks", str(tasks), "--only", "fv_*,ii_b", "--name", "tiny", "--conditions", "base,matched")
     assert again.exit_code == 0
@@ -101,7 +101,7 @@ def test_tasks_that_training_knows_in_full_are_left_out(run: Any, tasks: Path, t
     done = run("--tasks", str(tasks), "--trained", str(known), "--only", "fv_*,ii_b", "--conditions", "base")
     assert done.exit_code == 0, done.output
     assert "left out: fv_a, training has seen all that could be asked" in words(done)
-    assert {c.task for c in read_cells(tmp_path / "out")} == {"ii_b"}
+    assert {c.task for c in read_results(tmp_path / "out")} == {"ii_b"}
 
 
 def test_loras_of_another_base_model_are_refused_and_broken_ones_named(
@@ -120,4 +120,4 @@ def test_loras_of_another_base_model_are_refused_and_broken_ones_named(
     broken = run(*options, "--instances", "held-out")
     assert broken.exit_code == 2, broken.output
     assert "left out: oracle of 2 tasks" in words(broken)
-    assert "not a whole safetensors file" in words(broken) and "Finished cells are kept in" in words(broken)
+    assert "not a whole safetensors file" in words(broken) and "Finished results are kept in" in words(broken)

@@ -1,4 +1,4 @@
-"""Tables and figures of small cells, whose numbers are recomputed by hand."""
+"""Tables and figures of small results, whose numbers are recomputed by hand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypernet.cli import app
 from hypernet.evaluation.figures import write_figures
 from hypernet.evaluation.metrics import bootstrap
 from hypernet.evaluation.report import NAMES, groups, report, tables
-from hypernet.evaluation.results import Cell, CellStore
-from tests.unit.hypernet.evaluation.test_evaluation import cell
+from hypernet.evaluation.results import EvalResult, ResultStore
+from tests.unit.hypernet.evaluation.test_evaluation import result
 
 SCORES = {
     "base": {"fv_a": 0.0, "lol_b": 0.25, "lol_c": 0.5},
@@ -23,9 +23,9 @@ SCORES = {
 NLLS = {"base": 4.0, "matched": 2.0, "mismatched": 3.0}
 
 
-def cells() -> list[Cell]:
+def results() -> list[EvalResult]:
     return [
-        cell(
+        result(
             task=task,
             condition=condition,
             system="" if condition == "base" else "t2l-l",
@@ -39,7 +39,7 @@ def cells() -> list[Cell]:
 
 
 def test_the_tables_hold_the_numbers_that_one_gets_by_hand() -> None:
-    text = tables(cells())
+    text = tables(results())
     lines = {line.split(" | ")[0].strip("| "): line for line in text.split("Own description")[0].splitlines()}
     assert "token NLL (3 tasks)" in lines["condition"]
     assert "exact match % (2 tasks)" in lines["condition"]
@@ -65,24 +65,24 @@ def test_the_tables_hold_the_numbers_that_one_gets_by_hand() -> None:
 
 def test_the_share_of_the_oracles_is_the_ratio_of_the_sums() -> None:
     oracles = [
-        cell(task=task, condition="oracle", system="library", score=score, nll=0.0)
+        result(task=task, condition="oracle", system="library", score=score, nll=0.0)
         for task, score in {"fv_a": 1.0, "lol_b": 0.75, "lol_c": 0.0}.items()
     ]
-    (line,) = [line for line in tables([*cells(), *oracles]).splitlines() if line.startswith("| share of")]
+    (line,) = [line for line in tables([*results(), *oracles]).splitlines() if line.startswith("| share of")]
     assert line.split(" | ")[1] == ""  # no share of a likelihood
     assert line.split(" | ")[2].startswith("86 [")  # (1 + 0.5) / (1 + 0.75): an oracle at 0 is no measure
 
 
 def test_intervals_are_the_bootstraps() -> None:
     values = [100.0, 50.0, 25.0, 0.0]
-    some = [cell(task=f"x{i}", score=v / 100) for i, v in enumerate(values)]
+    some = [result(task=f"x{i}", score=v / 100) for i, v in enumerate(values)]
     found = bootstrap(values, seed=4)
     assert f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in tables(some, seed=4)
 
 
 def test_several_checkpoints_are_told_apart_and_compared_within_themselves() -> None:
-    second = [c.model_copy(update={"system": "t2l-m", "nll": 1.0}) for c in cells() if c.system]
-    text = tables([*cells(), *second])
+    second = [c.model_copy(update={"system": "t2l-m", "nll": 1.0}) for c in results() if c.system]
+    text = tables([*results(), *second])
     assert text.count("**T2L, own description (evaluation wording) (t2l-l)**") == 1
     assert "Own description of t2l-m minus" in text
     last = text.split("of t2l-m minus")[1]
@@ -92,29 +92,29 @@ def test_several_checkpoints_are_told_apart_and_compared_within_themselves() -> 
 
 
 def test_training_wordings_have_a_row_where_they_are_others_than_the_evaluations() -> None:
-    own = [c for c in cells() if c.condition == "matched"]
+    own = [c for c in results() if c.condition == "matched"]
     same = [c.model_copy(update={"condition": "training"}) for c in own]
-    assert NAMES["training"] not in tables([*cells(), *same])
+    assert NAMES["training"] not in tables([*results(), *same])
     other = [same[0].model_copy(update={"nll": 0.0}), *same[1:]]
-    assert tables([*cells(), *other]).count(NAMES["training"]) == 2
+    assert tables([*results(), *other]).count(NAMES["training"]) == 2
     assert NAMES["training"] in tables(same)
 
 
 def test_benchmarks_have_their_own_table_with_intervals_over_questions() -> None:
     marks = [
-        cell(task=t, metric="accuracy", scores=[[0.0, 1.0], [1.0, 1.0]], score=0.75, nll=None, nlls=None)
+        result(task=t, metric="accuracy", scores=[[0.0, 1.0], [1.0, 1.0]], score=0.75, nll=None, nlls=None)
         for t in ("boolq", "piqa")
     ]
-    text = report([*cells(), *marks])
-    assert [len(g) for g in groups([*cells(), *marks])] == [8, 2]
+    text = report([*results(), *marks])
+    assert [len(g) for g in groups([*results(), *marks])] == [8, 2]
     assert "boolq % (2 questions) | piqa % (2 questions) | mean % (2 benchmarks)" in text
     assert "75.0 [50.0, 100.0] | 75.0 [50.0, 100.0] | 75.0 [75.0, 75.0]" in text
     assert "seed 0, 2 questions a task" in text
 
 
 def test_figures_are_the_same_every_time(tmp_path: Path) -> None:
-    first = write_figures(cells(), tmp_path / "a", "tasks")
-    second = write_figures(cells(), tmp_path / "b", "tasks")
+    first = write_figures(results(), tmp_path / "a", "tasks")
+    second = write_figures(results(), tmp_path / "b", "tasks")
     assert [p.name for p in first] == ["tasks-differences.svg", "tasks-tasks.svg"]
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     assert all(p.stat().st_size < 60_000 for p in first)
@@ -122,8 +122,8 @@ def test_figures_are_the_same_every_time(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_tables_and_figures(tmp_path: Path) -> None:
-    store = CellStore(tmp_path / "cells")
-    for one in cells():
+    store = ResultStore(tmp_path / "results")
+    for one in results():
         store.save(one, "key")
     done = CliRunner().invoke(app, ["report", str(tmp_path), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
@@ -131,7 +131,7 @@ def test_the_command_writes_tables_and_figures(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("*.svg"))) == 2
     (table,) = (tmp_path / "out").glob("*-scores.csv")
     rows = list(csv.DictReader(table.open()))
-    assert len(rows) == len(cells())
+    assert len(rows) == len(results())
     own = next(row for row in rows if (row["task"], row["condition"]) == ("lol_b", "matched"))
     assert (own["system"], own["metric"], float(own["score"])) == ("t2l-l", "exact_match", 0.5)
 
@@ -141,4 +141,4 @@ def test_a_folder_without_cells_is_refused(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
     done = CliRunner().invoke(app, ["report", str(tmp_path / folder)])
     assert done.exit_code == 2
-    assert "no cell" in " ".join(done.output.replace("│", "").split())
+    assert "no result" in " ".join(done.output.replace("│", "").split())

@@ -1,4 +1,4 @@
-"""Every way in which a written program can misbehave is tried, with namespaces and without."""
+"""Every variant in which a written program can misbehave is tried, with namespaces and without."""
 
 from __future__ import annotations
 
