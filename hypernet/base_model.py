@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from hypernet.config import LoraSpec, ModuleShape
+from hypernet.errors import T2lError
 
 
-class BaseModelError(ValueError):
+class BaseModelError(T2lError):
     """A base model's folder or config that cannot be understood; the message names the field or file."""
 
 
@@ -213,6 +214,4 @@ def _tensors(file: Path) -> Iterator[tuple[str, str, Path, int, int]]:
     except OSError as error:
         raise BaseModelError(f"{file}: no safetensors weights ({error})") from error
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, BaseModelError):
-            raise
         raise BaseModelError(f"{file}: not a safetensors file ({error!r})") from error

@@ -17,6 +17,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from hypernet.errors import T2lError
+
 BASE_MODEL_NAME = "SmolLM2-135M-Instruct"
 ENCODER_NAME = "all-MiniLM-L6-v2"
 
@@ -26,7 +28,7 @@ _ENCODER_FOLDER = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 _ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-class ModelNotFoundError(ValueError):
+class ModelNotFoundError(T2lError):
     """A model name that leads nowhere."""
 
 

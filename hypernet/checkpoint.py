@@ -18,13 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hypernet.config import HypernetConfig, Record, first_problem
+from hypernet.errors import T2lError
 from hypernet.model import Hypernet
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "hypernet.safetensors"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(T2lError):
     """A checkpoint folder that cannot be used; the message names the file and the field."""
 
 

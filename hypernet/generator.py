@@ -10,12 +10,13 @@ from torch import Tensor
 from hypernet import checkpoint
 from hypernet.config import LoraSpec
 from hypernet.encoder import Encoder, encoder_name_for
+from hypernet.errors import T2lError
 from hypernet.inference.batch_buckets import ForwardFn, compile_buckets
 from hypernet.inference.network import InferenceHypernet
 from hypernet.lora import LoraBatch, LoraWeights
 
 
-class MismatchError(ValueError):
+class MismatchError(T2lError):
     """The encoder or base model is not the one that the hypernetwork was trained with."""
 
 

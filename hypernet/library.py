@@ -23,13 +23,14 @@ from torch import Tensor
 
 from hypernet.checkpoint import ModelIdentity
 from hypernet.config import LoraSpec, Record, first_problem
+from hypernet.errors import T2lError
 from hypernet.lora import LoraBatch, LoraWeights
 from hypernet.peft_io import load_adapter_like, save_adapter
 
 MANIFEST_FILE = "library.json"
 
 
-class LibraryError(ValueError):
+class LibraryError(T2lError):
     """A library that cannot be used; the message names the folder and what is wrong with it."""
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from hypernet.config import LoraSpec
+from hypernet.errors import T2lError
 
 
-class InvalidLoraError(ValueError):
+class InvalidLoraError(T2lError):
     """LoRA weights that must not reach a model: wrong shape, wrong dtype, not finite, or absurdly large."""
 
 

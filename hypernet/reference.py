@@ -24,6 +24,7 @@ from hypernet.base_model import fingerprint
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig, LoraSpec
 from hypernet.encoder import BASE_MODEL, last_token_fingerprint, sentence_fingerprint
+from hypernet.errors import T2lError
 from hypernet.model import Hypernet
 from hypernet.peft_io import read_spec
 
@@ -31,7 +32,7 @@ ARGS_FILE = "args.yaml"
 WEIGHTS_FILE = "hypermod.pt"
 
 
-class ReferenceImportError(ValueError):
+class ReferenceImportError(T2lError):
     """A reference checkpoint that cannot be imported; the message names the file and the flag or tensor."""
 
 

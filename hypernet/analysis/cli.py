@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hypernet.errors import T2lError
+
 if TYPE_CHECKING:
     from hypernet.frozen import FrozenBase
     from hypernet.generator import Generator
@@ -226,5 +228,5 @@ def _explained() -> Iterator[None]:
     """What is wrong with an argument, as one line instead of a traceback."""
     try:
         yield
-    except ValueError as error:  # every error of the science that an argument can cause is one
+    except (T2lError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error

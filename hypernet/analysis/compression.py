@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from hypernet.errors import T2lError
 from hypernet.evaluation.metrics import bootstrap
 from hypernet.evaluation.results import EvalResult
 from hypernet.training.loop import read_log
@@ -29,7 +30,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
-class CompressionError(ValueError):
+class CompressionError(T2lError):
     """A run or a result that the comparison needs is not there; the message says which command makes it."""
 
 

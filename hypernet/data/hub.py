@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hypernet.data.tasks import Instance, Task
+from hypernet.errors import T2lError
 
 Row = Mapping[str, Any]
 _QUESTION = "Now complete the following example"
 """Stands before the input in a Super-NaturalInstructions prompt, after the definition and its examples."""
 
 
-class HubError(ValueError):
+class HubError(T2lError):
     """A dataset that cannot be had or is not what its name promises; the message says what to do."""
 
 

@@ -11,11 +11,12 @@ from typing import IO, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hypernet.config import first_problem
+from hypernet.errors import T2lError
 
 HELD_OUT_EVERY = 5
 
 
-class TaskFileError(ValueError):
+class TaskFileError(T2lError):
     """A task file that cannot be read; the message names the line and the field."""
 
 

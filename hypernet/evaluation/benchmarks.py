@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hypernet.config import first_problem
 from hypernet.data.tasks import open_text
+from hypernet.errors import T2lError
 from hypernet.evaluation.eval_task import MAX_PROMPT_CHARACTERS, MAX_SHOT_CHARACTERS, SHOTS, EvalTask, Sample
 from hypernet.evaluation.sandbox import passes
 
@@ -31,7 +32,7 @@ CODE = "```python\n"
 STEPS = "Let's think step by step."
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(T2lError):
     """A benchmark folder that cannot be read; the message names file, line and field."""
 
 

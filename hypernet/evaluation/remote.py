@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from hypernet.errors import T2lError
 from hypernet.evaluation.conditions import Condition, GeneratedAdapters, Hyperdecoder, PromptVariant
 from hypernet.evaluation.eval_task import EvalTask
 from hypernet.evaluation.prompt_forms import WithDescription, WithExamples
@@ -30,7 +31,7 @@ CONCURRENCY = 16
 TIMEOUT_S = 600.0
 
 
-class ServerError(RuntimeError):
+class ServerError(T2lError):
     """The server cannot be reached, refuses a request, or serves another checkpoint."""
 
 

@@ -11,9 +11,10 @@ from pydantic import Field, ValidationError, field_validator
 
 from hypernet.base_model import lora_spec
 from hypernet.config import LoraSpec, Record, first_problem
+from hypernet.errors import T2lError
 
 
-class TrainingConfigError(ValueError):
+class TrainingConfigError(T2lError):
     """A training configuration with a wrong or unknown field; the message names it."""
 
 

@@ -301,6 +301,6 @@ def test_the_command(copy: Path, encoder: Path, tmp_path: Path) -> None:
 
     change_args(copy, head_in_size=64)
     failed = CliRunner().invoke(t2l, arguments + options)
-    assert failed.exit_code == 1
+    assert failed.exit_code == 2
     assert "head_in_size" in failed.stderr
     assert "Traceback" not in failed.output

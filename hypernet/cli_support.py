@@ -1,0 +1,52 @@
+"""Shared by all commands: user errors as one line, and the number of CPU threads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from hypernet.errors import T2lError
+
+log = logging.getLogger(__name__)
+
+USAGE_ERROR = 2
+"""Exit status after an error that the user can mend. It is also click's status for a wrong option."""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn an error that the user can mend into one line on stderr and exit status 2.
+
+    Covers `T2lError` and `OSError` (a path that is absent, unreadable or unwritable, a full disk, a
+    server that does not answer). Other exceptions are faults of the program and keep their traceback.
+
+    Use as `with user_errors():` or as a decorator below `@app.command()`:
+
+        @app.command()
+        @user_errors()
+        def generate(...): ...
+    """
+    try:
+        yield
+    except (T2lError, OSError) as error:
+        log.debug("the command failed", exc_info=True)
+        typer.echo(f"t2l: {describe(error)}", err=True)
+        raise typer.Exit(USAGE_ERROR) from error
+
+
+def describe(error: Exception) -> str:
+    """An error as one line. An `OSError` names its path first: "runs/a: Permission denied"."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def use_threads(count: int | None) -> None:
+    """Set the number of CPU threads that torch computes with. None leaves torch's default: all cores."""
+    if count is not None:
+        import torch  # slow to import: `--help` does without
+
+        torch.set_num_threads(count)
