@@ -64,6 +64,8 @@ class FineTuning(Schedule):
 
     validation_share: float = Field(default=0.08, gt=0, lt=1)
     """Share of the training tasks, chosen by a hash of their names, held back to choose the checkpoint."""
+    validation_examples: int = Field(default=8, gt=0)
+    """Examples of each validation task. A validation of many long tasks costs as much as many steps."""
 
     @property
     def row_multiple(self) -> int:

@@ -40,7 +40,6 @@ from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import contrastive_loss, example_nll, sft_loss
 from hypernet.training.neftune import noise, noisy
 from hypernet.training.training_tasks import (
-    VALIDATION_EXAMPLES,
     TrainingTask,
     check_enough,
     prepare_all,
@@ -187,7 +186,7 @@ class SftRun:
         own, other = [], []
         by_form: list[tuple[str, float]] = []
         for i, task in enumerate(self.validation):
-            examples = task.examples[:VALIDATION_EXAMPLES]
+            examples = task.examples[: self.config.validation_examples]
             mismatched_task = self.validation[(i + 1) % len(self.validation)]
             if self.config.reads == "input":
                 rows = [[example] for example in examples]

@@ -24,7 +24,7 @@ from hypernet.training.config import MultitaskConfig
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import example_nll, sft_loss
 from hypernet.training.mean_lora import mean_lora
-from hypernet.training.training_tasks import VALIDATION_EXAMPLES, check_enough, prepare_all
+from hypernet.training.training_tasks import check_enough, prepare_all
 from hypernet.training.validation import mean_by_form, prompt_forms, split_tasks
 
 
@@ -116,7 +116,7 @@ class MultitaskRun:
         losses = []
         by_form: list[tuple[str, float]] = []
         for task in self.validation:
-            losses.append(self._nll(task.examples[:VALIDATION_EXAMPLES]))
+            losses.append(self._nll(task.examples[: self.config.validation_examples]))
             forms = prompt_forms(task, task.held_out[0], self.config, self.base.chat)
             by_form += [(form, self._nll(row)) for form, row in forms.items()]
         return {"validation_nll": sum(losses) / len(losses)} | mean_by_form(by_form)

@@ -11,7 +11,6 @@ from hypernet.data.tasks import Instance, Task, TaskFileError
 from hypernet.packing import ChatFormat, Example, fit_row
 from hypernet.training.config import FineTuning
 
-VALIDATION_EXAMPLES = 8
 PARAPHRASE_TEMPLATES = (
     "{}",
     "Task: {}",

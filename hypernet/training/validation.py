@@ -10,7 +10,7 @@ from hypernet.data.tasks import Task, split_validation
 from hypernet.packing import ChatFormat, Example
 from hypernet.training.batches import described, few_shot
 from hypernet.training.config import MultitaskConfig
-from hypernet.training.training_tasks import VALIDATION_EXAMPLES, TrainingTask
+from hypernet.training.training_tasks import TrainingTask
 
 ALIKE = 0.4
 """Share of common inputs that two tasks may answer alike before they count as the same task."""
@@ -59,7 +59,7 @@ def prompt_forms(
         config: its `prompt_shares` name the forms.
         chat: the base model's chat format.
     """
-    asked, spare = task.examples[:VALIDATION_EXAMPLES], task.examples[VALIDATION_EXAMPLES:]
+    asked, spare = task.examples[: config.validation_examples], task.examples[config.validation_examples :]
     texts = {e.text for e in asked}
     shots = [e for e in spare if e.text not in texts][:SHOTS]
     forms = {}
