@@ -213,7 +213,7 @@ def test_sigterm_ends_a_run_that_can_be_resumed(tmp_path: Path) -> None:
         return compute(number)
 
     run._compute = terminated
-    run._trained = True
+    run._validate_first = True
     run._save_checkpoint = lambda folder, _: saved.append(folder.name)
     assert run.run().step == 4  # the step in which it came is finished
     assert saved == ["best", "last"]
