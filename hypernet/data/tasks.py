@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Literal
 
@@ -14,6 +15,7 @@ from hypernet.config import first_problem
 from hypernet.errors import T2lError
 
 HELD_OUT_EVERY = 5
+DESCRIPTION_ONLY_PREFIXES = ("fv_", "ii_")
 
 
 class TaskFileError(T2lError):
@@ -21,48 +23,73 @@ class TaskFileError(T2lError):
 
 
 class Instance(BaseModel):
-    """One input with its acceptable outputs; training uses the first."""
+    """One input with its acceptable outputs. Training uses the first output."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str
     output: list[str] = Field(min_length=1)
 
     @property
     def pair(self) -> tuple[str, str]:
-        """Input and answer up to case: what two tasks may have in common."""
+        """(input, answer) without case: what two tasks may have in common."""
         return self.input.strip().lower(), self.output[0].strip().lower()
 
 
 class Task(BaseModel):
-    """One task: what it asks, in several paraphrases, and examples of it."""
+    """One task: several descriptions of what it asks, and instances of it. One line of a task file."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str
+    """Unique name. Whether a task trains or validates depends on it alone."""
     name: str = ""
+    """Name at the source of the data, if another."""
     metric: Literal["exact_match", "rougeL"] = "exact_match"
     definition: str = ""
+    """A long description. Training reads it beside `descriptions`."""
     descriptions: list[str] = Field(default_factory=list)
+    """Short descriptions to train on, each a paraphrase of the others."""
     eval_descriptions: list[str] = Field(default_factory=list)
-    categories: list[str] = Field(default_factory=list)
+    """Descriptions that training never reads."""
     instances: list[Instance] = Field(min_length=1)
+
+    categories: list[str] = Field(default_factory=list)
     kind: str = ""
     """What sort of task it is, e.g. `extraction`."""
     group: str = ""
     """Tasks of one group take the same kind of input, so that only their descriptions tell them apart."""
+    kin: list[str] = Field(default_factory=list)
+    """Of an evaluation task: names of the nearest training tasks."""
+    told_only: bool | None = None
+    """Whether only the description says what to do. None: the name tells, see `description_only`."""
     derived: bool = False
-    """Built from other tasks (`families/`): good to train on, not to validate with."""
+    """Built from other tasks (`synthetic/`) or word data (`lexical/`): trains, but never validates."""
+
+    split: str = ""
+    """Which file of its data set the task is from, e.g. `train`."""
+    source: str = ""
+    """Data set, repository or book that the task is from."""
+    licence: list[str] | str = Field(default_factory=list)
 
     @property
     def paraphrases(self) -> list[str]:
-        """Descriptions to train on; the definition stands in where there are none."""
+        """Descriptions to train on; the definition where there are none."""
         return self.descriptions or [self.definition]
 
     @property
     def held_out_paraphrases(self) -> list[str]:
-        """Three descriptions to evaluate with: the held-out ones, else the first three."""
+        """Three descriptions to evaluate with: `eval_descriptions`, or the first three others."""
         return (self.eval_descriptions or self.paraphrases)[:3]
+
+    @property
+    def description_only(self) -> bool:
+        """Whether an input alone does not say what to do, so that the answer depends on the description.
+
+        `told_only` says so. In files without that field the prefix of the name does: function-vectors and
+        instruction-induction are made of such tasks.
+        """
+        return self.task.startswith(DESCRIPTION_ONLY_PREFIXES) if self.told_only is None else self.told_only
 
     def split_instances(self) -> tuple[list[Instance], list[Instance]]:
         """(training, held out): every fifth input is held out, as files are often sorted.
@@ -95,7 +122,7 @@ def load_tasks(path: Path) -> list[Task]:
         try:
             task = Task.model_validate_json(line)
         except ValidationError as error:
-            raise TaskFileError(f"{path}, line {number}: {first_problem(error, 'the line')}") from error
+            raise TaskFileError(f"{path}, line {number}: {_problem(error)}") from error
         if not any(paraphrase.strip() for paraphrase in task.paraphrases):
             raise TaskFileError(f"{path}, line {number}: descriptions and definition are both empty")
         tasks.append(task)
@@ -218,6 +245,22 @@ def _is_called(name: str, wanted: str) -> bool:
 def _position(name: str) -> float:
     """A fixed place in [0, 1) for a task's name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def _problem(error: ValidationError) -> str:
+    """The first fault of a line. An unknown field is answered with the nearest field of the format."""
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden":
+        return first_problem(error, "the line")
+    *parents, wrong = map(str, first["loc"])
+    known = [*(Instance if parents else Task).model_fields]
+    near = get_close_matches(wrong, known, n=1)
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"{'an instance' if parents else 'a task'} may have {', '.join(known)}"
+    )
+    return f"{'.'.join([*parents, wrong])}: unknown field; {hint}"
 
 
 def _lines(path: Path) -> Iterator[str]:
