@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from hypernet.base_model import fingerprint, read_config
 from hypernet.bundled_models import ENCODER_NAME, ModelNotFoundError
+from hypernet.description_format import last_token_format, sentence_format
 from hypernet.inference.fused_bert import fuse_bert_layers
 from hypernet.inference.prepacked_linear import prepack
 from hypernet.model_paths import base_model_folder, encoder_folder
@@ -155,12 +156,11 @@ class SentenceEncoder(Encoder):
         self._can_call_model = self._model.default_prompt_name is None and self._model.truncate_dim is None
         self.size = self._model.get_embedding_dimension()
         self.fingerprint = sentence_fingerprint(folder, name)
-        self._appends_full_stop = appends_full_stop(name)
+        self._format = sentence_format(name)
 
     def encode(self, descriptions: list[str]) -> Tensor:
         """See `Encoder.encode`."""
-        if self._appends_full_stop:
-            descriptions = [text + "." if text[-1:].isalpha() else text for text in descriptions]
+        descriptions = [self._format.apply(text) for text in descriptions]
         fits_one_batch = self._can_call_model and 0 < len(descriptions) <= self.BATCH
         with torch.inference_mode():
             states = self._encode_batch(descriptions) if fits_one_batch else self._encode_batches(descriptions)
@@ -180,18 +180,13 @@ class SentenceEncoder(Encoder):
         return states
 
 
-def appends_full_stop(name: str) -> bool:
-    """gte-large-en-v1.5 was used on whole sentences: the reference ends a text that ends in a letter."""
-    return "gte-" in name
-
-
 def sentence_fingerprint(folder: Path, name: str) -> str:
-    """Identity of a sentence encoder: its weights, and what is done with them if it is not the usual.
+    """Identity of a sentence encoder: its weights, and its method where that is not the common one.
 
-    The usual is texts as they are and the mean over tokens. So the same files under a name that
-    asks for full stops are another encoder, and so are they with another pooling.
+    The common method reads descriptions unchanged and averages over tokens. The same files under a name
+    that asks for another description format, or with another pooling, are another encoder.
     """
-    method = ["full stops"] if appends_full_stop(name) else []
+    method: list[str] = [form.value] if (form := sentence_format(name)) else []
     module_list = folder / "modules.json"
     modules = json.loads(module_list.read_text()) if module_list.exists() else []
     for module in modules:
@@ -224,7 +219,8 @@ class LastTokenEncoder(Encoder):
 
         disable_progress_bar()
         self.name = name
-        self.fingerprint = last_token_fingerprint(folder)
+        self._format = last_token_format(name)
+        self.fingerprint = last_token_fingerprint(folder, name)
         self._device = device
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         dtype = torch.float32 if device == "cpu" else "auto"
@@ -247,7 +243,8 @@ class LastTokenEncoder(Encoder):
         """See `Encoder.encode`. An empty description is read as a single space."""
         longest = self._model.config.max_position_embeddings
         rows: list[list[int]] = [
-            self._tokenizer(text or " ", truncation=True, max_length=longest).input_ids for text in descriptions
+            self._tokenizer(self._format.apply(text) or " ", truncation=True, max_length=longest).input_ids
+            for text in descriptions
         ]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # neighbours of like length pad little
         states = torch.empty(len(rows), self.size)
@@ -257,9 +254,13 @@ class LastTokenEncoder(Encoder):
         return _scale_norm(states)
 
 
-def last_token_fingerprint(folder: Path) -> str:
-    """Identity of a last-token encoder: not that of a sentence encoder or base model of the same weights."""
-    return hashlib.sha256(f"last-token {fingerprint(folder)}".encode()).hexdigest()[:16]
+def last_token_fingerprint(folder: Path, name: str = BASE_MODEL) -> str:
+    """Identity of a last-token encoder: its weights, its method and its description format.
+
+    Never that of a sentence encoder or base model of the same weights.
+    """
+    method = f"last-token {last_token_format(name)} {fingerprint(folder)}"
+    return hashlib.sha256(method.encode()).hexdigest()[:16]
 
 
 def _scale_norm(states: Tensor) -> Tensor:

@@ -74,13 +74,19 @@ def test_remote_code_needs_the_prefix(tiny_encoder: Path, tmp_path: Path) -> Non
         Encoder.load(str(folder))
 
 
+def test_last_token_encoder_ends_the_sentence(tiny_base: Path) -> None:
+    z = last_token(tiny_base).encode(["Name it", "Name it.", " Name it \n", "Name it!", "Count 3", "Count 3."])
+    torch.testing.assert_close(z[:3], z[1].expand(3, -1))
+    assert not torch.allclose(z[3], z[1], atol=1e-2)
+    assert not torch.allclose(z[4], z[5], atol=1e-2)
+
+
 def test_gte_encoder_appends_full_stop(tiny_encoder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "gte-large-en-v1.5"
     shutil.copytree(tiny_encoder, folder)
     encoder, plain = Encoder.load(str(folder)), Encoder.load(str(tiny_encoder))
-    z = encoder.encode(["Name it", "Name it.", "Count 3"])
-    torch.testing.assert_close(z[0], z[1])
-    torch.testing.assert_close(z, plain.encode(["Name it.", "Name it.", "Count 3"]))
+    z = encoder.encode(["Name it", "Name it.", "Name it ", "Count 3"])
+    torch.testing.assert_close(z, plain.encode(["Name it.", "Name it.", "Name it.", "Count 3"]))
 
 
 def test_fingerprint_covers_full_stop_and_pooling(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -88,6 +94,10 @@ def test_fingerprint_covers_full_stop_and_pooling(tiny_encoder: Path, tmp_path: 
     ending = tmp_path / "gte-small"
     shutil.copytree(tiny_encoder, ending)
     assert Encoder.load(str(ending)).fingerprint != plain.fingerprint
+    query = tmp_path / "SFR-small"
+    shutil.copytree(tiny_encoder, query)
+    fingerprints = {Encoder.load(str(folder)).fingerprint for folder in (tiny_encoder, ending, query)}
+    assert len(fingerprints) == 3
     averaging = tmp_path / "averaging"
     shutil.copytree(tiny_encoder, averaging)
     (pooling,) = averaging.glob("*Pooling/config.json")
