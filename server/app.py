@@ -30,6 +30,7 @@ from server.adapters.tiered import SharedTier, TieredStore
 from server.adapters.write_behind import WriteBehind
 from server.api import adapters, errors, generate, openapi, probes
 from server.api.state import AppState, LifespanState
+from server.api.trailing_slash import TrailingSlash
 from server.engine.interface import Engine
 from server.lifecycle import Lifecycle
 from server.observability.metrics import Metrics, package_version
@@ -89,6 +90,7 @@ def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
     errors.install(app)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     # The last one added is the outermost.
+    app.add_middleware(TrailingSlash)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, metrics=metrics)
     app.add_middleware(RequestContext, metrics=metrics)
     return app

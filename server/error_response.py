@@ -1,4 +1,4 @@
-"""The one shape of an error on the wire."""
+"""Errors as HTTP responses."""
 
 from __future__ import annotations
 

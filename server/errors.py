@@ -1,19 +1,19 @@
-"""Every error a client can see: one small tree, each class knowing its HTTP status and code.
+"""Every error that a client can see: one small tree of classes with an HTTP status and a code each.
 
-The wire shape is always `{"error": {"message", "type", "param", "code"}}`; the
-message says what is wrong, where, and how to mend it. `code` comes from a small
-fixed set, so that it can also be the label of a metric.
+The JSON body is always `{"error": {"message", "type", "param", "code"}}`. The message says what is
+wrong, where, and how to mend it. `code` comes from a small fixed set and is also a metric's label.
 
     ServiceError
     +-- InvalidRequestError       400  a field is wrong
-    |   +-- MethodNotAllowedError 405  the route does something else
-    |   +-- BodyTimeoutError         408  the body does not arrive
-    |   +-- PayloadTooLargeError  413  the body is too big
+    |   +-- MethodNotAllowedError 405  the path has no such method
+    |   +-- BodyTimeoutError      408  the body does not arrive
+    |   +-- PayloadTooLargeError  413  the body is too large
+    |   +-- UnsupportedMediaTypeError 415  the body is not sent as JSON
     +-- NotFoundError             404  no such adapter
-    +-- OverloadedError           429  a bounded queue is full; try again shortly
-    +-- UnavailableError          503  starting or draining
-    |   +-- RequestTimeoutError         503  the request's time is up
-    |   +-- StoreUnavailableError 503  Redis must answer for this, and does not
+    +-- OverloadedError           429  a bounded queue is full: try again shortly
+    +-- UnavailableError          503  the server is starting or draining
+    |   +-- RequestTimeoutError   503  the request's time is up
+    |   +-- StoreUnavailableError 503  this needs Redis, and Redis does not answer
     |   +-- EngineDeadError       503  the engine has died
     +-- AdapterRejectedError      500  generated weights do not fit the base model
     +-- GenerationFailedError     500  the hypernetwork failed
@@ -23,13 +23,13 @@ from __future__ import annotations
 
 
 class ServiceError(Exception):
-    """Base of all errors with a wire form; by itself, 500: a fault of the server's own."""
+    """Base of all errors that a client can see. By itself: 500, a fault of the server."""
 
     status = 500
     type = "server_error"
     code = "internal_error"
     retry_after_s: int | None = None
-    """Becomes the `Retry-After` header: seconds after which the same request may succeed."""
+    """Seconds after which the same request may succeed: the `Retry-After` header."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -38,12 +38,12 @@ class ServiceError(Exception):
         self.code = code or self.code
 
     def body(self) -> dict[str, dict[str, str | None]]:
-        """The JSON body that a client gets."""
+        """The response's JSON body."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 class InvalidRequestError(ServiceError):
-    """400: the client can mend it by changing the field named in `param`."""
+    """400: the field named in `param` is wrong."""
 
     status = 400
     type = "invalid_request_error"
@@ -51,28 +51,35 @@ class InvalidRequestError(ServiceError):
 
 
 class MethodNotAllowedError(InvalidRequestError):
-    """405: the route exists, but not for this method."""
+    """405: the path exists, but not with this method."""
 
     status = 405
     code = "method_not_allowed"
 
 
 class BodyTimeoutError(InvalidRequestError):
-    """408: the client has not sent its body in time."""
+    """408: the body did not arrive in time."""
 
     status = 408
     code = "body_too_slow"
 
 
 class PayloadTooLargeError(InvalidRequestError):
-    """413: the body is larger than the server reads."""
+    """413: the body exceeds the server's limit."""
 
     status = 413
     code = "payload_too_large"
 
 
+class UnsupportedMediaTypeError(InvalidRequestError):
+    """415: the body was not sent as JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
 class NotFoundError(ServiceError):
-    """404: nothing has that id."""
+    """404: there is no such route or adapter."""
 
     status = 404
     type = "not_found_error"
@@ -80,7 +87,7 @@ class NotFoundError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """429: a bounded queue is full; try again after a moment."""
+    """429: a bounded queue is full. The same request may succeed a moment later."""
 
     status = 429
     type = "overloaded_error"
@@ -89,7 +96,7 @@ class OverloadedError(ServiceError):
 
 
 class UnavailableError(ServiceError):
-    """503: the server cannot answer now (starting, draining)."""
+    """503: the server cannot answer now, because it is starting or draining."""
 
     status = 503
     type = "unavailable_error"
@@ -98,19 +105,19 @@ class UnavailableError(ServiceError):
 
 
 class RequestTimeoutError(UnavailableError):
-    """503: the request was not done within the server's time limit for one request."""
+    """503: the request exceeded the time limit of one request."""
 
     code = "timeout"
 
 
 class StoreUnavailableError(UnavailableError):
-    """503: the answer would be a lie without Redis, and Redis does not answer (deleting, for instance)."""
+    """503: the request needs Redis (a deletion does), and Redis does not answer."""
 
     code = "store_unavailable"
 
 
 class EngineDeadError(UnavailableError):
-    """503: the inference engine has died; the server must be restarted."""
+    """503: the inference engine has died. Only a restart of the server helps."""
 
     code = "engine_dead"
 

@@ -1,4 +1,4 @@
-"""`/v1/adapters`: make, list, describe, take away and delete adapters."""
+"""`/v1/adapters`: create, list, get, export and delete adapters."""
 
 from __future__ import annotations
 
@@ -6,30 +6,44 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from server.api.json_route import JsonRoute
 from server.api.openapi import error_responses
-from server.api.schemas import AdapterOut, AdapterPage, CreateAdapterRequest, CreatedAdapter, SpecOut
+from server.api.schemas import (
+    AdapterOut,
+    AdapterPage,
+    CreateAdapterRequest,
+    CreatedAdapter,
+    ListAdaptersQuery,
+    SpecOut,
+)
 from server.api.state import ServiceDep
 from server.api.streaming import cancel_on_disconnect
 from server.errors import InvalidRequestError
 from server.service import AdapterInfo
 
-router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
+router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRoute)
 
-AdapterId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="32 hex characters.")]
+AdapterId = Annotated[
+    str, Path(pattern="^[0-9a-f]{32}$", description="The adapter's id: 32 hexadecimal digits.")
+]
 
 
 @router.post(
     "",
     status_code=201,
+    response_description="The adapter was created.",
     responses={
-        200: {"model": CreatedAdapter, "description": "It was there."},
-        **error_responses(400, 408, 413, 429, 500, 503),
+        200: {"model": CreatedAdapter, "description": "The adapter existed already."},
+        **error_responses(400, 408, 413, 415, 429, 500, 503),
     },
 )
 async def create_adapter(
     body: CreateAdapterRequest, request: Request, response: Response, service: ServiceDep
 ) -> CreatedAdapter:
-    """Make an adapter ahead of use: 201 if it was made, 200 if there was one."""
+    """Create the adapter for a task description ahead of its first use.
+
+    The response is 201 if the adapter was created and 200 if it existed.
+    """
     async with cancel_on_disconnect(request.receive):
         info, source = await service.create_adapter(body.task_description)
     response.status_code = 201 if source == "generated" else 200
@@ -38,14 +52,10 @@ async def create_adapter(
 
 
 @router.get("", responses=error_responses(400, 429, 503))
-async def list_adapters(
-    service: ServiceDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
-) -> AdapterPage:
-    """Adapters that memory or Redis hold, newest first."""
-    found = await service.list_adapters(limit, _parse_cursor(after))
-    last = found.adapters[-1] if len(found.adapters) == limit else None
+async def list_adapters(service: ServiceDep, query: Annotated[ListAdaptersQuery, Query()]) -> AdapterPage:
+    """List the adapters in memory and in Redis, newest first."""
+    found = await service.list_adapters(query.limit, _parse_cursor(query.after))
+    last = found.adapters[-1] if len(found.adapters) == query.limit else None
     return AdapterPage(
         data=[_to_response(info) for info in found.adapters],
         next=f"{last.created_us}.{last.id}" if last else None,
@@ -55,7 +65,7 @@ async def list_adapters(
 
 @router.get("/{adapter_id}", responses=error_responses(400, 404, 429, 503))
 async def get_adapter(adapter_id: AdapterId, service: ServiceDep) -> AdapterOut:
-    """One adapter."""
+    """Get one adapter's description, size and shape."""
     return _to_response(await service.get_adapter(adapter_id))
 
 
@@ -64,14 +74,15 @@ async def get_adapter(adapter_id: AdapterId, service: ServiceDep) -> AdapterOut:
     response_class=Response,
     responses={
         200: {
-            "description": "A zip of `adapter_config.json` and `adapter_model.safetensors`, for PEFT or vLLM.",
+            "description": "A zip file with `adapter_config.json` and `adapter_model.safetensors`. PEFT and "
+            "vLLM load the unpacked folder.",
             "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
         },
         **error_responses(400, 404, 429, 503),
     },
 )
 async def export_adapter(adapter_id: AdapterId, service: ServiceDep) -> Response:
-    """Take an adapter away as a PEFT adapter folder, zipped."""
+    """Download an adapter as a zipped PEFT adapter folder."""
     archive = await service.export_adapter(adapter_id)
     headers = {"content-disposition": f'attachment; filename="t2l-{adapter_id}.zip"'}
     return Response(archive, media_type="application/zip", headers=headers)
@@ -79,7 +90,10 @@ async def export_adapter(adapter_id: AdapterId, service: ServiceDep) -> Response
 
 @router.delete("/{adapter_id}", status_code=204, responses=error_responses(400, 404, 503))
 async def delete_adapter(adapter_id: AdapterId, service: ServiceDep) -> None:
-    """Delete an adapter here and in Redis; other replicas may hold it in memory until it leaves their cache."""
+    """Delete an adapter from this server and from Redis.
+
+    Other replicas may keep it in memory until their caches evict it.
+    """
     await service.delete_adapter(adapter_id)
 
 
@@ -88,7 +102,7 @@ def _parse_cursor(after: str | None) -> tuple[int, str] | None:
         return None
     created, _, adapter_id = after.partition(".")
     if not (created.isascii() and created.isdigit() and len(created) <= 18 and adapter_id):
-        raise InvalidRequestError("after: not a `next` of any page", param="after")
+        raise InvalidRequestError("after must be the `next` of a page of adapters", param="after")
     return int(created), adapter_id
 
 

@@ -1,4 +1,4 @@
-"""`POST /v1/generate`: a completion, whole or streamed."""
+"""`POST /v1/generate`: a completion, in one response or streamed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from server.api.json_route import JsonRoute
 from server.api.openapi import error_responses
 from server.api.schemas import (
     AdapterUsed,
@@ -28,12 +29,12 @@ from server.errors import ServiceError
 from server.prompts import Prompt
 from server.service import GenerationRequest, GenerationResult
 
-router = APIRouter(tags=["generate"])
+router = APIRouter(tags=["generate"], route_class=JsonRoute)
 
 
 @dataclass(frozen=True, slots=True)
 class _Metadata:
-    """What every event of one generation repeats."""
+    """The fields that all events of one generation share."""
 
     id: str
     created: int
@@ -45,17 +46,18 @@ class _Metadata:
     response_model=Generation,
     responses={
         200: {
-            "description": "The completion. With `stream`, events: pieces, the whole answer, `[DONE]`.",
+            "description": "The completion. With `stream`, server-sent events: pieces of text, then all fields "
+            "of the completion, then `[DONE]`.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **error_responses(400, 408, 413, 429, 500, 503),
+        **error_responses(400, 408, 413, 415, 429, 500, 503),
     },
 )
 async def generate(body: GenerateRequest, request: Request, service: ServiceDep, state: StateDep) -> Response:
-    """Answer a prompt with the base model as specialised by a task description.
+    """Complete a prompt with the base model, specialised by a task description.
 
-    The adapter for a description is made on first use, in the same request, and
-    kept. Without a description the base model answers.
+    The first request with a description generates its adapter. Later requests reuse it. Without a
+    description the base model answers.
     """
     metadata = _Metadata(f"gen-{uuid4().hex}", int(time.time()), service.model)
     pieces = service.generate(_to_service_request(metadata.id, body))
@@ -69,7 +71,7 @@ async def generate(body: GenerateRequest, request: Request, service: ServiceDep,
             media_type="application/json",
         )
 
-    # Until there is a first piece, an error can still have its own HTTP status.
+    # Before the first piece, an error can still have its own HTTP status.
     async with cancel_on_disconnect(request.receive):
         first = await anext(pieces)
 

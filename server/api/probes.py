@@ -1,4 +1,4 @@
-"""`/health`, `/ready` and `/metrics`, for machines that watch."""
+"""`/health`, `/ready` and `/metrics`, for orchestrators and monitoring."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/health", responses=error_responses(503))
 async def health(state: StateDep) -> Health:
-    """Whether this process is worth keeping: 503 once its engine has died or could not start."""
+    """Liveness: 200 while the process works, models loading included.
+
+    The response is 503 once the engine has died or could not start.
+    """
     if state.lifecycle.phase == "failed":
         state.lifecycle.check_accepting()
     if state.service is not None:
@@ -26,7 +29,10 @@ async def health(state: StateDep) -> Health:
 
 @router.get("/ready", responses=error_responses(503))
 async def ready(state: StateDep, service: ServiceDep) -> Readiness:
-    """Whether to send requests here: 503 while starting, draining or dead. Degraded is still 200."""
+    """Readiness: 200 while the server accepts requests, also with the status `degraded`.
+
+    The response is 503 while the server is starting or draining, and once the engine has died.
+    """
     state.lifecycle.check_accepting()
     service.check_alive()
     reasons = await service.degraded_reasons()
@@ -38,7 +44,11 @@ async def ready(state: StateDep, service: ServiceDep) -> Readiness:
     )
 
 
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"description": "Prometheus text format.", "content": {"text/plain": {}}}},
+)
 async def metrics(state: StateDep) -> Response:
-    """Prometheus text: ours, vLLM's and the process's."""
+    """Metrics of the server, of vLLM and of the Python process, in the Prometheus text format."""
     return Response(await asyncio.to_thread(state.metrics.render), media_type=CONTENT_TYPE_LATEST)

@@ -1,8 +1,13 @@
-"""Requests and answers as JSON. Strict: a field we do not know, or of another type, is refused by name."""
+"""JSON bodies of requests and responses.
+
+Requests are strict: an unknown field, a value of another type and a value out of range are refused, and
+the error names the field.
+"""
 
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,27 +21,55 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from server.api.validation import json_type
+
 MAX_DESCRIPTION = 8192
-"""Characters in a task description."""
+"""Maximum length of a task description, in characters."""
 
 _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 
+Source = Literal["memory", "redis", "generated"]
 
-class StrictModel(BaseModel):
-    """A strict request body."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class KnownFields(BaseModel):
+    """Part of a request. An unknown field is refused with the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, values: Any) -> Any:
+        """Runs before the fields: for `{"task_desc": ...}` "task_description is missing" would mislead."""
+        unknown = [str(name) for name in values if name not in cls.model_fields] if type(values) is dict else []
+        if not unknown:
+            return values
+        nearest = get_close_matches(unknown[0].lower(), cls.model_fields, n=1, cutoff=0.5)
+        known = ", ".join(cls.model_fields)
+        mend = f"did you mean {nearest[0]}?" if nearest else f"the fields are {known}"
+        raise PydanticCustomError("unknown_field", "{mend}", {"param": unknown[0], "mend": mend})
+
+
+class StrictModel(KnownFields):
+    """JSON request body or an object in one. Values are not converted to another type."""
+
+    model_config = ConfigDict(strict=True)
 
 
 def _check_text(text: str) -> str:
-    """JSON can spell what no text holds: halves of surrogate pairs; and NUL, which no text needs."""
+    """Refuse what JSON can spell and a tokenizer cannot read: NUL, and halves of surrogate pairs."""
     if _NOT_TEXT.search(text):
-        raise PydanticCustomError("not_text", "Must not hold NUL characters or unpaired surrogates")
+        raise PydanticCustomError("not_text", "contains a NUL character or an unpaired surrogate: remove it")
     return text
 
 
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        return value
+    raise PydanticCustomError(
+        "stop_type", "must be a string or a list of strings, not {found}", {"found": json_type(value)}
+    )
 
 
 Text = Annotated[str, AfterValidator(_check_text)]
@@ -47,7 +80,7 @@ StopSequences = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "minLength": 1},
+                {"type": "string", "minLength": 1, "maxLength": 256},
                 {"type": "array", "maxItems": 4, "items": {"type": "string", "minLength": 1, "maxLength": 256}},
             ]
         }
@@ -58,12 +91,12 @@ StopSequences = Annotated[
 class Message(StrictModel):
     """One turn of a chat."""
 
-    role: Literal["system", "user", "assistant"]
-    content: Text
+    role: Literal["system", "user", "assistant"] = Field(description="Author of the turn.")
+    content: Text = Field(description="Text of the turn.")
 
 
 class GenerateRequest(StrictModel):
-    """What to answer, and for which task."""
+    """A prompt and the task that it belongs to."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -80,79 +113,112 @@ class GenerateRequest(StrictModel):
     task_description: Text | None = Field(
         None,
         max_length=MAX_DESCRIPTION,
-        description="The task in one or a few sentences. Empty or absent: the base model answers.",
+        description="The task in one or a few sentences. Absent, null or empty: the base model answers.",
     )
-    prompt: Text | None = Field(None, min_length=1, description="The user's turn. Either this or `messages`.")
-    messages: list[Message] | None = Field(None, min_length=1, description="A chat. Either this or `prompt`.")
-    raw: bool = Field(False, description="Give `prompt` to the model as it is, without the chat template.")
+    prompt: Text | None = Field(
+        None, min_length=1, description="The user's turn. Send either `prompt` or `messages`."
+    )
+    messages: list[Message] | None = Field(
+        None, min_length=1, description="A chat. Send either `prompt` or `messages`."
+    )
+    raw: bool = Field(False, description="Whether `prompt` goes to the model without the chat template.")
     max_tokens: int | None = Field(
-        None, ge=1, description="Most tokens to write. Default: 256, or what the context still holds."
+        None,
+        ge=1,
+        description="Maximum tokens of the completion. Default: 256, or what the context has room for.",
     )
-    temperature: float = Field(0.0, ge=0, le=2, allow_inf_nan=False, description="0 is greedy.")
-    top_p: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
+    temperature: float = Field(
+        0.0, ge=0, le=2, allow_inf_nan=False, description="Sampling temperature. 0: greedy decoding."
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Nucleus sampling: the probability mass of the tokens that may be sampled.",
+    )
     stop: StopSequences | None = Field(
-        None, description="Up to 4 strings that end the completion; not part of it."
+        None,
+        description="Up to 4 stop sequences of 1 to 256 characters. The completion ends before the first one.",
     )
-    seed: int | None = Field(None, ge=0, lt=2**63)
-    stream: bool = Field(False, description="Answer with server-sent events.")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="Seed of the sampling. Default: a random one.")
+    stream: bool = Field(False, description="Whether to stream the completion as server-sent events.")
 
     @model_validator(mode="after")
     def _check_prompt_or_messages(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
+            found = "both" if self.prompt is not None else "neither"
             raise PydanticCustomError(
-                "one_prompt", "Give exactly one of prompt and messages", {"param": "prompt"}
+                "prompt_or_messages",
+                "or messages: send one of the two, not {found}",
+                {"param": "prompt", "found": found},
             )
         if self.raw and self.messages is not None:
-            raise PydanticCustomError("raw_messages", "Messages always use the chat template", {"param": "raw"})
+            raise PydanticCustomError(
+                "raw_messages",
+                "applies to prompt only: messages always use the chat template",
+                {"param": "raw"},
+            )
         return self
 
 
 class CreateAdapterRequest(StrictModel):
-    """The task to make an adapter for."""
+    """The task to create an adapter for."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"task_description": "Translate the English sentence to French."}]}
     )
 
-    task_description: Text = Field(min_length=1, max_length=MAX_DESCRIPTION)
+    task_description: Text = Field(
+        min_length=1, max_length=MAX_DESCRIPTION, description="The task in one or a few sentences."
+    )
+
+
+class ListAdaptersQuery(KnownFields):
+    """Query parameters of a page of adapters."""
+
+    limit: int = Field(20, ge=1, le=100, description="Maximum adapters on the page.")
+    after: str | None = Field(None, description="`next` of the previous page. Absent: the first page.")
 
 
 class AdapterUsed(BaseModel):
-    """The adapter that a completion was made with."""
+    """The adapter that made a completion."""
 
-    id: str
-    source: Literal["memory", "redis", "generated"]
+    id: str = Field(description="The adapter's id.")
+    source: Source = Field(description="Where the adapter was found, or `generated` if it was new.")
 
 
 class Usage(BaseModel):
-    """Tokens read and written."""
+    """Token counts."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(description="Tokens of the prompt, chat template included.")
+    completion_tokens: int = Field(description="Tokens of the completion.")
+    total_tokens: int = Field(description="Sum of the two.")
 
 
 class TimingsOut(BaseModel):
-    """Seconds. The first three are 0 unless the adapter was made; the last two count from the arrival."""
+    """Durations in seconds. `queue_s`, `embed_s` and `generate_s` are 0 if the adapter existed."""
 
-    queue_s: float = Field(description="Waiting for the batch that made the adapter.")
-    embed_s: float = Field(description="Embedding that batch's descriptions.")
+    queue_s: float = Field(description="Wait for the batch that generated the adapter.")
+    embed_s: float = Field(description="Embedding of that batch's descriptions.")
     generate_s: float = Field(description="The hypernetwork's pass over that batch.")
-    register_s: float = Field(description="Until the engine held the adapter.")
-    first_token_s: float
-    total_s: float
+    register_s: float = Field(description="Wait until the engine held the adapter.")
+    first_token_s: float = Field(description="From the request's arrival to the first token.")
+    total_s: float = Field(description="From the request's arrival to the last token.")
 
 
 class Generation(BaseModel):
     """A finished completion."""
 
-    id: str
+    id: str = Field(description="Id of this generation.")
     object: Literal["generation"] = "generation"
-    created: int = Field(description="Seconds since the epoch.")
-    model: str
-    completion: str
-    finish_reason: Literal["stop", "length"]
-    adapter: AdapterUsed | None = Field(description="Null: the base model answered.")
+    created: int = Field(description="Time of the request: Unix time in seconds.")
+    model: str = Field(description="Name of the base model.")
+    completion: str = Field(description="The text.")
+    finish_reason: Literal["stop", "length"] = Field(
+        description="`stop`: the model ended or met a stop sequence. `length`: it reached `max_tokens`."
+    )
+    adapter: AdapterUsed | None = Field(description="The adapter. Null: the base model answered.")
     usage: Usage
     timings: TimingsOut
 
@@ -160,61 +226,61 @@ class Generation(BaseModel):
 class GenerationChunk(BaseModel):
     """A piece of a streamed completion."""
 
-    id: str
+    id: str = Field(description="Id of this generation, the same in all its events.")
     object: Literal["generation.chunk"] = "generation.chunk"
-    created: int
-    model: str
-    delta: str
+    created: int = Field(description="Time of the request: Unix time in seconds.")
+    model: str = Field(description="Name of the base model.")
+    delta: str = Field(description="The new text.")
 
 
 class FinalChunk(Generation):
-    """The last event before `[DONE]`: no new text, and every field of an answer."""
+    """The last event before `[DONE]`: all fields of a finished completion, and no new text."""
 
     delta: Literal[""] = ""
 
 
 class ModuleOut(BaseModel):
-    """One kind of linear layer that an adapter changes."""
+    """A kind of linear layer that an adapter changes, once per transformer layer."""
 
-    path: str
-    in_features: int
-    out_features: int
+    path: str = Field(description="The module's path within a transformer layer.")
+    in_features: int = Field(description="Input width.")
+    out_features: int = Field(description="Output width.")
 
 
 class SpecOut(BaseModel):
     """Shape and scale of an adapter."""
 
-    rank: int
-    alpha: float
-    use_rslora: bool
-    num_layers: int
+    rank: int = Field(description="LoRA rank r.")
+    alpha: float = Field(description="LoRA alpha.")
+    use_rslora: bool = Field(description="Whether the scale is alpha / sqrt(r) instead of alpha / r.")
+    num_layers: int = Field(description="Number of transformer layers.")
     modules: list[ModuleOut]
 
 
 class AdapterOut(BaseModel):
     """An adapter."""
 
-    id: str
+    id: str = Field(description="The adapter's id: 32 hexadecimal digits.")
     object: Literal["adapter"] = "adapter"
-    created: int = Field(description="Seconds since the epoch.")
-    task_description: str = Field(description="Normalised: Unicode NFC, single spaces.")
-    nbytes: int = Field(description="Bytes of its weights.")
+    created: int = Field(description="Time of creation: Unix time in seconds.")
+    task_description: str = Field(description="The normalised description: Unicode NFC, single spaces.")
+    nbytes: int = Field(description="Size of the weights in bytes.")
     spec: SpecOut
 
 
 class CreatedAdapter(AdapterOut):
     """An adapter, and where it was found."""
 
-    source: Literal["memory", "redis", "generated"]
+    source: Source = Field(description="Where the adapter was found, or `generated` if it was new.")
 
 
 class AdapterPage(BaseModel):
-    """Adapters, newest first."""
+    """A page of adapters, newest first."""
 
     object: Literal["list"] = "list"
     data: list[AdapterOut]
-    next: str | None = Field(description="Give it as `after` to get the next page; null on the last one.")
-    complete: bool = Field(description="False when Redis could not be asked.")
+    next: str | None = Field(description="Value of `after` for the next page. Null: this is the last page.")
+    complete: bool = Field(description="False if Redis did not answer: the page shows memory only.")
 
 
 class Health(BaseModel):
@@ -224,24 +290,26 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """The server takes requests. Degraded: they succeed, but something is wrong."""
+    """The server accepts requests."""
 
-    status: Literal["ok", "degraded"]
-    reasons: list[str]
-    in_flight: int
-    engine: dict[str, Any]
+    status: Literal["ok", "degraded"] = Field(
+        description="`degraded`: requests succeed, but `reasons` names a fault."
+    )
+    reasons: list[str] = Field(description="What is wrong. Empty if nothing is.")
+    in_flight: int = Field(description="Requests in progress.")
+    engine: dict[str, Any] = Field(description="The engine's adapter slots and their use.")
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong, where, and how to mend it."""
+    """One error."""
 
-    message: str
-    type: str
-    param: str | None = Field(description="The field that is wrong.")
-    code: str
+    message: str = Field(description="What is wrong, where, and how to mend it.")
+    type: str = Field(description="Kind of error, such as `invalid_request_error`.")
+    param: str | None = Field(description="Path of the wrong field. Null: no single field is wrong.")
+    code: str = Field(description="Stable identifier of the error, for programs.")
 
 
 class ErrorOut(BaseModel):
-    """Every error has this shape."""
+    """Body of every error response."""
 
     error: ErrorDetail

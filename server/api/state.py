@@ -1,4 +1,4 @@
-"""What the lifespan hands to every request, typed."""
+"""The lifespan's state, typed, and the dependencies that give it to routes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.service import Service
 
 @dataclass(slots=True)
 class AppState:
-    """The running server, as routes see it. `service` is None until the models are loaded."""
+    """The running server. `service` is None until the models are loaded."""
 
     lifecycle: Lifecycle
     metrics: Metrics
@@ -23,13 +23,13 @@ class AppState:
 
 
 class LifespanState(TypedDict):
-    """The lifespan's state."""
+    """What the lifespan yields: Starlette copies it into each request's state."""
 
     t2l: AppState
 
 
 def get_app_state(request: Request) -> AppState:
-    """The state behind a request."""
+    """The server's state."""
     state: AppState = request.state.t2l
     return state
 
@@ -38,7 +38,7 @@ def get_service(request: Request) -> Service:
     """The service.
 
     Raises:
-        UnavailableError: it is not there yet, or never will be.
+        UnavailableError: the models are still loading, or could not be loaded.
     """
     state = get_app_state(request)
     if state.service is None:

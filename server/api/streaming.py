@@ -1,8 +1,7 @@
-"""Clients that leave, and server-sent events.
+"""Cancellation when a client disconnects, and server-sent events.
 
-A generation costs as long as somebody waits for it, so every route that runs one
-watches its client: when the client goes, the work is cancelled where it stands,
-and the contexts it holds (lease, engine request) unwind.
+A generation occupies the engine until it ends, so every route that runs one watches its client. When the
+client disconnects, the work is cancelled and its contexts (lease, engine request) are closed.
 """
 
 from __future__ import annotations
@@ -23,21 +22,24 @@ from server.observability.logging import add_log_fields, log_service_error
 log = logging.getLogger("t2l.stream")
 
 SEND_TIMEOUT_S = 60.0
-"""A client that does not read for so long counts as gone."""
+"""Seconds without reading after which a client counts as disconnected."""
 
 
 class ClientDisconnectedError(Exception):
-    """The client closed its connection before it had its answer."""
+    """The client closed its connection before the response was complete."""
 
 
 @asynccontextmanager
 async def cancel_on_disconnect(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the body when the client disconnects.
+    """Cancel the context's body when the client disconnects.
 
     The request's own body must have been read before.
 
+    Args:
+        receive: the request's ASGI channel.
+
     Raises:
-        ClientDisconnectedError: instead of the cancellation.
+        ClientDisconnectedError: in place of the cancellation.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -55,7 +57,7 @@ async def cancel_on_disconnect(receive: Receive) -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        # As in asyncio.timeout: if somebody else cancelled the task as well, theirs goes on.
+        # As asyncio.timeout does: a cancellation by someone else as well still propagates.
         if disconnected and task.uncancel() <= cancelling:
             raise ClientDisconnectedError from None
         raise
@@ -64,32 +66,32 @@ async def cancel_on_disconnect(receive: Receive) -> AsyncIterator[None]:
 
 
 class EventStream(Response):
-    """Server-sent events: each a `data:` line of JSON, an error in the usual shape, `[DONE]` at the end."""
+    """Server-sent events: one `data:` line of JSON each, errors in the usual shape, `[DONE]` at the end."""
 
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncGenerator[BaseModel], on_error: Callable[[ServiceError], None]) -> None:
-        """Stream events, closing the generator whatever happens.
+        """Take the events; the generator is closed however the stream ends.
 
         Args:
-            events: models that become the events.
-            on_error: told an error that ends the stream early.
+            events: the events' data.
+            on_error: called with an error that ends the stream early.
         """
-        # Proxies must neither cache nor gather the events.
+        # Proxies must neither cache nor buffer the events.
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._events = events
         self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send everything, or stop when the client leaves."""
+        """Send all events, or stop when the client disconnects."""
         async with aclosing(self._events):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
                 async with cancel_on_disconnect(receive):
                     await self._send_events(send)
             except ClientDisconnectedError:
-                add_log_fields(client="left")
+                add_log_fields(client="disconnected")
                 return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

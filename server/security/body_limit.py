@@ -1,4 +1,4 @@
-"""Refuses bodies that are too large, before they are in memory, however they are sent."""
+"""Refuses request bodies that are too large before they fill the memory, chunked ones included."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from server.observability.logging import add_log_fields
 from server.observability.metrics import Metrics
 
 _READ_TIMEOUT_S = 60.0
-"""How long a body may take to arrive."""
+"""Seconds that a body may take to arrive."""
 _MAX_BUFFERED_BYTES = 64 * 2**20
-"""How much of bodies that are still arriving is held, all clients together."""
+"""Maximum bytes of unfinished bodies, all clients together."""
 _LINGER_BYTES = 16 * 2**20
 _LINGER_S = 5.0
-"""How much of a refused body is read, so that the client can hear the refusal."""
+"""Limits in bytes and seconds on reading the rest of a refused body (see `_lingering_close`)."""
 
 
 class BodyLimit:
-    """Pure ASGI middleware: reads the body, up to the limit, and hands it on whole.
+    """Pure ASGI middleware that reads the whole body, up to the limit, before the app runs.
 
-    Content-Length is believed when it is too large, and checked by counting when
-    it is not: a chunked body has none.
+    A Content-Length above the limit is refused at once. Otherwise the bytes are counted, because a
+    chunked body has no Content-Length.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, metrics: Metrics) -> None:
@@ -51,12 +51,12 @@ class BodyLimit:
             self._metrics.rejections.labels(error.code).inc()
             if not _expects_continue(scope):
                 await _lingering_close(receive)
-            # What may still be unread makes the connection useless for another request.
+            # Unread bytes of the body make the connection unusable for another request.
             await error_response(error, {"connection": "close"})(scope, receive, send)
             return
 
         if body is None:
-            add_log_fields(client="left")
+            add_log_fields(client="disconnected")
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -66,17 +66,20 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None if the client left instead.
+        """The whole body, or None if the client disconnected.
 
         Raises:
-            PayloadTooLargeError: it is larger than the limit.
-            BodyTimeoutError: it is still not there.
-            OverloadedError: too much is on its way from too many clients.
+            InvalidRequestError: Content-Length is not a number.
+            PayloadTooLargeError: the body exceeds the limit.
+            BodyTimeoutError: the body did not arrive in time.
+            OverloadedError: all unfinished bodies together exceed their limit.
         """
         for name, value in scope["headers"]:
             if name == b"content-length":
                 if not value.isdigit():
-                    raise InvalidRequestError("Content-Length is not a number", code="invalid_header")
+                    raise InvalidRequestError(
+                        "the header Content-Length must be a number of bytes", code="invalid_header"
+                    )
                 self._check(int(value))
         body = bytearray()
         try:
@@ -92,7 +95,10 @@ class BodyLimit:
                     body += piece
                     self._buffered += len(piece)
                     if self._buffered > _MAX_BUFFERED_BYTES:
-                        raise OverloadedError("too many bodies are arriving at once", code="too_many_requests")
+                        raise OverloadedError(
+                            "too many request bodies are arriving at once: try again shortly",
+                            code="too_many_requests",
+                        )
         except TimeoutError:
             raise BodyTimeoutError(f"the body did not arrive within {_READ_TIMEOUT_S:.0f} seconds") from None
         finally:
@@ -100,18 +106,21 @@ class BodyLimit:
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
-            raise PayloadTooLargeError(f"the body has more than {self._max_bytes} bytes")
+            raise PayloadTooLargeError(
+                f"the body has more than {self._max_bytes} bytes, the limit of this server"
+            )
 
 
 def _expects_continue(scope: Scope) -> bool:
-    """Whether the client sends its body only when told to go on: to read from it would tell it."""
+    """Whether the client waits for `100 Continue`, which uvicorn sends on the first read of the body."""
     return any(name == b"expect" for name, _ in scope["headers"])
 
 
 async def _lingering_close(receive: Receive) -> None:
-    """Read and forget a while: closing on a client that still sends would reset its connection.
+    """Read and discard the rest of the body, within limits, before the connection closes.
 
-    The reset would overtake the answer, and the client never learn why.
+    Closing while the client still sends would reset the connection. The reset can overtake the response, and
+    the client would not see the error.
     """
     read = 0
     with contextlib.suppress(TimeoutError):

@@ -1,0 +1,23 @@
+"""Serves `/v1/generate/` as `/v1/generate`.
+
+A redirect would not do: clients that POST often do not follow it, and behind a proxy that ends TLS its
+address would be wrong.
+"""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class TrailingSlash:
+    """Pure ASGI middleware that drops slashes at the end of a path, of every route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http" and scope["path"].endswith("/"):
+            # In place: the outer middleware reads the route that routing leaves in this very scope.
+            scope["path"] = scope["path"].rstrip("/") or "/"
+        await self._app(scope, receive, send)
