@@ -10,7 +10,7 @@ import torch
 
 from hypernet.checkpoint import ModelIdentity
 from hypernet.data.tasks import Instance, Task
-from hypernet.evaluation import runner
+from hypernet.evaluation import remote, runner
 from hypernet.evaluation.baselines import ArrowRouting, AverageLora, MultitaskLora, OracleLora
 from hypernet.evaluation.conditions import (
     BaseModelOnly,
@@ -287,3 +287,21 @@ def test_adapters_from_disk_go_where_the_model_is(tiny_generator: Generator) -> 
     assert stacked is not None
     for tensor in (*stacked.a.values(), *stacked.b.values()):
         assert (tensor.shape[0], tensor.device.type, tensor.dtype) == (3, "meta", torch.bfloat16)
+
+
+def test_a_server_is_sent_the_fuller_prompt_and_the_description_of_its_adapter(
+    conditions: list[Condition],
+) -> None:
+    by_name = {c.name: c for c in conditions}
+    task = EVAL_TASKS[0]
+    told = remote._remote_variants(by_name["matched_prompted"], task)
+    assert [(variant.head, description) for variant, description in told] == [
+        (d, d) for d in task.eval_descriptions
+    ]
+    shown = remote._remote_variants(by_name["matched_icl"], task)
+    assert [(variant.turns, description) for variant, description in shown] == [
+        (task.examples, d) for d in task.eval_descriptions
+    ]
+    assert not any(variant.adapters for variant, _ in (*told, *shown))  # the server makes its own
+    assert remote.can_serve(by_name["matched_prompted"]) and remote.can_serve(by_name["matched_icl"])
+    assert not remote.can_serve(by_name["multitask_prompted"])
