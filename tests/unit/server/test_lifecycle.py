@@ -20,7 +20,7 @@ def make(**limits):
         (lambda life: life.mark_failed("no model"), "failed"),
     ],
 )
-def test_nobody_is_admitted_unless_ready(act, code):
+def test_requests_are_admitted_only_when_ready(act, code):
     lifecycle = Lifecycle(max_requests=1, request_timeout_s=1)
     act(lifecycle)
     with pytest.raises(UnavailableError) as caught, lifecycle.admit():
@@ -28,7 +28,7 @@ def test_nobody_is_admitted_unless_ready(act, code):
     assert caught.value.code == code
 
 
-def test_one_more_than_fits_is_turned_away():
+def test_request_beyond_the_maximum_is_refused():
     lifecycle = make(max_requests=1)
     with lifecycle.admit():
         with pytest.raises(OverloadedError) as caught, lifecycle.admit():
@@ -38,12 +38,12 @@ def test_one_more_than_fits_is_turned_away():
         pass
 
 
-async def test_a_wait_ends_at_the_requests_deadline():
+async def test_wait_ends_at_the_request_deadline():
     with make(request_timeout_s=0.01).admit() as deadline, pytest.raises(RequestTimeoutError):
         await deadline.wait(asyncio.Event().wait())
 
 
-async def test_a_stream_is_bounded_and_closed_too():
+async def test_stream_ends_at_the_request_deadline_and_is_closed():
     closed = False
 
     async def stream():
@@ -62,7 +62,7 @@ async def test_a_stream_is_bounded_and_closed_too():
     assert closed
 
 
-async def test_somebody_elses_timeout_is_not_ours():
+async def test_timeout_error_of_the_awaited_work_is_passed_on():
     async def fails():
         raise TimeoutError("theirs")
 
@@ -70,7 +70,7 @@ async def test_somebody_elses_timeout_is_not_ours():
         await deadline.wait(fails())
 
 
-async def test_a_wait_that_began_before_the_drain_ends_with_it():
+async def test_wait_that_began_before_the_drain_ends_at_its_deadline():
     lifecycle = make(request_timeout_s=300)
     with lifecycle.admit() as deadline:
         waiting = asyncio.create_task(deadline.wait(asyncio.Event().wait()))
@@ -83,7 +83,7 @@ async def test_a_wait_that_began_before_the_drain_ends_with_it():
     lifecycle.apply_drain_deadline()  # nothing waits any more
 
 
-async def test_the_drains_deadline_ends_waits_with_its_own_error():
+async def test_drain_deadline_ends_waits_with_unavailable_error():
     lifecycle = make()
     with lifecycle.admit() as deadline:
         lifecycle.drain(0)
@@ -92,7 +92,7 @@ async def test_the_drains_deadline_ends_waits_with_its_own_error():
     assert caught.value.code == "draining"
 
 
-def test_draining_ends_with_the_last_request_or_at_the_deadline():
+def test_drain_ends_with_the_last_request_or_at_its_deadline():
     now = 0.0
     lifecycle = Lifecycle(max_requests=2, request_timeout_s=5, clock=lambda: now)
     lifecycle.mark_ready()
@@ -105,7 +105,7 @@ def test_draining_ends_with_the_last_request_or_at_the_deadline():
     assert lifecycle.finished
 
 
-def test_loading_that_ends_during_a_drain_does_not_reopen():
+def test_loading_that_ends_during_a_drain_does_not_make_the_server_ready():
     lifecycle = Lifecycle(max_requests=1, request_timeout_s=1)
     lifecycle.drain(1)
     lifecycle.mark_ready()

@@ -15,7 +15,7 @@ async def ask(running, **body):
     return await running.http.post("/v1/generate", json={"prompt": "hot", "max_tokens": 3} | body)
 
 
-async def test_while_loading_it_is_alive_but_not_ready(launch):
+async def test_loading_server_is_alive_but_not_ready(launch):
     engine = FakeEngine()
     engine.ready.clear()
     async with launch(engine=engine, wait=False) as running:
@@ -31,7 +31,7 @@ async def test_while_loading_it_is_alive_but_not_ready(launch):
     assert engine.stopped
 
 
-async def test_a_server_that_cannot_start_ends_with_the_reason(launch, caplog):
+async def test_failed_start_ends_the_server_with_its_reason(launch, caplog):
     engine = FakeEngine()
     engine.start_failure = ValueError("no such model")
     async with launch(engine=engine, wait=False) as running:
@@ -41,7 +41,7 @@ async def test_a_server_that_cannot_start_ends_with_the_reason(launch, caplog):
     assert "could not start" in caplog.text
 
 
-async def test_a_server_whose_engine_has_died_says_so_and_ends(launch):
+async def test_engine_death_is_reported_and_ends_the_server(launch):
     async with launch(exit_after_death_s=0.5) as running:
         running.engine.die()
         assert (await running.http.get("/health")).status_code == 503
@@ -51,7 +51,7 @@ async def test_a_server_whose_engine_has_died_says_so_and_ends(launch):
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
-async def test_on_a_signal_what_runs_finishes_and_nobody_new_comes_in(running, sig):
+async def test_signal_lets_requests_in_flight_finish_and_admits_no_others(running, sig):
     running.engine.gate.clear()
     asking = asyncio.create_task(ask(running, task_description="x"))
     await eventually(lambda: running.engine.running)
@@ -66,7 +66,7 @@ async def test_on_a_signal_what_runs_finishes_and_nobody_new_comes_in(running, s
     assert running.engine.stopped
 
 
-async def test_after_the_drains_deadline_what_still_runs_is_ended(launch):
+async def test_requests_in_flight_are_ended_at_the_drain_deadline(launch):
     async with launch(drain_timeout_s=0.2) as running:
         running.engine.gate.clear()
         asking = asyncio.create_task(ask(running))
@@ -79,7 +79,7 @@ async def test_after_the_drains_deadline_what_still_runs_is_ended(launch):
         assert running.engine.stopped
 
 
-async def test_a_second_signal_does_not_wait(launch):
+async def test_second_signal_ends_the_drain(launch):
     async with launch(drain_timeout_s=60) as running:
         running.engine.gate.clear()
         asking = asyncio.create_task(ask(running))
@@ -90,7 +90,7 @@ async def test_a_second_signal_does_not_wait(launch):
         await asyncio.wait([asking])
 
 
-async def test_metrics_tell_the_story_of_a_request(running):
+async def test_metrics_count_requests_stages_and_adapters(running):
     await ask(running, task_description="Say the opposite.")
     await ask(running, task_description="Say the opposite.")
     await ask(running, temperature=9)
@@ -120,7 +120,7 @@ async def test_metrics_tell_the_story_of_a_request(running):
     assert any(name.startswith("t2l_build_info{") for name in metrics)
 
 
-async def test_labels_hold_nothing_that_a_client_chose(running):
+async def test_metric_labels_contain_nothing_that_a_client_chose(running):
     made = (await ask(running, task_description="very secret words")).json()["adapter"]["id"]
     await running.http.get(f"/v1/adapters/{made}")
     await running.http.get("/very/secret/path")
@@ -133,7 +133,7 @@ async def test_labels_hold_nothing_that_a_client_chose(running):
     assert 'route="unmatched"' in text
 
 
-def test_other_libraries_metrics_are_shown():
+def test_metrics_of_other_libraries_are_rendered():
     shown = Gauge("vllm:t2l_test_running", "x")
     try:
         shown.set(1)
@@ -143,7 +143,7 @@ def test_other_libraries_metrics_are_shown():
     assert "vllm:t2l_test_running 1.0" in text
 
 
-async def test_one_line_per_request_without_a_word_of_what_was_said(running, caplog):
+async def test_request_is_logged_once_without_description_or_prompt(running, caplog):
     caplog.set_level(logging.INFO)
     answer = await ask(running, task_description="very secret words", prompt="hidden prompt")
     await eventually(lambda: any(r.name == "t2l.request" for r in caplog.records))
@@ -157,13 +157,13 @@ async def test_one_line_per_request_without_a_word_of_what_was_said(running, cap
     assert "hidden" not in everything
 
 
-async def test_a_request_id_is_taken_over_when_it_is_harmless(running):
+async def test_valid_request_id_of_the_client_is_kept(running):
     for given, kept in [("abc-1.2_3", True), ("x" * 65, False), ("a b", False)]:
         answer = await running.http.get("/health", headers={"x-request-id": given})
         assert (answer.headers["x-request-id"] == given) is kept
 
 
-def test_both_log_formats_carry_the_fields():
+def test_both_log_formats_contain_the_fields():
     record = logging.LogRecord("t2l.request", logging.INFO, "", 0, "request", None, None)
     record.fields, record.request_id = {"status": 200}, "abc"
     assert TextFormatter().format(record).endswith("INFO t2l.request [abc] request status=200")

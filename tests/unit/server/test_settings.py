@@ -22,7 +22,7 @@ def test_defaults_listen_on_this_machine_only():
     assert (settings.host, settings.port, settings.redis_url) == ("127.0.0.1", 8000, None)
 
 
-def test_the_environment_is_read_and_arguments_win(monkeypatch):
+def test_arguments_take_precedence_over_the_environment(monkeypatch):
     monkeypatch.setenv("T2L_PORT", "9000")
     monkeypatch.setenv("T2L_REDIS_URL", "")
     assert Settings().port == 9000
@@ -30,13 +30,13 @@ def test_the_environment_is_read_and_arguments_win(monkeypatch):
     assert Settings().redis_url is None
 
 
-def test_a_misspelt_variable_is_refused_with_the_nearest(monkeypatch):
+def test_misspelt_variable_is_refused_with_the_nearest(monkeypatch):
     monkeypatch.setenv("T2L_REDIS_URI", "redis://x")
     with pytest.raises(ValidationError, match="T2L_REDIS_URI; the nearest is T2L_REDIS_URL"):
         Settings()
 
 
-def test_a_misspelt_variable_is_refused_in_small_letters_too(monkeypatch):
+def test_misspelt_lower_case_variable_is_refused_too(monkeypatch):
     monkeypatch.setenv("t2l_prot", "1")
     with pytest.raises(ValidationError, match="t2l_prot; the nearest is T2L_PORT"):
         Settings()
@@ -58,7 +58,7 @@ def test_replacements_of_former_variables_are_settings():
     assert not set(RENAMED) & settings
 
 
-def test_variables_of_a_kubernetes_service_are_told_from_misspelt_ones(monkeypatch):
+def test_variables_of_a_kubernetes_service_are_recognised(monkeypatch):
     monkeypatch.setenv("T2L_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("T2L_PORT", "tcp://10.0.0.1:8000")
     with pytest.raises(ValidationError, match="enableServiceLinks: false"):
@@ -69,7 +69,7 @@ def test_variables_of_a_kubernetes_service_are_told_from_misspelt_ones(monkeypat
     ("device", "choice", "compiles"),
     [("cpu", "auto", False), ("cuda", "auto", True), ("cuda:1", "0", False), ("cpu", "1", True)],
 )
-def test_the_hypernetwork_is_compiled_on_a_gpu_or_when_asked_for(device, choice, compiles):
+def test_hypernetwork_is_compiled_on_a_gpu_or_on_request(device, choice, compiles):
     settings = Settings(hypernetwork_device=device, hypernetwork_compile=choice)
     assert settings.compiles_hypernetwork is compiles
 
@@ -118,7 +118,7 @@ def test_home_directory_of_nobody_is_refused_by_name(monkeypatch):
         Settings()
 
 
-def test_the_command_line_names_a_wrong_setting_and_exits_with_2(monkeypatch):
+def test_wrong_setting_is_named_and_exits_with_2(monkeypatch):
     monkeypatch.setenv("T2L_PORT", "many")
     result = CliRunner().invoke(app, ["serve"])
     assert result.exit_code == 2

@@ -13,7 +13,7 @@ async def make(running, text):
     return await running.http.post("/v1/adapters", json={"task_description": text})
 
 
-async def test_making_ahead_is_201_once_and_200_after(running):
+async def test_creation_is_201_for_a_new_adapter_and_200_for_an_existing_one(running):
     first, second = await make(running, "x"), await make(running, " x ")
     assert (first.status_code, first.json()["source"]) == (201, "generated")
     assert (second.status_code, second.json()["source"]) == (200, "memory")
@@ -25,7 +25,7 @@ async def test_making_ahead_is_201_once_and_200_after(running):
     assert answer.json()["adapter"] == {"id": first.json()["id"], "source": "memory"}
 
 
-async def test_an_adapter_is_described(running):
+async def test_get_returns_description_and_spec(running):
     made = (await make(running, "Say  the opposite.")).json()
     found = (await running.http.get(f"/v1/adapters/{made['id']}")).json()
     assert found == {name: value for name, value in made.items() if name != "source"}
@@ -34,7 +34,7 @@ async def test_an_adapter_is_described(running):
     assert found["spec"]["modules"][0]["path"] == "self_attn.q_proj"
 
 
-async def test_pages_hold_every_adapter_once_newest_first(running):
+async def test_pages_list_every_adapter_once_newest_first(running):
     made = [(await make(running, str(i))).json()["id"] for i in range(7)]
     listed, after, pages = [], None, 0
     while True:
@@ -49,7 +49,7 @@ async def test_pages_hold_every_adapter_once_newest_first(running):
     assert pages == 3
 
 
-async def test_an_export_holds_the_weights_for_peft_and_is_the_same_each_time(running):
+async def test_export_is_a_zip_and_reproducible(running):
     made = (await make(running, "x")).json()
     first = await running.http.get(f"/v1/adapters/{made['id']}/export")
     assert first.headers["content-type"] == "application/zip"
@@ -57,7 +57,7 @@ async def test_an_export_holds_the_weights_for_peft_and_is_the_same_each_time(ru
     assert (await running.http.get(f"/v1/adapters/{made['id']}/export")).content == first.content
 
 
-async def test_an_exported_file_is_what_the_hypernetwork_wrote(running, tmp_path):
+async def test_export_contains_the_generated_weights_and_their_provenance(running, tmp_path):
     made = (await make(running, "x")).json()
     export = await running.http.get(f"/v1/adapters/{made['id']}/export")
     with zipfile.ZipFile(io.BytesIO(export.content)) as archive:
@@ -69,7 +69,7 @@ async def test_an_exported_file_is_what_the_hypernetwork_wrote(running, tmp_path
     assert read_provenance(tmp_path)["t2l.checkpoint"] == "hypernetwork"
 
 
-async def test_a_deleted_adapter_is_gone_everywhere_and_can_be_made_again(running):
+async def test_deleted_adapter_is_gone_everywhere_and_can_be_created_again(running):
     made = (await make(running, "x")).json()
     assert (await running.http.delete(f"/v1/adapters/{made['id']}")).status_code == 204
     assert running.engine.forgotten == [made["id"]]
@@ -93,7 +93,7 @@ async def test_a_deleted_adapter_is_gone_everywhere_and_can_be_made_again(runnin
         ("/v1/adapters?after=9999999999999999999.x", "after"),
     ],
 )
-async def test_wrong_paths_and_pages_are_named(running, path, param):
+async def test_wrong_id_and_page_parameters_are_named(running, path, param):
     refused = await running.http.get(path)
     assert refused.status_code == 400
     assert refused.json()["error"]["param"] == param
@@ -102,13 +102,13 @@ async def test_wrong_paths_and_pages_are_named(running, path, param):
 @pytest.mark.parametrize(
     "body", [{}, {"task_description": ""}, {"task_description": " \n"}, {"description": "x"}]
 )
-async def test_an_adapter_needs_a_description(running, body):
+async def test_creation_without_a_description_is_refused(running, body):
     refused = await running.http.post("/v1/adapters", json=body)
     assert refused.status_code == 400
     assert refused.json()["error"]["param"] in ("task_description", "description")
 
 
-async def test_memory_is_bounded_in_bytes_and_what_left_it_is_made_again(launch):
+async def test_memory_is_bounded_in_bytes_and_evicted_adapters_are_generated_again(launch):
     size = weights_for("x").spec.num_parameters * 2
     async with launch(memory_bytes=2 * size) as running:
         for text in "abc":

@@ -12,7 +12,7 @@ async def post(running, **body):
     return await running.http.post("/v1/generate", json={"prompt": "hot", "max_tokens": 3} | body)
 
 
-async def test_a_description_and_a_prompt_become_an_adapted_completion(running):
+async def test_description_and_prompt_give_an_adapted_completion(running):
     answer = (await post(running, task_description=OPPOSITE)).json()
     adapter = answer["adapter"]
     assert adapter["source"] == "generated"
@@ -31,7 +31,7 @@ async def test_a_description_and_a_prompt_become_an_adapted_completion(running):
     assert 0 < timings["embed_s"] < timings["first_token_s"] <= timings["total_s"]
 
 
-async def test_the_second_time_the_adapter_is_there_however_the_sentence_is_laid_out(running):
+async def test_repeated_description_reuses_its_adapter_whatever_its_white_space(running):
     first = (await post(running, task_description=OPPOSITE)).json()
     second = (await post(running, task_description=f"\n {OPPOSITE.replace(' ', '   ')}")).json()
     assert second["adapter"] == {"id": first["adapter"]["id"], "source": "memory"}
@@ -47,7 +47,7 @@ async def test_without_a_description_the_base_model_answers(running, description
     assert running.generator.generated == []
 
 
-async def test_prompt_messages_and_raw_reach_the_engine_as_they_should(running):
+async def test_prompt_and_messages_use_the_chat_template_and_raw_does_not(running):
     chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     await post(running)
     await post(running, raw=True)
@@ -56,7 +56,7 @@ async def test_prompt_messages_and_raw_reach_the_engine_as_they_should(running):
     assert texts == ["<user>hot", "hot", "<system>s<user>u"]
 
 
-async def test_sampling_reaches_the_engine(running):
+async def test_sampling_parameters_reach_the_engine(running):
     await post(running, temperature=0.5, top_p=0.9, stop="x", seed=7)
     await post(running, stop=["x", "y"], max_tokens=None)
     first, second = running.engine.samplings
@@ -66,14 +66,14 @@ async def test_sampling_reaches_the_engine(running):
     assert second.max_tokens == 200 - len("<user>hot")  # what the context holds, as it is less than 256
 
 
-async def test_a_hundred_at_once_for_one_new_description_make_one_adapter(running):
+async def test_hundred_concurrent_requests_for_one_new_description_generate_one_adapter(running):
     answers = await asyncio.gather(*(post(running, task_description=OPPOSITE) for _ in range(100)))
     assert {a.status_code for a in answers} == {200}
     assert running.generator.generated == [OPPOSITE]
     assert len({a.json()["adapter"]["id"] for a in answers}) == 1
 
 
-async def test_new_descriptions_share_a_batch_while_one_computes(running):
+async def test_descriptions_that_arrive_during_a_batch_share_the_next_one(running):
     running.generator.gate.clear()
     first = asyncio.create_task(post(running, task_description="0"))
     await eventually(lambda: running.generator.batches)
@@ -88,7 +88,7 @@ async def test_new_descriptions_share_a_batch_while_one_computes(running):
     assert max(a.json()["timings"]["queue_s"] for a in answers) > 0
 
 
-async def test_a_failing_hypernetwork_is_a_clear_500_and_the_next_try_is_fresh(running, caplog):
+async def test_failing_hypernetwork_is_a_500_and_the_next_request_retries(running, caplog):
     running.generator.failure = RuntimeError("out of memory")
     refused = await post(running, task_description=OPPOSITE)
     assert refused.status_code == 500
@@ -99,7 +99,7 @@ async def test_a_failing_hypernetwork_is_a_clear_500_and_the_next_try_is_fresh(r
     assert (await post(running, task_description=OPPOSITE)).status_code == 200
 
 
-async def test_unusable_weights_never_reach_the_engine_and_harm_no_neighbour(launch):
+async def test_unusable_weights_never_reach_the_engine_and_leave_others_unaffected(launch):
     generator = FakeGenerator()
     generator.nan_for = "bad"
     async with launch(generator=generator) as running:
@@ -110,7 +110,7 @@ async def test_unusable_weights_never_reach_the_engine_and_harm_no_neighbour(lau
         assert (await post(running, task_description="good")).status_code == 200
 
 
-async def test_the_death_of_the_engine_reaches_every_waiter(launch):
+async def test_engine_death_is_reported_to_every_waiting_request(launch):
     engine = FakeEngine()
     engine.die_after = 1
     async with launch(engine=engine) as running:
@@ -124,7 +124,7 @@ async def test_the_death_of_the_engine_reaches_every_waiter(launch):
     assert sum(engine.leases.values()) == 0
 
 
-async def test_a_client_that_leaves_aborts_its_generation_and_gives_the_lease_back(running):
+async def test_disconnect_aborts_the_generation_and_releases_the_lease(running):
     running.engine.gate.clear()
     asking = asyncio.create_task(post(running, task_description=OPPOSITE))
     await eventually(lambda: running.engine.running)
@@ -137,7 +137,7 @@ async def test_a_client_that_leaves_aborts_its_generation_and_gives_the_lease_ba
     assert metrics['t2l_requests_total{method="POST",route="/v1/generate",status="499"}'] == 1
 
 
-async def test_a_client_that_leaves_before_its_adapter_is_made_harms_no_twin(running):
+async def test_disconnect_during_batch_leaves_others_unaffected(running):
     running.generator.gate.clear()
     leaver = asyncio.create_task(post(running, task_description=OPPOSITE))
     await eventually(lambda: running.generator.batches)
@@ -150,7 +150,7 @@ async def test_a_client_that_leaves_before_its_adapter_is_made_harms_no_twin(run
     assert running.generator.generated == [OPPOSITE]
 
 
-async def test_more_requests_than_allowed_get_429_and_are_told_when_to_return(launch):
+async def test_requests_beyond_the_maximum_get_429_with_retry_after(launch):
     async with launch(max_requests=2) as running:
         running.engine.gate.clear()
         held = [asyncio.create_task(post(running)) for _ in range(2)]
@@ -163,7 +163,7 @@ async def test_more_requests_than_allowed_get_429_and_are_told_when_to_return(la
         assert {a.status_code for a in await asyncio.gather(*held)} == {200}
 
 
-async def test_a_full_queue_of_descriptions_is_429(launch):
+async def test_full_description_queue_is_429(launch):
     async with launch(max_queue=1) as running:
         running.generator.gate.clear()
         first = asyncio.create_task(post(running, task_description="0"))
@@ -178,7 +178,7 @@ async def test_a_full_queue_of_descriptions_is_429(launch):
         assert {a.status_code for a in await asyncio.gather(first, second)} == {200}
 
 
-async def test_a_request_that_takes_too_long_is_503_and_aborted(launch):
+async def test_request_beyond_the_timeout_is_503_and_aborted(launch):
     async with launch(request_timeout_s=0.1) as running:
         running.engine.gate.clear()
         refused = await post(running)

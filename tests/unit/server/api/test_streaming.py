@@ -20,7 +20,7 @@ async def events(response):
     return [json.loads(event) for event in got]
 
 
-async def test_pieces_come_first_and_the_whole_answer_last(running):
+async def test_final_event_has_all_fields_of_the_completion(running):
     async with running.http.stream("POST", "/v1/generate", json=body()) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         *pieces, last = await events(response)
@@ -32,7 +32,7 @@ async def test_pieces_come_first_and_the_whole_answer_last(running):
     assert set(last) == set(whole) | {"delta"}
 
 
-async def test_a_piece_arrives_while_the_next_is_not_yet_written(running):
+async def test_each_piece_is_sent_before_the_next_is_generated(running):
     running.engine.gate.clear()
     async with running.http.stream("POST", "/v1/generate", json=body()) as response:
         lines = response.aiter_lines()
@@ -43,13 +43,13 @@ async def test_a_piece_arrives_while_the_next_is_not_yet_written(running):
     assert rest[-1] == "data: [DONE]"
 
 
-async def test_what_is_wrong_before_the_first_piece_has_its_own_status(running):
+async def test_error_before_the_first_piece_has_its_own_status(running):
     refused = await running.http.post("/v1/generate", json=body(prompt="x" * 300))
     assert refused.status_code == 400
     assert refused.json()["error"]["code"] == "context_length_exceeded"
 
 
-async def test_an_error_in_mid_stream_is_an_event_in_the_same_shape(launch):
+async def test_error_in_mid_stream_is_an_event_in_the_error_shape(launch):
     engine = FakeEngine()
     engine.die_after = 2
     async with launch(engine=engine) as running:
@@ -62,7 +62,7 @@ async def test_an_error_in_mid_stream_is_an_event_in_the_same_shape(launch):
     assert sum(engine.leases.values()) == 0
 
 
-async def test_a_surprise_in_mid_stream_says_nothing_of_the_inside(launch):
+async def test_unexpected_exception_in_mid_stream_reveals_nothing(launch):
     engine = FakeEngine()
     async with launch(engine=engine) as running:
         engine.gate.clear()
@@ -75,7 +75,7 @@ async def test_a_surprise_in_mid_stream_says_nothing_of_the_inside(launch):
         assert "secret" not in json.dumps(last)
 
 
-async def test_a_client_that_leaves_in_mid_stream_aborts_its_generation(running):
+async def test_disconnect_in_mid_stream_aborts_the_generation(running):
     running.engine.gate.clear()
     async with running.http.stream("POST", "/v1/generate", json=body()) as response:
         await anext(response.aiter_lines())
@@ -84,7 +84,7 @@ async def test_a_client_that_leaves_in_mid_stream_aborts_its_generation(running)
     assert running.app.state.lifecycle.in_flight == 0
 
 
-async def test_a_client_that_leaves_before_the_first_piece_is_noticed(running):
+async def test_disconnect_before_the_first_piece_cancels_the_request(running):
     running.generator.gate.clear()
     asking = asyncio.create_task(running.http.post("/v1/generate", json=body()))
     await eventually(lambda: running.generator.batches)

@@ -1,4 +1,4 @@
-"""Bodies that are too large, too slow or not yet sent are refused in our shape."""
+"""Bodies that are too large, too slow or not yet sent are refused in the error shape."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ async def answer(receive, *headers):
     return start["status"], body["body"]
 
 
-async def test_who_waits_to_be_asked_is_refused_without_being_asked():
+async def test_client_that_waits_for_100_continue_is_refused_without_it():
     async def receive():
         raise AssertionError("uvicorn would now tell the client to send it all")
 
@@ -37,7 +37,7 @@ async def test_who_waits_to_be_asked_is_refused_without_being_asked():
     assert status == 413 and b"more than 10 bytes" in body
 
 
-async def test_who_sends_already_is_heard_out():
+async def test_refused_body_is_read_to_its_end():
     left = [{"type": "http.request", "body": b"x" * 6, "more_body": i < 2} for i in range(3)]
 
     async def receive():
@@ -47,7 +47,7 @@ async def test_who_sends_already_is_heard_out():
     assert status == 413 and not left
 
 
-async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch):
+async def test_body_that_does_not_arrive_is_408(monkeypatch):
     monkeypatch.setattr(body_limit, "_READ_TIMEOUT_S", 0.01)
     monkeypatch.setattr(body_limit, "_LINGER_S", 0.01)
 
@@ -58,14 +58,14 @@ async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch):
     assert status == 408 and b'"body_too_slow"' in body
 
 
-async def test_a_client_that_leaves_while_it_sends_gets_no_answer():
+async def test_disconnect_while_sending_gets_no_response():
     async def receive():
         return {"type": "http.disconnect"}
 
     assert await sent_to(receive) == []
 
 
-async def test_bodies_that_arrive_slowly_are_buffered_up_to_a_bound_in_all(monkeypatch):
+async def test_unfinished_bodies_of_all_clients_share_one_limit(monkeypatch):
     monkeypatch.setattr(body_limit, "_MAX_BUFFERED_BYTES", 10)
     monkeypatch.setattr(body_limit, "_LINGER_S", 0.01)
     limit = BodyLimit(never_reached, 10, Metrics())
