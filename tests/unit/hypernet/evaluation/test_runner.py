@@ -303,5 +303,5 @@ def test_a_server_is_sent_the_fuller_prompt_and_the_description_of_its_adapter(
         (task.examples, d) for d in task.eval_descriptions
     ]
     assert not any(variant.adapters for variant, _ in (*told, *shown))  # the server makes its own
-    assert remote.is_servable(by_name["matched_prompted"]) and remote.can_serve(by_name["matched_icl"])
+    assert remote.is_servable(by_name["matched_prompted"]) and remote.is_servable(by_name["matched_icl"])
     assert not remote.is_servable(by_name["multitask_prompted"])
