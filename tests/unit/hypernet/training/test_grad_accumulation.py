@@ -74,10 +74,10 @@ def test_the_shares_of_processes_add_up(frozen: FrozenBase, tiny_encoder: Path) 
 def test_a_process_alone_changes_nothing() -> None:
     with process_group("cpu") as team:
         assert team == Workers("cpu")
-        assert team.first
+        assert team.is_main
         assert team.local_rows(3) == [0, 1, 2]
-        assert team.add([1.0, 2.0]) == [1.0, 2.0]
-        assert team.agree(4.0) == 4.0
+        assert team.all_reduce([1.0, 2.0]) == [1.0, 2.0]
+        assert team.broadcast(4.0) == 4.0
 
 
 def test_more_passes_than_rows_are_refused(frozen: FrozenBase, tiny_encoder: Path) -> None:
