@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
+from hypernet.config import LoraSpec
 from server.adapters.batcher import Batcher
 from server.adapters.breaker import CircuitBreaker
 from server.adapters.codec import AdapterCodec
@@ -31,6 +32,7 @@ from server.adapters.write_behind import WriteBehind
 from server.api import adapters, errors, generate, openapi, probes
 from server.api.state import AppState, LifespanState
 from server.api.trailing_slash import TrailingSlash
+from server.engine.config import EngineConfig
 from server.engine.interface import Engine
 from server.lifecycle import Lifecycle
 from server.observability.metrics import Metrics, package_version
@@ -106,7 +108,6 @@ async def load_models(settings: Settings) -> Models:
     from hypernet.generator import Generator
     from hypernet.hardware import fastest_dtype
     from hypernet.model_paths import base_model_folder
-    from server.engine.config import EngineConfig
     from server.engine.vllm import VllmEngine
 
     if settings.cache is not None:
@@ -126,10 +127,23 @@ async def load_models(settings: Settings) -> Models:
     base = await asyncio.to_thread(base_model_folder, settings.base_model)
     name = settings.model_name or (settings.base_model and Path(settings.base_model).name) or BASE_MODEL_NAME
     generator.check_base_model(name, await asyncio.to_thread(fingerprint, base))
-    config = EngineConfig(
-        model=str(base),
-        model_name=name,
-        lora=generator.spec,
+    config = engine_config(settings, model=str(base), model_name=name, lora=generator.spec)
+    return Models(generator, VllmEngine(config))
+
+
+def engine_config(settings: Settings, *, model: str, model_name: str, lora: LoraSpec) -> EngineConfig:
+    """What the settings say about the engine.
+
+    Args:
+        settings: the source of every other field.
+        model: folder of the base model.
+        model_name: its name in responses.
+        lora: shapes of the hypernetwork's adapters.
+    """
+    return EngineConfig(
+        model=model,
+        model_name=model_name,
+        lora=lora,
         max_loras=settings.max_loras,
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
@@ -137,12 +151,9 @@ async def load_models(settings: Settings) -> Models:
         tensor_parallel=settings.tensor_parallel,
         dtype=settings.dtype,
         cpu_threads=settings.cpu_threads,
-        cpu_lora_kernel=settings.cpu_lora_kernel,
-        cpu_ops=settings.cpu_ops,
-        stacked_slots=settings.stacked_slots,
+        patches=settings.vllm_patches,
         share_device_memory=settings.share_device_memory == "1",
     )
-    return Models(generator, VllmEngine(config))
 
 
 async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, load: Loader) -> None:

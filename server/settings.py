@@ -11,10 +11,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, RedisDsn, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, RedisDsn, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from hypernet.model_paths import DEFAULT_CHECKPOINT
+from server.engine.patches.selection import PatchSelection
 
 PREFIX = "T2L_"
 MIB = 2**20
@@ -43,7 +44,17 @@ def _expand_user(path: Path) -> Path:
 
 UserPath = Annotated[Path, AfterValidator(_expand_user)]
 
-RENAMED = {"T2L_LEND_WEIGHTS": "T2L_SHARE_DEVICE_MEMORY"}
+
+def _parse_patches(value: str | PatchSelection) -> PatchSelection:
+    return value if isinstance(value, PatchSelection) else PatchSelection.parse(value)
+
+
+RENAMED = {
+    "T2L_LEND_WEIGHTS": "T2L_SHARE_DEVICE_MEMORY",
+    "T2L_CPU_LORA_KERNEL": "T2L_VLLM_PATCHES",
+    "T2L_CPU_OPS": "T2L_VLLM_PATCHES",
+    "T2L_STACKED_SLOTS": "T2L_VLLM_PATCHES",
+}
 """Former environment variables and the ones that replace them. A former one fails at the start."""
 
 
@@ -113,18 +124,14 @@ class Settings(BaseSettings):
         "the number of processes. The spare core serves HTTP and the hypernetwork.",
     )
 
-    cpu_lora_kernel: Literal["0", "products", "1"] = Field(
-        "1",
-        description="LoRA kernel on a CPU. 1: ours, compiled at the start if a C++ compiler is installed. "
-        "`products`: ours, never compiled. 0: vLLM's, which answers base requests wrongly when they share a "
-        "batch with adapted ones.",
-    )
-    cpu_ops: Literal["0", "1"] = Field(
-        "1",
-        description="1: vLLM's own CPU kernels for norms and rotary positions. 0: torch operations.",
-    )
-    stacked_slots: Literal["0", "1"] = Field(
-        "1", description="1: load an adapter with two copies per module. 0: layer by layer, as vLLM does."
+    vllm_patches: Annotated[PatchSelection, NoDecode, BeforeValidator(_parse_patches)] = Field(
+        PatchSelection(),
+        description="Active patches of vLLM: `all`, `none`, or a comma-separated list of `cpu_lora` (our LoRA "
+        "kernel for CPUs, compiled at the start if a C++ compiler is installed), `cpu_lora=products` (the same "
+        "without compiling), `cpu_ops` (vLLM's own CPU kernels for norms and rotary positions), "
+        "`seeded_sampling` (seeded requests survive chunked prompts on a CPU) and `stacked_slots` (an adapter "
+        "loads with two copies per module). `all,cpu_lora=products` changes one of them. Without `cpu_lora`, "
+        "vLLM 0.32 on a CPU answers base requests wrongly when they share a step with adapted ones.",
     )
     share_device_memory: Literal["0", "1"] = Field(
         "0",

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypernet.config import LoraSpec
 from hypernet.hardware import has_native_bf16
+from server.engine.patches.selection import PatchSelection
 
 MIB = 2**20
 
@@ -21,10 +22,7 @@ costs, so that it never loses more than twice the best (competitive spinning, Ka
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """Everything `VllmEngine` is told.
-
-    The defaults suit a small model on two CPU cores: one engine process of some 1.7 GB.
-    """
+    """Everything that `VllmEngine` is told. The settings hold the defaults (`server.app.engine_config`)."""
 
     model: str
     """Folder of the base model, or its hub id."""
@@ -32,27 +30,24 @@ class EngineConfig:
     """What clients call it."""
     lora: LoraSpec
     """What the hypernetwork writes: the modules that get slots, and the largest rank."""
-    max_loras: int = 8
-    """Adapters resident at once, and so the most that run in one step."""
-    max_model_len: int = 2048
-    max_num_seqs: int = 64
-    """Sequences in one step; more wait in vLLM's queue."""
-    kv_cache_bytes: int | None = 512 * MIB
-    """Exact size of the KV cache. None lets vLLM take its usual share of the device, right for a GPU."""
-    tensor_parallel: int = 1
+    max_loras: int
+    """Adapters resident at once, and therefore the most that run in one step."""
+    max_model_len: int
+    """Context in tokens: prompt and completion together."""
+    max_num_seqs: int
+    """Sequences in one step. Further sequences wait in vLLM's queue."""
+    kv_cache_bytes: int | None
+    """Size of the KV cache in bytes. None: vLLM's usual share of the device, which suits a GPU."""
+    tensor_parallel: int
     """Devices that share the model, each with its slice of every layer and adapter; on a CPU, processes."""
-    dtype: str = "auto"
+    dtype: str
     """As vLLM names them; see `resolved_dtype` for what "auto" means on a CPU."""
-    cpu_threads: int | None = None
+    cpu_threads: int | None
     """Threads of each process of a CPU engine. None shares all cores that this process may use but one: that
     is the server's, its hypernetwork's and its clients'. What the engine gains by it, it loses waiting."""
-    cpu_lora_kernel: str = "1"
-    """`1` compiles our kernel where there is a compiler, `products` never does, `0` is vLLM's own."""
-    cpu_ops: str = "1"
-    """`1` has vLLM use its own kernels for norms and positions on a CPU."""
-    stacked_slots: str = "1"
-    """`1` fills an adapter's slot with two copies a module."""
-    share_device_memory: bool = False
+    patches: PatchSelection
+    """Which optional patches of vLLM are active."""
+    share_device_memory: bool
     """Send an adapter to the core's process as a handle on its memory; for one device, not several ranks."""
 
     @property
@@ -96,9 +91,6 @@ class EngineConfig:
     def environment(self, *, cpu: bool, cores: int) -> dict[str, str]:
         """Variables that vLLM reads; whoever starts the server may have set others, which win."""
         variables = {
-            "T2L_CPU_LORA_KERNEL": self.cpu_lora_kernel,
-            "T2L_CPU_OPS": self.cpu_ops,
-            "T2L_STACKED_SLOTS": self.stacked_slots,
             "VLLM_LOGGING_LEVEL": "ERROR",
             "VLLM_LOGGING_STREAM": "ext://sys.stderr",
             "VLLM_NO_USAGE_STATS": "1",

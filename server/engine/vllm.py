@@ -111,7 +111,8 @@ class VllmEngine:
     def _construct(self) -> None:
         self._loading = True
         try:
-            self._llm = self._load_model()
+            with self.config.patches.exported():
+                self._llm = self._load_model()
         finally:
             self._loading = False
 
@@ -122,7 +123,7 @@ class VllmEngine:
         self._check_alive()
         cpu = None if torch.cuda.is_available() else torch.cpu.get_capabilities()
         dtype = self.config.resolved_dtype(cpu)
-        ops = cpu_ops.ARGUMENTS if plugin.should_patch_cpu_ops() else {}
+        ops = cpu_ops.ARGUMENTS if plugin.should_patch_cpu_ops(self.config.patches) else {}
         arguments = AsyncEngineArgs(**self.config.engine_arguments() | {"dtype": dtype} | ops)
         return AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
 

@@ -24,8 +24,10 @@ from hypernet.hardware import fastest_dtype
 from hypernet.lora import LoraWeights
 from hypernet.model_paths import DEFAULT_CHECKPOINT, base_model_folder
 from hypernet.peft_io import save_adapter
+from server.app import engine_config
 from server.engine.config import EngineConfig
 from server.engine.vllm import VllmEngine
+from server.settings import Settings
 
 ADAPTERS = 8
 START_S = 240
@@ -81,7 +83,8 @@ class World:
     @cached_property
     def config(self) -> EngineConfig:
         """The engine, the same for all three."""
-        return EngineConfig(model=str(base_model_folder()), model_name="base", lora=self.generator.spec)
+        model = str(base_model_folder())
+        return engine_config(Settings(), model=model, model_name="base", lora=self.generator.spec)
 
     async def all_three(self) -> tuple[httpx.AsyncClient, httpx.AsyncClient, VllmEngine]:
         """Our server, stock vLLM and the engine, started beside one another."""

@@ -14,8 +14,10 @@ from hypernet.base_model import lora_spec
 from hypernet.bundled_models import base_model_path
 from hypernet.config import LoraSpec
 from hypernet.lora import LoraWeights
+from server import app
 from server.engine.config import MIB, EngineConfig
 from server.engine.vllm import VllmEngine
+from server.settings import Settings
 
 MODULES = ("q_proj", "v_proj", "gate_proj", "down_proj")
 """Packed layers with a slice left out (k, up), a plain one, and every kind of parallelism."""
@@ -25,8 +27,8 @@ MakeAdapter = Callable[..., LoraWeights]
 
 @pytest.fixture(scope="session")
 def base_model() -> Path:
-    """The folder of SmolLM2-135M-Instruct: `T2L_TEST_BASE_MODEL`, else the embedded one."""
-    if chosen := os.environ.get("T2L_TEST_BASE_MODEL"):
+    """The folder of SmolLM2-135M-Instruct: `TEST_BASE_MODEL`, else the embedded one."""
+    if chosen := os.environ.get("TEST_BASE_MODEL"):
         return Path(chosen)
     return base_model_path()
 
@@ -40,14 +42,8 @@ def base_spec(base_model: Path) -> LoraSpec:
 @pytest.fixture(scope="session")
 def engine_config(base_model: Path, base_spec: LoraSpec) -> EngineConfig:
     """A small engine: four slots and a quarter of a gigabyte of KV cache."""
-    return EngineConfig(
-        model=str(base_model),
-        model_name="small",
-        lora=base_spec,
-        max_loras=4,
-        max_model_len=1024,
-        kv_cache_bytes=256 * MIB,
-    )
+    settings = Settings(max_loras=4, max_model_len=1024, kv_cache_bytes=256 * MIB)
+    return app.engine_config(settings, model=str(base_model), model_name="small", lora=base_spec)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -69,6 +69,13 @@ class WorkerExtension:
         _staged.pop(int_id, None)
 
 
+def install() -> None:
+    """Have vLLM's `WorkerLoRAManager` load `t2l://` paths from memory."""
+    from vllm.lora.worker_manager import WorkerLoRAManager
+
+    WorkerLoRAManager._load_adapter = wrap_load_adapter(WorkerLoRAManager._load_adapter)
+
+
 def wrap_load_adapter(
     original: Callable[[Any, LoRARequest], LoRAModel],
 ) -> Callable[[Any, LoRARequest], LoRAModel]:

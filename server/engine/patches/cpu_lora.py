@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from server.engine.patches import native_kernel
+from server.engine.patches.native_kernel import Kernel
 
 MAX_NATIVE_ROWS = 256
 """Rows up to which the compiled kernel beats a matrix library."""
@@ -44,6 +45,8 @@ class TokenSlotMapping:
     """The slot of each of them. [n]"""
     slot_range: slice
     """The range of slots in use."""
+    kernel: Kernel | None
+    """The compiled kernel, if this step is to use it."""
     masks: dict[int, Tensor] = field(default_factory=dict)
     """Of every rank, the same for all layers of a step."""
 
@@ -55,20 +58,24 @@ class TokenSlotMapping:
         return self.masks[rank]
 
 
-def map_tokens_to_slots(indices: Tensor) -> TokenSlotMapping | None:
-    """Work out once per step what every layer needs.
+def map_tokens_to_slots(token_slots: Tensor, kernel: Kernel | None) -> TokenSlotMapping | None:
+    """Compute once per step what every layer needs.
 
     Args:
-        indices: slot of each token, -1 for none. [tokens], int64
+        token_slots: slot of each token, -1 for none. [tokens], int64
+        kernel: the compiled kernel, if there is one. Steps with many adapted tokens do not use it.
 
     Returns:
-        None when no token has an adapter.
+        None if no token has an adapter.
     """
-    slots, tokens = indices.sort(stable=True)
-    bare = int((indices < 0).sum())
-    if bare == len(slots):
+    slots, tokens = token_slots.sort(stable=True)
+    first = int((token_slots < 0).sum())  # sorted, tokens without an adapter come first
+    if first == len(slots):
         return None
-    return TokenSlotMapping(indices, tokens[bare:], slots[bare:], slice(int(slots[bare]), int(slots[-1]) + 1))
+    slots, tokens = slots[first:], tokens[first:]
+    slot_range = slice(int(slots[0]), int(slots[-1]) + 1)
+    kernel = kernel if len(tokens) <= MAX_NATIVE_ROWS else None
+    return TokenSlotMapping(token_slots, tokens, slots, slot_range, kernel)
 
 
 def add_lora(
@@ -88,8 +95,9 @@ def add_lora(
         rows: which row belongs to which slot.
     """
     layer = layer_weights(a, b)
-    kernel = native_kernel.load_kernel() if rows.adapted_tokens.shape[0] <= MAX_NATIVE_ROWS else None
-    if kernel and kernel.add_lora(y, x, layer.descriptor, rows.adapted_tokens, rows.adapted_slots, scale):
+    if rows.kernel and rows.kernel.add_lora(
+        y, x, layer.descriptor, rows.adapted_tokens, rows.adapted_slots, scale
+    ):
         return
     for slice_ in layer.for_slots(rows.slot_range):
         h = functional.linear(x, slice_.down)  # [tokens, slots rank]
@@ -163,23 +171,29 @@ def to_rank_major(b: Tensor) -> Tensor:
     return b.transpose(2, 3).contiguous().transpose(2, 3)
 
 
-def install() -> None:
-    """Replace the operator in vLLM's classes. The stock functions stay reachable as `__wrapped__`."""
+def install(*, compile_kernel: bool) -> None:
+    """Replace the operator in vLLM's classes. The stock functions stay reachable as `__wrapped__`.
+
+    Args:
+        compile_kernel: compile the native kernel, if the machine has a C++ compiler.
+    """
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
     from vllm.lora.layers.column_parallel_linear import MergedColumnParallelLinearWithLoRA
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-    PunicaWrapperCPU.update_metadata = _wrap_update_metadata(PunicaWrapperCPU.update_metadata)
+    kernel = native_kernel.load_kernel() if compile_kernel else None
+
+    PunicaWrapperCPU.update_metadata = _wrap_update_metadata(PunicaWrapperCPU.update_metadata, kernel)
     PunicaWrapperCPU.add_lora_linear = _wrap_add_lora_linear(PunicaWrapperCPU.add_lora_linear)
     for layer in (BaseLinearLayerWithLoRA, MergedColumnParallelLinearWithLoRA):
         layer.create_lora_weights = _wrap_create_lora_weights(layer.create_lora_weights)
 
 
-def _wrap_update_metadata(stock: Callable[..., None]) -> Callable[..., None]:
+def _wrap_update_metadata(stock: Callable[..., None], kernel: Kernel | None) -> Callable[..., None]:
     @wraps(stock)
     def update_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
         stock(self, *args, **kwargs)
-        self.t2l_token_slots = map_tokens_to_slots(self.token_lora_indices)
+        self.t2l_token_slots = map_tokens_to_slots(self.token_lora_indices, kernel)
 
     return update_metadata
 
@@ -208,6 +222,5 @@ def _wrap_create_lora_weights(stock: Callable[..., None]) -> Callable[..., None]
     def create_lora_weights(self: Any, *args: Any, **kwargs: Any) -> None:
         stock(self, *args, **kwargs)
         self.lora_b_stacked = tuple(to_rank_major(b) for b in self.lora_b_stacked)
-        native_kernel.load_kernel()  # now, not in a step
 
     return create_lora_weights

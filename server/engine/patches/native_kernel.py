@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import shutil
 import subprocess
 import tempfile
@@ -115,8 +114,6 @@ class Kernel:
 @cache
 def load_kernel() -> Kernel | None:
     """The source compiled for this machine, once a process; None without a compiler that can."""
-    if os.environ.get("T2L_CPU_LORA_KERNEL") == "products":
-        return None
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         log.info("no C++ compiler: LoRA on the CPU is computed by matrix products, which takes longer")

@@ -1,13 +1,12 @@
-"""Runs at the start of vLLM's processes (`vllm.general_plugins`): adapters from memory, faults on CPU mended.
+"""Installs the patches in each of vLLM's processes: the entry point of `vllm.general_plugins`.
 
-vLLM calls `register` in the front end, the engine core and every worker, maybe
-more than once.
+vLLM calls `register` in the front end, in the engine core and in every worker, possibly more than
+once per process.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 
 from server.engine.patches import (
     adapter_loader,
@@ -17,74 +16,79 @@ from server.engine.patches import (
     seeded_sampling,
     stacked_slots,
 )
+from server.engine.patches.selection import PatchSelection
 
 PATCHED_VERSION = "0.32."
-"""The releases whose CPU operator was read and found wrong; others keep their own."""
+"""Prefix of the vLLM releases that the optional patches were written for. Other releases stay as they are."""
 
 log = logging.getLogger(__name__)
 
-_done = False
+_registered = False
 
 
 def register() -> None:
-    """Install the in-memory loader and, on CPU, what is mended there. Calling it again changes nothing."""
-    global _done  # noqa: PLW0603 - a process has one vLLM to patch
-    if _done:
+    """Install the adapter loader, and the optional patches that are selected and apply here. Idempotent.
+
+    Raises:
+        ValueError: `T2L_VLLM_PATCHES` does not parse.
+    """
+    global _registered  # noqa: PLW0603 - a process has one vLLM to patch
+    if _registered:
         return
-    _done = True
+    _registered = True
 
+    patches = PatchSelection.from_environment()
     parent_watch.exit_with_parent()
-    from vllm.lora.worker_manager import WorkerLoRAManager
-
-    WorkerLoRAManager._load_adapter = adapter_loader.wrap_load_adapter(WorkerLoRAManager._load_adapter)
-    if should_patch_cpu_lora():
-        cpu_lora.install()
-    if should_patch_cpu_ops():
+    adapter_loader.install()
+    if should_patch_cpu_lora(patches):
+        cpu_lora.install(compile_kernel=patches.cpu_lora == "native")
+    if should_patch_cpu_ops(patches):
         cpu_ops.install()
-    if should_patch_seeded_sampling():
+    if should_patch_seeded_sampling(patches):
         seeded_sampling.install()
-    if should_patch_stacked_slots():
+    if should_patch_stacked_slots(patches):
         stacked_slots.install()
 
 
-def should_patch_stacked_slots() -> bool:
-    """Whether adapters may go into their slots without vLLM's layer-by-layer loop."""
+def should_patch_cpu_lora(patches: PatchSelection) -> bool:
+    """Whether to replace the LoRA operator of a CPU. Warns if vLLM's own, which is wrong in 0.32, may stay."""
     import vllm
 
-    return vllm.__version__.startswith(PATCHED_VERSION) and os.environ.get("T2L_STACKED_SLOTS", "1") != "0"
-
-
-def on_known_cpu() -> bool:
-    """Whether this process computes on a CPU, with a release whose ways there were read."""
-    import vllm
-    from vllm.platforms import current_platform
-
-    return bool(current_platform.is_cpu()) and vllm.__version__.startswith(PATCHED_VERSION)
-
-
-def should_patch_seeded_sampling() -> bool:
-    """Whether this process samples with a release that a seeded prompt in pieces can kill."""
-    return on_known_cpu()
-
-
-def should_patch_cpu_ops() -> bool:
-    """Whether this process may call kernels that vLLM ships but does not call on a CPU."""
-    return on_known_cpu() and os.environ.get("T2L_CPU_OPS", "1") != "0"
-
-
-def should_patch_cpu_lora() -> bool:
-    """Whether this process computes LoRA on CPU with an operator known to be wrong."""
-    import vllm
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu() or os.environ.get("T2L_CPU_LORA_KERNEL", "1") == "0":
+    if not _on_cpu() or patches.cpu_lora == "off":
         return False
-    if not vllm.__version__.startswith(PATCHED_VERSION):
+    if not _is_patched_version():
         log.warning(
-            "vLLM %s is not %sx: its own CPU LoRA operator stays, which may answer base requests "
-            "wrongly when they run beside adapted ones",
+            "vLLM %s is not %sx, so its own LoRA operator for CPUs stays in use. In 0.32 that operator answers "
+            "a request without an adapter wrongly if it shares a step with adapted requests",
             vllm.__version__,
             PATCHED_VERSION,
         )
         return False
     return True
+
+
+def should_patch_cpu_ops(patches: PatchSelection) -> bool:
+    """Whether to use vLLM's CPU kernels for norms and rotary positions."""
+    return patches.cpu_ops and _on_cpu() and _is_patched_version()
+
+
+def should_patch_seeded_sampling(patches: PatchSelection) -> bool:
+    """Whether to repair seeded sampling of chunked prompts on a CPU."""
+    return patches.seeded_sampling and _on_cpu() and _is_patched_version()
+
+
+def should_patch_stacked_slots(patches: PatchSelection) -> bool:
+    """Whether to stack the LoRA slots of all layers."""
+    return patches.stacked_slots and _is_patched_version()
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def _is_patched_version() -> bool:
+    import vllm
+
+    return bool(vllm.__version__.startswith(PATCHED_VERSION))

@@ -12,8 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hypernet.base_model import lora_spec
 from hypernet.lora import LoraWeights
-from server.engine.config import MIB, EngineConfig
+from server.app import engine_config
+from server.engine.config import MIB
 from server.engine.vllm import VllmEngine
+from server.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
@@ -34,18 +36,10 @@ def wider_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 async def answers(base: Path, ranks: int, complete: Any) -> list[str]:
     spec = lora_spec(base, rank=8, alpha=16, use_rslora=False, target_modules=MODULES)
-    engine = VllmEngine(
-        EngineConfig(
-            model=str(base),
-            model_name="tiny",
-            lora=spec,
-            max_loras=2,
-            max_model_len=128,
-            kv_cache_bytes=16 * MIB,
-            tensor_parallel=ranks,
-            dtype="float32",
-        )
+    settings = Settings(
+        max_loras=2, max_model_len=128, kv_cache_bytes=16 * MIB, tensor_parallel=ranks, dtype="float32"
     )
+    engine = VllmEngine(engine_config(settings, model=str(base), model_name="tiny", lora=spec))
     try:
         await engine.start()
         assert engine._llm.vllm_config.parallel_config.world_size == ranks

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from hypernet.config import LoraSpec, ModuleShape
+from server.app import engine_config
 from server.engine.config import EngineConfig
 from server.engine.vllm import VllmEngine
+from server.settings import Settings
 
 
 def config(rank: int = 8, **fields: object) -> EngineConfig:
@@ -16,7 +19,8 @@ def config(rank: int = 8, **fields: object) -> EngineConfig:
         ModuleShape(path=f"self_attn.{name}_proj", in_features=4, out_features=4) for name in ("q", "v")
     )
     spec = LoraSpec(rank=rank, alpha=16, num_layers=2, modules=modules)
-    return EngineConfig(model="somewhere", model_name="small", lora=spec, **fields)  # type: ignore[arg-type]
+    config = engine_config(Settings(), model="somewhere", model_name="small", lora=spec)
+    return replace(config, **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("rank", "slot"), [(1, 1), (2, 8), (8, 8), (9, 16), (512, 512)])

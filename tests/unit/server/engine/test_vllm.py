@@ -13,9 +13,10 @@ from transformers import AutoTokenizer
 
 from hypernet.config import LoraSpec, ModuleShape
 from hypernet.lora import LoraWeights
+from server.app import engine_config
 from server.engine import serialization
-from server.engine.config import EngineConfig
 from server.engine.vllm import VllmEngine
+from server.settings import Settings
 
 SPEC = LoraSpec(
     rank=2,
@@ -26,7 +27,7 @@ SPEC = LoraSpec(
 
 
 def engine(**llm: Any) -> VllmEngine:
-    made = VllmEngine(EngineConfig(model="m", model_name="m", lora=SPEC, max_loras=1))
+    made = VllmEngine(engine_config(Settings(max_loras=1), model="m", model_name="m", lora=SPEC))
     made._llm = SimpleNamespace(errored=False, **llm)
     return made
 

@@ -46,18 +46,17 @@ def stock(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor, prefill: bool) 
 Kernel = Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]
 
 
-@pytest.fixture(params=["products", "compiled"], scope="module")
+@pytest.fixture(params=["products", "native"], scope="module")
 def ours(request: pytest.FixtureRequest) -> Kernel:
     """One of the two ways, made to be taken."""
-    if request.param == "compiled" and native_kernel.load_kernel() is None:
-        pytest.skip("no C++ compiler")
+    kernel = native_kernel.load_kernel() if request.param == "native" else None
+    if request.param == "native" and kernel is None:
+        pytest.skip("no C++ compiler: apt-get install g++")
 
     def add(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> Tensor:
         y = y.clone()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cpu_lora, "MAX_NATIVE_ROWS", 0 if request.param == "products" else 1000)
-            if rows := cpu_lora.map_tokens_to_slots(indices):
-                cpu_lora.add_lora(y, x, a, b, 1.0, rows)
+        if rows := cpu_lora.map_tokens_to_slots(indices, kernel):
+            cpu_lora.add_lora(y, x, a, b, 1.0, rows)
         return y
 
     return add
@@ -149,12 +148,12 @@ def test_stock_answers_a_base_row_with_the_last_slots_adapter(ours: Kernel) -> N
 
 
 def test_no_adapter_in_the_step_is_no_work() -> None:
-    assert cpu_lora.map_tokens_to_slots(torch.tensor([-1, -1])) is None
-    assert cpu_lora.map_tokens_to_slots(torch.tensor([], dtype=torch.long)) is None
+    assert cpu_lora.map_tokens_to_slots(torch.tensor([-1, -1]), None) is None
+    assert cpu_lora.map_tokens_to_slots(torch.tensor([], dtype=torch.long), None) is None
 
 
 def test_only_the_range_of_slots_in_use_is_computed() -> None:
-    rows = cpu_lora.map_tokens_to_slots(torch.tensor([5, -1, 3]))
+    rows = cpu_lora.map_tokens_to_slots(torch.tensor([5, -1, 3]), None)
     assert rows is not None
     assert rows.slot_range == slice(3, 6)
     assert rows.mask(1).tolist() == [[True, True, False], [True] * 3, [False, True, True]]
@@ -231,9 +230,6 @@ def test_what_the_source_cannot_take_is_left_to_products() -> None:
 
 def test_without_a_compiler_or_if_it_fails_there_are_products(monkeypatch: pytest.MonkeyPatch) -> None:
     find = native_kernel.load_kernel.__wrapped__
-    monkeypatch.setenv("T2L_CPU_LORA_KERNEL", "products")
-    assert find() is None
-    monkeypatch.delenv("T2L_CPU_LORA_KERNEL")
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert find() is None
     monkeypatch.setattr(shutil, "which", lambda _: "/bin/false")

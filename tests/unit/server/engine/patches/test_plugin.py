@@ -1,33 +1,40 @@
-"""What the plugin changes in vLLM, and when it keeps its hands off."""
+"""Which patches the plugin installs, by device, vLLM release and selection."""
 
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from typing import Any
 
 import pytest
 
 from server.engine.patches import cpu_lora, cpu_ops, plugin, seeded_sampling, stacked_slots
+from server.engine.patches.selection import VARIABLE
 
 vllm = pytest.importorskip("vllm")
 
 
 @pytest.fixture
-def installs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Run `register` as a fresh process would, without changing this one's vLLM for good."""
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the patches that `register` installs, as in a fresh process on a CPU.
+
+    This process's vLLM stays as it is.
+    """
     from vllm.lora.worker_manager import WorkerLoRAManager
     from vllm.platforms import current_platform
 
     calls: list[str] = []
-    monkeypatch.setattr(plugin, "_done", False)
+
+    def record(name: str) -> Any:
+        return lambda **options: calls.append("=".join([name, *(str(value) for value in options.values())]))
+
+    monkeypatch.setattr(plugin, "_registered", False)
     monkeypatch.setattr(WorkerLoRAManager, "_load_adapter", WorkerLoRAManager._load_adapter)
-    monkeypatch.setattr(cpu_lora, "install", lambda: calls.append("kernel"))
-    monkeypatch.setattr(cpu_ops, "install", lambda: calls.append("ops"))
-    monkeypatch.setattr(seeded_sampling, "install", lambda: calls.append("seeds"))
-    monkeypatch.setattr(stacked_slots, "install", lambda: calls.append("slots"))
+    monkeypatch.setattr(cpu_lora, "install", record("cpu_lora"))
+    monkeypatch.setattr(cpu_ops, "install", record("cpu_ops"))
+    monkeypatch.setattr(seeded_sampling, "install", record("seeded_sampling"))
+    monkeypatch.setattr(stacked_slots, "install", record("stacked_slots"))
     monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: True)
-    monkeypatch.delenv("T2L_CPU_LORA_KERNEL", raising=False)
-    monkeypatch.delenv("T2L_CPU_OPS", raising=False)
-    monkeypatch.delenv("T2L_STACKED_SLOTS", raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     return calls
 
 
@@ -36,47 +43,46 @@ def test_vllm_finds_the_plugin() -> None:
     assert entry.load() is plugin.register
 
 
-def test_registering_twice_patches_once(installs: list[str]) -> None:
+def test_registering_twice_patches_once(installed: list[str]) -> None:
     from vllm.lora.worker_manager import WorkerLoRAManager
 
     plugin.register()
     patched = WorkerLoRAManager._load_adapter
     plugin.register()
     assert WorkerLoRAManager._load_adapter is patched
-    assert installs == ["kernel", "ops", "seeds", "slots"]
+    assert installed == ["cpu_lora=True", "cpu_ops", "seeded_sampling", "stacked_slots"]
 
 
-def test_an_unknown_release_keeps_its_operator_and_says_so(
-    installs: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_unknown_release_stays_unpatched_and_is_reported(
+    installed: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(vllm, "__version__", "0.33.0")
     plugin.register()
-    assert installs == []
+    assert installed == []
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "vLLM 0.33.0 is not 0.32.x" in caplog.text
 
 
-def test_the_kernel_can_be_switched_off(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("T2L_CPU_LORA_KERNEL", "0")
-    plugin.register()
-    assert installs == ["ops", "seeds", "slots"]
-
-
-def test_a_gpu_keeps_vllms_operator(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_keeps_vllms_own_operators(installed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.platforms import current_platform
 
     monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: False)
     plugin.register()
-    assert installs == ["slots"]
+    assert installed == ["stacked_slots"]
 
 
-def test_stacked_slots_can_be_switched_off(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("T2L_STACKED_SLOTS", "0")
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ("none", []),
+        ("cpu_ops,seeded_sampling,stacked_slots", ["cpu_ops", "seeded_sampling", "stacked_slots"]),
+        ("cpu_lora=products", ["cpu_lora=False"]),
+        ("cpu_lora,stacked_slots", ["cpu_lora=True", "stacked_slots"]),
+    ],
+)
+def test_selection_decides_which_patches_are_installed(
+    installed: list[str], monkeypatch: pytest.MonkeyPatch, selection: str, expected: list[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, selection)
     plugin.register()
-    assert installs == ["kernel", "ops", "seeds"]
-
-
-def test_vllms_own_kernels_can_be_switched_off(installs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("T2L_CPU_OPS", "0")
-    plugin.register()
-    assert installs == ["kernel", "seeds", "slots"]
+    assert installed == expected
