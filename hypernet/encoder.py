@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hypernet.attention import attention_implementation
 from hypernet.base_model import fingerprint, read_config
 from hypernet.bundled_models import ENCODER_NAME, ModelNotFoundError
 from hypernet.description_format import last_token_format, sentence_format
@@ -214,7 +215,7 @@ class LastTokenEncoder(Encoder):
     BATCH = 32
 
     def __init__(self, folder: Path, name: str, device: str = "cpu") -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
@@ -224,7 +225,9 @@ class LastTokenEncoder(Encoder):
         self._device = device
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         dtype = torch.float32 if device == "cpu" else "auto"
-        self._model = AutoModel.from_pretrained(folder, dtype=dtype).to(device).eval()
+        attention = attention_implementation(AutoConfig.from_pretrained(folder), device)
+        model = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+        self._model = model.to(device).eval()
         self.size = int(self._model.config.hidden_size)
 
     @torch.inference_mode()

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Cache
 
+from hypernet.attention import attention_implementation, attention_masks
 from hypernet.base_model import fingerprint
 from hypernet.config import LoraSpec
 from hypernet.hardware import can_compile, fastest_dtype
@@ -35,10 +36,10 @@ class FrozenBase:
         self.spec = spec
         self.device = device
         self.chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
-        # On the CPU plain matrix products beat the fused kernel: its backward is slow there.
-        attention = "eager" if device == "cpu" else "sdpa"
         self.model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype or fastest_dtype(device), attn_implementation=attention
+            folder,
+            dtype=dtype or fastest_dtype(device),
+            attn_implementation=attention_implementation(AutoConfig.from_pretrained(folder), device),
         )
         self.model.to(device).eval().requires_grad_(False)
         self._injector = LoraInjector(self.model, spec)
@@ -70,19 +71,28 @@ class FrozenBase:
         """Within it the model runs with these adapters, shared out as `LoraInjector.use` says."""
         return self._injector.use(adapters.a, adapters.b) if adapters else nullcontext()
 
-    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
-        """The last layer's states. [N, T, hidden].
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        cache: Cache | None = None,
+        key_positions: Tensor | None = None,
+    ) -> Tensor:
+        """The last layer's hidden states. [N, T, hidden].
 
         Args:
-            tokens, positions: [N, T].
-            mask: [N, 1, T, T'], True where a query may look at one of the T' keys, cached ones included.
-            cache: what it holds is seen too, and the T tokens are added to it.
+            tokens: [N, T].
+            positions: [N, T], position of each token in its own text.
+            mask: [N, 1, T, T'], True where a token may attend to one of the T' keys, cached ones included.
+            cache: keys and values of earlier tokens. The T tokens are added to it.
+            key_positions: [N, T'], position of each key in its own text; None: the keys are the T tokens.
         """
-        forbidden = torch.finfo(self.model.dtype).min
+        keys = positions if key_positions is None else key_positions
         hidden: Tensor = self.model.model(
             input_ids=tokens,
             position_ids=positions,
-            attention_mask=(~mask).to(self.model.dtype) * forbidden,  # added to the scores
+            attention_mask=attention_masks(self.model.config, mask, positions, keys, self.model.dtype),
             past_key_values=cache,
             use_cache=cache is not None,
         ).last_hidden_state

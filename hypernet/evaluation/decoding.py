@@ -153,7 +153,10 @@ def _decode(
             while len(going_on) > enough:
                 seen = F.pad(seen, (0, 1), value=True)
                 last = torch.tensor([a.said[-1] for a in answers], device=base.device)
-                hidden = base.hidden(last[:, None], positions[:, None], seen[:, None, None], cache)
+                key_positions = seen.long().cumsum(1) - 1  # [R, W]
+                hidden = base.hidden(
+                    last[:, None], positions[:, None], seen[:, None, None], cache, key_positions
+                )
                 positions = positions + 1
                 choices = base.project(hidden[:, -1]).argmax(-1).tolist()
                 for i in going_on:
