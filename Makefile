@@ -1,24 +1,36 @@
-# make demo   see it work          make test   every check
-# make serve  keep a server        make bench  ratios of speed, side by side
-# make wheel  build the package    make lock   resolve the dependencies again (needs uv)
+# make demo   see it work                 make test       every check
+# make serve  keep a server               make test-fast  without an engine, under 90 s
+# make wheel  build the package           make test-all   with a fresh installation, too
+# make lock   resolve again (needs uv)    make bench      ratios of speed, side by side
 CHECK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 CANDIDATES := python3.11 python3.12 python3.13 python3
 # The first that runs and is supported.
 PYTHON ?= $(firstword $(foreach each,$(CANDIDATES),$(shell $(each) -c '$(CHECK)' 2>/dev/null && echo $(each))))
 VENV := .venv
 BIN := $(VENV)/bin
+# Each worker may run an engine of 2.5 GB.
+TEST_WORKERS ?= 2
+PYTEST = $(BIN)/pytest --numprocesses $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 # uv reads no settings of pip: tell it of folders of wheels.
 ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: demo test lint serve bench lock wheel clean
+.PHONY: demo test test-fast test-all lint serve bench lock wheel clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python deploy/demo.py
 
 test: lint
-	$(BIN)/pytest
+	$(PYTEST) -m "not install"
+
+# No engine and no long training.
+test-fast: lint
+	$(PYTEST) tests/unit -m "not slow and not install"
+
+# What needs a fresh environment, too.
+test-all: test
+	$(BIN)/pytest -m install
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

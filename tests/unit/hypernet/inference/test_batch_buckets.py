@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
-from hypernet.hardware import can_compile
 from hypernet.inference.batch_buckets import compile_buckets
 from hypernet.inference.network import InferenceHypernet
 from hypernet.lora import LoraBatch
 from hypernet.model import Hypernet
+from tests.support.programs import require_program
 
 SPEC = LoraSpec(
     rank=2,
@@ -40,9 +40,9 @@ def assert_same(one: LoraBatch, other: LoraBatch) -> None:
         torch.testing.assert_close(one.b[module], other.b[module])
 
 
-@pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")
 @pytest.mark.parametrize("variant", ["L", "S"])
 def test_a_batch_is_what_the_network_writes_and_each_size_is_compiled_once(variant: str) -> None:
+    require_program("g++")
     network = network_of(variant)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from server.engine.patches import cpu_lora, native_kernel
+from tests.support.programs import require_program
 
 pytest.importorskip("vllm")
 
@@ -49,9 +50,11 @@ Kernel = Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]
 @pytest.fixture(params=["products", "native"], scope="module")
 def ours(request: pytest.FixtureRequest) -> Kernel:
     """One of the two ways, made to be taken."""
-    kernel = native_kernel.load_kernel() if request.param == "native" else None
-    if request.param == "native" and kernel is None:
-        pytest.skip("no C++ compiler: apt-get install g++")
+    kernel = None
+    if request.param == "native":
+        require_program("g++")
+        kernel = native_kernel.load_kernel()
+        assert kernel is not None
 
     def add(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> Tensor:
         y = y.clone()
@@ -199,8 +202,9 @@ def test_a_slice_counts_as_used_from_its_first_adapter_on() -> None:
 
 def test_numbers_round_as_torch_rounds_them() -> None:
     """Every bf16 there is goes through B = 1 with A x = 0: halfway cases, infinities and NaNs among them."""
-    if (kernel := native_kernel.load_kernel()) is None:
-        pytest.skip("no C++ compiler")
+    require_program("g++")
+    kernel = native_kernel.load_kernel()
+    assert kernel is not None
     y = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16).view(1, -1)
     x = torch.tensor([[1.0, 2.0**-9]], dtype=torch.bfloat16)
     a = torch.tensor([[1.0, 1.0]], dtype=torch.bfloat16)  # h = 1 + half a unit in its last place
@@ -213,8 +217,9 @@ def test_numbers_round_as_torch_rounds_them() -> None:
 
 
 def test_what_the_source_cannot_take_is_left_to_products() -> None:
-    if (kernel := native_kernel.load_kernel()) is None:
-        pytest.skip("no C++ compiler")
+    require_program("g++")
+    kernel = native_kernel.load_kernel()
+    assert kernel is not None
     row, half = torch.zeros(1, dtype=torch.long), torch.ones(1, 4, dtype=torch.float16)
     single, wide = torch.ones(1, 4), torch.ones(600, 4)
     for a, b, x in (
