@@ -22,11 +22,12 @@ from hypernet.config import LoraSpec
 from server.adapters.batcher import Batcher
 from server.adapters.breaker import CircuitBreaker
 from server.adapters.codec import AdapterCodec
-from server.adapters.generator import AdapterGenerator, lower_thread_priority, timed_batch
+from server.adapters.generator import AdapterGenerator, BatchGenerator
 from server.adapters.key import AdapterKeyer, derive_key
 from server.adapters.memory import MemoryStore
 from server.adapters.provider import AdapterProvider
 from server.adapters.redis_store import RedisStore
+from server.adapters.thread_priority import lower_thread_priority
 from server.adapters.tiered import SharedTier, TieredStore
 from server.adapters.write_behind import WriteBehind
 from server.api import adapters, errors, generate, openapi, probes
@@ -212,7 +213,7 @@ def _build_provider(settings: Settings, generator: AdapterGenerator, metrics: Me
         spec=generator.spec,
     )
     batcher = Batcher(
-        timed_batch(generator),
+        BatchGenerator(generator),
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         metrics=metrics,

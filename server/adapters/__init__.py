@@ -1,1 +1,1 @@
-"""Where adapters come from and where they are kept: key, batcher, single-flight, stores."""
+"""Adapters: ids, generation in batches, and the caches in memory and in Redis."""

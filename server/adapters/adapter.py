@@ -1,4 +1,4 @@
-"""An adapter as the server keeps it: the weights, and what is worth remembering about them."""
+"""An adapter as the server caches it: weights and metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.errors import AdapterRejectedError
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """What is known about an adapter, its weights aside; fields as in `Adapter`."""
+    """An adapter's metadata. The fields are those of `Adapter`."""
 
     id: str
     description: str
@@ -34,9 +34,9 @@ class Adapter:
 
     Attributes:
         id: content hash, 32 hex characters (`key.AdapterKeyer`).
-        description: the normalised task description it was written for.
-        created_us: when it was written, microseconds since the epoch. Listings are ordered by it.
-        weights: views into one flat bf16 buffer, so that storing it is one copy.
+        description: the normalised task description.
+        created_us: time of generation in microseconds since the epoch. Listings are sorted by it.
+        weights: views into one flat bf16 buffer, so that one copy stores them.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Adapter:
 
     @property
     def info(self) -> AdapterInfo:
-        """Everything but the weights."""
+        """The metadata."""
         return AdapterInfo(self.id, self.description, self.created_us, self.spec)
 
     @classmethod
@@ -68,18 +68,17 @@ class Adapter:
         weights: LoraWeights,
         buffer: Tensor | None = None,
     ) -> Adapter:
-        """Check freshly written weights and move them into one flat bf16 buffer. A millisecond of work.
+        """Validate generated weights and copy them into one flat bf16 buffer. Takes about a millisecond.
 
-        bf16 is what the engine computes in; checking after the cast also catches
-        numbers that the cast made infinite.
+        The weights are validated as bf16, so that values that only overflow in bf16 are found.
 
         Args:
-            adapter_id, description, created_us: as the attributes.
-            weights: of any dtype.
-            buffer: where to keep them, [num_parameters] of bf16 that nobody else uses; None: from `pages`.
+            adapter_id, description, created_us: see the attributes.
+            weights: weights of any dtype.
+            buffer: the memory to copy to. [num_parameters], bf16. None: `allocate_buffer`.
 
         Raises:
-            AdapterRejectedError: the hypernetwork wrote something that no engine may see.
+            AdapterRejectedError: the weights contain NaN, infinite or excessive values.
         """
         try:
             cast = weights.to(torch.bfloat16)
@@ -90,5 +89,5 @@ class Adapter:
                 flat.a[name].copy_(cast.a[name])
                 flat.b[name].copy_(cast.b[name])
         except InvalidLoraError as error:
-            raise AdapterRejectedError(f"the hypernetwork wrote an unusable adapter: {error}") from error
+            raise AdapterRejectedError(f"the hypernetwork generated an unusable adapter: {error}") from error
         return cls(adapter_id, description, created_us, flat)

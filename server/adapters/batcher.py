@@ -1,8 +1,7 @@
-"""Turns single requests into batches for a worker that is fastest in batches.
+"""Dynamic batching without a fixed delay.
 
-No fixed delay: while one batch computes, the next one grows, and it starts the
-moment the worker is free. An idle server answers a lone request at once; a busy
-one makes large batches by itself.
+While one batch is computed, the next one collects items. It starts as soon as the worker is free.
+An idle server therefore computes a single item at once, and a busy server computes large batches.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ R = TypeVar("R")
 class _Job(Generic[T, R]):
     item: T
     done: asyncio.Future[tuple[R, float]]
-    arrived: float
+    enqueued_at: float
 
 
 class Batcher(Generic[T, R]):
-    """A bounded queue before one worker thread. Use as an async context manager.
+    """A bounded queue in front of one worker thread. Use it as an async context manager.
 
-    The worker is synchronous and gets one dedicated thread: torch work never
-    blocks the event loop, and no two batches run at once.
+    The synchronous worker has one dedicated thread: torch never blocks the event loop, and no two
+    batches run at once.
     """
 
     def __init__(
@@ -45,15 +44,15 @@ class Batcher(Generic[T, R]):
         clock: Callable[[], float],
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare a batcher.
+        """Configure a batcher.
 
         Args:
-            compute: one result per item, in order. Runs in the worker thread.
-            max_batch: most items per call of `compute`.
-            max_queue: most items waiting; the next one is turned away.
-            metrics: told batch sizes and waits.
+            compute: returns one result per item, in order. Runs in the worker thread.
+            max_batch: maximum number of items per call of `compute`.
+            max_queue: maximum number of waiting items. Further items are rejected.
+            metrics: records batch sizes and waiting times.
             clock: monotonic seconds.
-            prepare: runs once, first of all in the worker thread.
+            prepare: runs once in the worker thread, before the first batch.
         """
         self._compute = compute
         self._max_batch = max_batch
@@ -71,7 +70,7 @@ class Batcher(Generic[T, R]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop; whoever still waits gets `UnavailableError`."""
+        """Stop. Items that still wait fail with `UnavailableError`."""
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
@@ -83,27 +82,28 @@ class Batcher(Generic[T, R]):
 
     @property
     def depth(self) -> int:
-        """Items waiting, those whose caller has left not counted."""
-        return sum(not job.done.done() for job in tuple(self._queue))  # asked by other threads too
+        """Number of waiting items whose callers still wait."""
+        return sum(not job.done.done() for job in tuple(self._queue))  # other threads read it, too
 
     async def submit(self, item: T) -> tuple[R, float]:
-        """Wait for the item's result and the seconds it spent in the queue. Cancelling drops the item.
+        """Wait for the item's result and for the seconds that it spent in the queue. Cancelling drops the item.
 
         Raises:
             OverloadedError: the queue is full.
-            GenerationFailedError: the batch that held the item failed.
+            GenerationFailedError: the item's batch failed.
             UnavailableError: the batcher was stopped.
         """
         if self._runner is None:
             raise UnavailableError("the server is stopping")
         if len(self._queue) >= self._max_queue and self.depth >= self._max_queue:
             raise OverloadedError(
-                f"{self._max_queue} new task descriptions are already waiting for an adapter", code="queue_full"
+                f"{self._max_queue} new task descriptions already wait for their adapters. Retry later",
+                code="queue_full",
             )
         job: _Job[T, R] = _Job(item, asyncio.get_running_loop().create_future(), self._clock())
         self._queue.append(job)
         self._wake.set()
-        return await job.done  # cancelling the caller cancels the future, which marks the job as dropped
+        return await job.done  # a cancelled caller cancels the future, and the batch then skips the job
 
     async def _run(self) -> None:
         while True:
@@ -113,7 +113,7 @@ class Batcher(Generic[T, R]):
                 self._computing = self._next_batch()
                 if self._computing:
                     await self._work(self._computing)
-                self._computing = []  # an idle batcher holds on to nobody's results
+                self._computing = []  # an idle batcher keeps no results alive
 
     async def _work(self, batch: list[_Job[T, R]]) -> None:
         started = self._clock()
@@ -122,12 +122,14 @@ class Batcher(Generic[T, R]):
             items = [job.item for job in batch]
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, items)
             if len(results) != len(batch):
-                raise GenerationFailedError(f"{len(results)} results for a batch of {len(batch)}")
+                raise GenerationFailedError(
+                    f"the hypernetwork returned {len(results)} results for {len(batch)} descriptions"
+                )
         except Exception as error:
             _fail_all(batch, error)
             return
         for job, result in zip(batch, results, strict=True):
-            waited = started - job.arrived
+            waited = started - job.enqueued_at
             self._metrics.batch_wait.observe(waited)
             if not job.done.done():
                 job.done.set_result((result, waited))
@@ -143,8 +145,10 @@ class Batcher(Generic[T, R]):
 
 def _fail_all(batch: list[_Job[T, R]], cause: Exception) -> None:
     for job in batch:
-        # One exception object per waiter: a shared one would collect every waiter's traceback.
-        error = GenerationFailedError("the hypernetwork failed on a batch of descriptions")
+        # One exception object per caller: a shared one would collect the tracebacks of all callers.
+        error = GenerationFailedError(
+            "the hypernetwork failed on a batch of descriptions. The server's log has the cause"
+        )
         error.__cause__ = cause
         _fail(job, error)
 

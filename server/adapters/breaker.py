@@ -1,4 +1,4 @@
-"""Stops asking a dependency that keeps failing, so that its trouble costs no request any time."""
+"""Stops calls to a dependency that keeps failing, so that its failures delay no request."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 
 class CircuitBreaker:
-    """Closed while calls succeed; open after some failures in a row; one probe per cooldown while open."""
+    """Closed while calls succeed, open after consecutive failures. While open: one probe per cooldown."""
 
     def __init__(self, *, failures: int, cooldown_s: float, clock: Callable[[], float]) -> None:
-        """Make a closed breaker.
+        """Create a closed breaker.
 
         Args:
-            failures: this many in a row open it.
-            cooldown_s: while open, one call is let through each time this has passed.
+            failures: number of consecutive failures that open it.
+            cooldown_s: seconds between the probes of an open breaker.
             clock: monotonic seconds.
         """
         self._threshold = failures
@@ -24,7 +24,7 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls are being held back."""
+        """Whether calls are blocked."""
         return self._failures >= self._threshold
 
     @property
@@ -33,7 +33,7 @@ class CircuitBreaker:
         return self._failures == 0
 
     def allow(self) -> bool:
-        """Whether to make a call now. While open, a True is the one probe of this cooldown."""
+        """Whether to make a call now. True from an open breaker allows the one probe of this cooldown."""
         if not self.is_open:
             return True
         now = self._clock()
@@ -43,11 +43,11 @@ class CircuitBreaker:
         return True
 
     def succeeded(self) -> None:
-        """A call went well: close."""
+        """Record a successful call, which closes the breaker."""
         self._failures = 0
 
     def failed(self) -> None:
-        """A call went wrong."""
+        """Record a failed call."""
         self._failures += 1
         if self.is_open:
             self._retry_at = self._clock() + self._cooldown_s

@@ -1,4 +1,4 @@
-"""Memory for adapters: pages of their own, and the next adapter's fetched before it is asked for."""
+"""Memory for adapters, allocated outside the heap and ahead of time."""
 
 from __future__ import annotations
 
@@ -13,34 +13,42 @@ from hypernet.config import LoraSpec
 
 
 def allocate_buffer(spec: LoraSpec) -> Tensor:
-    """Memory for one adapter that goes back to the system with it, bf16 zeros. [num_parameters]
+    """Memory for one adapter, in pages of its own. [num_parameters], bf16, zeros.
 
-    Between a batch's temporaries on the heap it would leave holes: a third more memory was seen.
+    The pages return to the operating system with the tensor. Adapters on the heap would leave holes
+    among a batch's temporaries: a third more memory was measured.
+
+    Raises:
+        OSError: the machine has no memory left.
     """
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     memory = torch.frombuffer(mmap.mmap(-1, 2 * spec.num_parameters, flags), dtype=torch.bfloat16)
-    return memory.zero_()  # touches every page, without Python's lock
+    return memory.zero_()  # touches every page, without the GIL
 
 
 class BufferPool:
-    """Pages for the next adapter: on an idle machine the system takes 1.5 ms to find them.
+    """Keeps one buffer allocated: on an idle machine, new pages take the operating system 1.5 ms.
 
-    Its methods may be called from any thread.
+    Thread-safe.
     """
 
     def __init__(self, spec: LoraSpec) -> None:
         self._spec = spec
-        self._ready: deque[Tensor] = deque()
+        self._buffers: deque[Tensor] = deque()
 
     def fill(self) -> None:
-        """Have one adapter's pages ready. A machine that has none left tells whoever takes them."""
-        if not self._ready:
+        """Allocate a buffer if the pool is empty. If memory is exhausted, the next `acquire` raises."""
+        if not self._buffers:
             with suppress(OSError):
-                self._ready.append(allocate_buffer(self._spec))
+                self._buffers.append(allocate_buffer(self._spec))
 
     def acquire(self) -> Tensor:
-        """Pages that nobody else gets: those that are ready, or new ones."""
+        """Remove a buffer from the pool, or allocate one if the pool is empty. [num_parameters], bf16
+
+        Raises:
+            OSError: the machine has no memory left.
+        """
         try:
-            return self._ready.popleft()
+            return self._buffers.popleft()
         except IndexError:
             return allocate_buffer(self._spec)

@@ -8,11 +8,10 @@
     9+H     32    keyed BLAKE2b of everything before it
     41+H    rest  weights, bf16 little endian, in the order of LoraWeights.flatten
 
-The header vouches for the weights through their digest, so that it can be read
-and trusted alone (a listing needs no weights) while every single byte is still
-covered. Nothing read from Redis is believed: the checksum, the id, the spec and
-every number are verified before an adapter is built, and nothing is unpickled.
-Whoever knows no `T2L_CACHE_KEY` can neither forge nor alter a value.
+The header contains the digest of the weights. A header can therefore be verified without the
+weights, which a listing does not need, and still every byte of the value is covered. Nothing from
+Redis is trusted: the checksum, the id, the spec and every number are verified before an adapter is
+built, and nothing is unpickled. Without `T2L_CACHE_KEY` nobody can forge or alter a value.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ from server.adapters.adapter import Adapter, AdapterInfo
 MAGIC = b"T2LA"
 VERSION = 1
 MAX_HEADER = 1 << 17
-"""More than 8,192 characters of UTF-8 with every character escaped, and a spec beside them."""
+"""Enough for a spec and a description of 8,192 characters that JSON escapes one by one."""
 _PREFIX = len(MAGIC) + 1 + 4
 _DIGEST = 32
 
 
 class CorruptAdapterError(ValueError):
-    """Bytes that are not a whole adapter of ours."""
+    """Bytes that are not a complete adapter of this server's format, key and spec."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a stored adapter says about itself."""
+    """The header of a stored adapter."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
@@ -56,7 +55,7 @@ class Header:
 
     @property
     def info(self) -> AdapterInfo:
-        """What it says, without how the weights are checked."""
+        """The adapter's metadata."""
         return AdapterInfo(self.id, self.description, self.created_us, self.spec)
 
 
@@ -64,10 +63,10 @@ _HEADER = TypeAdapter(Header)
 
 
 class AdapterCodec:
-    """Encodes and verifies adapters of one spec with one key. Work for a thread: it hashes megabytes.
+    """Encodes and verifies adapters of one spec with one key. It hashes megabytes: run it in a thread.
 
     Attributes:
-        spec: the only LoRA spec that it accepts.
+        spec: the LoRA spec that it accepts.
     """
 
     def __init__(self, key: bytes, spec: LoraSpec) -> None:
@@ -76,11 +75,11 @@ class AdapterCodec:
 
     @property
     def max_size(self) -> int:
-        """No adapter of this spec takes more bytes than this."""
+        """Maximum number of bytes of an encoded adapter."""
         return _PREFIX + MAX_HEADER + _DIGEST + 2 * self.spec.num_parameters
 
     def encode(self, adapter: Adapter) -> bytes:
-        """Bytes to store."""
+        """Encode an adapter for Redis."""
         weights = _swap_on_big_endian(adapter.weights.flatten().view(torch.uint8).numpy().data)
         header = json.dumps(
             {
@@ -97,16 +96,16 @@ class AdapterCodec:
         return b"".join((head, self._checksum(head), weights))
 
     def decode(self, data: bytes, adapter_id: str) -> Adapter:
-        """Verify in full what was stored under an id.
+        """Verify and decode the value that is stored under an id.
 
         Raises:
-            CorruptAdapterError: any byte is wrong, or it is another adapter, or one of another spec.
+            CorruptAdapterError: a byte is wrong, or the value is another adapter or has another spec.
         """
         header = self.decode_header(data)
         if header.id != adapter_id:
             raise CorruptAdapterError(f"the value under {adapter_id} is adapter {header.id}")
         if header.spec != self.spec:
-            raise CorruptAdapterError("the adapter has another LoRA spec")
+            raise CorruptAdapterError("the adapter has a LoRA spec other than this server's")
         weights = memoryview(data)[header_size(data) :]
         if not hmac.compare_digest(_digest(weights), header.weights_digest):
             raise CorruptAdapterError("the weights do not match their digest")
@@ -119,31 +118,36 @@ class AdapterCodec:
         return Adapter(header.id, header.description, header.created_us, lora)
 
     def decode_header(self, data: bytes) -> Header:
-        """Verify a header alone; `data` is at least the first `header_size` bytes.
+        """Verify a header without the weights.
+
+        Args:
+            data: at least the first `header_size` bytes of a value.
 
         Raises:
-            CorruptAdapterError: the header is not whole, or not signed with our key.
+            CorruptAdapterError: the header is truncated, or is not signed with this server's key.
         """
         end = header_size(data)
         if len(data) < end:
             raise CorruptAdapterError("the value ends within its header")
         head, checksum = data[: end - _DIGEST], data[end - _DIGEST : end]
         if not hmac.compare_digest(self._checksum(head), checksum):
-            raise CorruptAdapterError("the header's checksum is wrong")
+            raise CorruptAdapterError(
+                "the header's checksum is wrong, or the value was written with another T2L_CACHE_KEY"
+            )
         try:
             return _HEADER.validate_json(head[_PREFIX:])
         except ValidationError as error:
-            raise CorruptAdapterError("the header is signed but not understood") from error
+            raise CorruptAdapterError("the header is signed, but has an unknown format") from error
 
     def _checksum(self, head: bytes) -> bytes:
         return blake2b(head, key=self._key, digest_size=_DIGEST).digest()
 
 
 def header_size(data: bytes) -> int:
-    """Bytes from the start of a value to its weights, as its first nine bytes announce.
+    """Number of bytes before the weights of a value. The first nine bytes of the value give it.
 
     Raises:
-        CorruptAdapterError: it does not start like an adapter of this version.
+        CorruptAdapterError: the value does not start like an adapter of this version.
     """
     if len(data) < _PREFIX or data[: len(MAGIC)] != MAGIC:
         raise CorruptAdapterError("the value does not start like an adapter")
@@ -151,7 +155,7 @@ def header_size(data: bytes) -> int:
         raise CorruptAdapterError(f"the value has version {data[len(MAGIC)]}, this server reads {VERSION}")
     length = int.from_bytes(data[len(MAGIC) + 1 : _PREFIX], "little")
     if length > MAX_HEADER:
-        raise CorruptAdapterError("the header is longer than any of ours")
+        raise CorruptAdapterError(f"the header has {length} bytes, more than the maximum of {MAX_HEADER}")
     return _PREFIX + length + _DIGEST
 
 

@@ -1,4 +1,4 @@
-"""An adapter as a zip of the two files that PEFT and vLLM read."""
+"""A zip archive of the two files of a PEFT adapter folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import zipfile
 from collections.abc import Mapping
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest date a zip can hold: without the time of day, the same adapter is the same bytes."""
+"""Date of every file: the earliest that zip allows. A constant date makes the archive reproducible."""
 
 
 def zip_files(files: Mapping[str, bytes]) -> bytes:
-    """Pack files, uncompressed: bf16 weights do not shrink."""
+    """Pack files without compression, because bf16 weights do not compress."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():

@@ -1,10 +1,9 @@
-"""Adapter ids: a keyed hash of what an adapter is made from.
+"""Adapter ids: a keyed hash of everything that determines an adapter's weights.
 
-Two replicas that would write the same weights agree on the id without talking,
-and a replica with another checkpoint, base, encoder or rank never reads the
-other's adapters. The hash is keyed so that somebody who sees ids (in logs, in
-Redis) cannot test guesses at the descriptions behind them; replicas that share
-a Redis must share the key.
+Replicas that would generate the same weights compute the same id. A replica with another
+checkpoint, base model, encoder or LoRA spec computes other ids, so that it never reads their
+adapters. The key prevents that a reader of ids, in logs or in Redis, tests guesses at descriptions.
+Replicas that share a Redis must share the key.
 """
 
 from __future__ import annotations
@@ -15,24 +14,23 @@ from hashlib import blake2b
 from hypernet.config import LoraSpec
 
 ID_LENGTH = 32
-"""Hex characters in an adapter id: 128 bits, so that collisions are no concern."""
+"""Hex characters in an adapter id: 128 bits make a collision practically impossible."""
 
 
 def normalise(description: str) -> str:
-    """The form of a description that is hashed, and that the encoder reads.
+    """Normalise a description, for the hash and for the encoder. Idempotent.
 
-    Unicode NFC, because the same sentence arrives composed from one operating
-    system and decomposed from another; whitespace runs become one space and the
-    ends are stripped, because line wraps and indentation come from editors, not
-    from the author. Case and punctuation stay, and so do compatibility
-    characters (no NFKC: it would turn 2 superscript 3 into 23): the encoder
-    reads them, so they may change the weights. Idempotent.
+    - Unicode NFC: some operating systems send a character composed, others send it decomposed.
+    - Runs of whitespace become one space, and the ends are stripped: line breaks and indentation
+      come from editors.
+    - Case, punctuation and compatibility characters stay, because the encoder reads them and they
+      may change the weights. NFKC would turn 2 superscript 3 into 23.
     """
     return " ".join(unicodedata.normalize("NFC", description).split())
 
 
 def derive_key(secret: str, purpose: str) -> bytes:
-    """A 32-byte key for one purpose, so that ids and checksums never share one."""
+    """Derive a 32-byte key for one purpose, so that ids and checksums have different keys."""
     return blake2b(secret.encode(), digest_size=32, person=purpose.encode()).digest()
 
 
@@ -40,9 +38,8 @@ class AdapterKeyer:
     """Computes adapter ids for one hypernetwork.
 
     Attributes:
-        namespace: 16 hex characters that name this combination of key,
-            hypernetwork, base, encoder and LoRA spec; replicas that share it can
-            use each other's adapters.
+        namespace: 16 hex characters that identify the combination of key, hypernetwork, base model,
+            encoder and LoRA spec. Replicas with the same namespace can use each other's adapters.
     """
 
     def __init__(
@@ -51,13 +48,13 @@ class AdapterKeyer:
         hasher = blake2b(key=derive_key(secret, "t2l-adapter-id"), digest_size=ID_LENGTH // 2)
         for part in (hypernetwork, base_model, encoder, spec.model_dump_json()):
             encoded = part.encode()
-            # Each part goes in behind its length, so that no two lists of parts look alike.
+            # Each part is preceded by its length, so that different lists of parts have different hashes.
             hasher.update(len(encoded).to_bytes(8, "little") + encoded)
         self._prefix = hasher
         self.namespace = hasher.hexdigest()[:16]
 
     def __call__(self, description: str) -> str:
-        """The id of the adapter for a normalised description."""
+        """The adapter id of a normalised description."""
         hasher = self._prefix.copy()
         hasher.update(description.encode())
         return hasher.hexdigest()

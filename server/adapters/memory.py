@@ -1,4 +1,4 @@
-"""The first tier: adapters in this process, bounded in bytes, least recently used out first."""
+"""The first cache tier: an LRU cache of adapters in this process, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from server.adapters.adapter import Adapter
 
 
 class MemoryStore:
-    """An LRU cache. Belongs to the event loop: not thread-safe, and needs not be."""
+    """An LRU cache. Not thread-safe: only the event loop uses it."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._adapters: OrderedDict[str, Adapter] = OrderedDict()
         self.nbytes = 0
-        """Bytes of all weights held."""
+        """Bytes of all cached weights."""
 
     def __len__(self) -> int:
         return len(self._adapters)
 
     def __iter__(self) -> Iterator[Adapter]:
-        """All adapters, in no promised order."""
+        """All adapters, in unspecified order."""
         return iter(self._adapters.values())
 
     def get(self, adapter_id: str) -> Adapter | None:
-        """The adapter, now the most recently used."""
+        """The adapter, or None. Marks it as the most recently used."""
         adapter = self._adapters.get(adapter_id)
         if adapter is not None:
             self._adapters.move_to_end(adapter_id)
         return adapter
 
     def put(self, adapter: Adapter) -> None:
-        """Keep an adapter, evicting others as needed; one larger than the whole store is not kept."""
+        """Cache an adapter and evict others as needed. An adapter larger than the store is not cached."""
         self.remove(adapter.id)
         if adapter.nbytes > self._max_bytes:
             return
@@ -43,7 +43,7 @@ class MemoryStore:
             self.nbytes -= evicted.nbytes
 
     def remove(self, adapter_id: str) -> bool:
-        """Forget an adapter; whether there was one."""
+        """Remove an adapter. Returns whether it was cached."""
         adapter = self._adapters.pop(adapter_id, None)
         if adapter is not None:
             self.nbytes -= adapter.nbytes

@@ -1,4 +1,4 @@
-"""The adapter for a description, however it can be had: memory, Redis, a twin's work, or a new pass."""
+"""Finds the adapter of a description in memory or in Redis, or generates it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from server.adapters.tiered import TieredStore
 from server.observability.metrics import Metrics
 
 BUFFER_FILL_DELAY_S = 0.2
-"""From the last taking of pages to the fetching of more: whoever took them is with the engine by then."""
+"""Seconds from the last generated adapter to the allocation of the next buffer. By then the engine has
+loaded that adapter, so that the allocation delays no request."""
 
 Source = Literal["memory", "redis", "generated"]
 
 
 @dataclass(frozen=True, slots=True)
 class ProvidedAdapter:
-    """An adapter, where it came from, and the seconds that making it took (0 when it was not made)."""
+    """An adapter, its source, and the seconds that its generation took (0 if it was cached)."""
 
     adapter: Adapter
     source: Source
@@ -36,16 +37,16 @@ class ProvidedAdapter:
     embed_s: float = 0.0
     generate_s: float = 0.0
     device_weights: LoraWeights | None = field(default=None, repr=False)
-    """Its weights where the hypernetwork wrote them, for an engine that can take them from there."""
+    """The weights on the hypernetwork's device, for an engine that shares device memory."""
 
     @property
     def weights(self) -> LoraWeights:
-        """What to load: the nearest there is."""
+        """The weights to load: those on the device if there are any."""
         return self.device_weights or self.adapter.weights
 
 
 class AdapterProvider:
-    """Finds or makes adapters; nothing is ever made twice at once."""
+    """Finds or generates adapters. Simultaneous requests for one adapter share one generation."""
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class AdapterProvider:
         Raises:
             OverloadedError: too many descriptions wait for the hypernetwork.
             GenerationFailedError: the hypernetwork failed.
-            AdapterRejectedError: what it wrote is unusable.
+            AdapterRejectedError: the generated weights are unusable.
         """
         adapter = self.store.in_memory(adapter_id)
         if adapter is not None:
@@ -115,7 +116,7 @@ class AdapterProvider:
         return ProvidedAdapter(adapter, "generated", *timings, device_weights)
 
     def _schedule_buffer_fill(self) -> None:
-        """Fetch pages once no adapter has been made for a while: only an idle machine is slow to find them."""
+        """Allocate a buffer after a pause: only on an idle machine does the allocation take long."""
         if self._fill_timer is not None:
             self._fill_timer.cancel()
         loop = asyncio.get_running_loop()

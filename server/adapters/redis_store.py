@@ -1,21 +1,20 @@
-"""The second tier: adapters in Redis, shared by replicas and outliving them.
+"""The second cache tier: adapters in Redis, shared by replicas.
 
-Redis is a cache and a guest: everything in it can be written again in
-milliseconds, so no request fails because of it. Every call has a short timeout
-and passes a circuit breaker; every value is verified in full (`codec`); reads
-are bounded, so that a huge value under one of our keys costs one refusal, not
-the memory of the server.
+Redis is only a cache: the server can generate every adapter again in milliseconds, so no request
+fails because of Redis. Every call has a short timeout and passes a circuit breaker. Every value is
+verified in full (`codec`). Reads are bounded, so that a huge value under one of the keys is
+rejected before it fills the server's memory.
 
-Keys, where NS names the hypernetwork, base, encoder, spec and secret together:
+Keys, in which NS identifies hypernetwork, base model, encoder, spec and secret:
 
     t2l:1:NS:adapter:ID   one adapter (string, see codec), with a TTL
     t2l:1:NS:index        sorted set, member ID, score = created, microseconds
 
-The index pages listings newest first, and it bounds the total size: adapters of
-one NS all take the same bytes but for their descriptions, so a cap in bytes is a
-cap on members, and whoever writes deletes the oldest beyond it. That needs no
-`maxmemory` policy and spares other tenants of the same Redis; setting one is
-still fine, since members whose value is gone are skipped, until the cap or the TTL drops them.
+The index sorts listings, newest first, and bounds the total size. All adapters of one NS have the
+same size apart from their descriptions, so a limit in bytes is a limit on the number of members.
+Each write deletes the oldest members beyond the limit. This needs no `maxmemory` policy and does
+not evict other users' keys. A policy does no harm: a listing skips members without a value, until
+the limit or the TTL removes them.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ log = logging.getLogger("t2l.redis")
 
 T = TypeVar("T")
 
-_HEADER_GUESS = 4096
-"""Bytes that hold most headers; longer ones take a second read."""
+_HEADER_READ = 4096
+"""Bytes of the first read of a header. Longer headers need a second read."""
 _PAGE = 100
-"""Fewest members of the index that a further turn of a listing reads: many may be gone."""
+"""Minimum number of index members that each further round of a listing reads: many may have expired."""
 _CONNECTIONS = 16
-"""Most connections per process; further calls wait for one, within their timeout."""
+"""Maximum connections per process. Further calls wait for one, within their timeout."""
 
 
 class RedisUnavailableError(Exception):
-    """Redis did not do what was asked: `outcome` is timeout, error or skipped (breaker open)."""
+    """A call to Redis failed. `outcome`: timeout, error, or skipped because the breaker is open."""
 
     def __init__(self, outcome: str) -> None:
         super().__init__(outcome)
@@ -57,7 +56,7 @@ class RedisUnavailableError(Exception):
 
 
 class RedisStore:
-    """Adapters of one namespace in Redis."""
+    """The adapters of one namespace in Redis."""
 
     def __init__(
         self,
@@ -72,17 +71,17 @@ class RedisStore:
         timeout_s: float,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Wrap a client, which the store then owns.
+        """Wrap a client. The store closes it.
 
         Args:
-            client: with `decode_responses` off.
-            codec: knows spec and key.
-            breaker: shared by all calls of this store.
+            client: a client with `decode_responses` off.
+            codec: encodes and verifies values.
+            breaker: the circuit breaker of all calls.
             metrics: counts lookups and writes.
             namespace: NS in the keys.
-            ttl_s: seconds that an adapter lives after it was written.
-            max_bytes: cap on all adapters of the namespace together.
-            timeout_s: for each call, connecting included.
+            ttl_s: seconds that an adapter stays after it was written.
+            max_bytes: maximum bytes of all adapters of the namespace.
+            timeout_s: seconds for each call, including the connection.
             now: seconds since the epoch.
         """
         self._client = client
@@ -98,10 +97,10 @@ class RedisStore:
 
     @classmethod
     def connect(cls, url: str, timeout_s: float) -> Redis:
-        """A client that fails fast: no retries, and a short timeout on each step. Does not connect yet.
+        """A client without retries, with a timeout on each step. Does not connect yet.
 
         Raises:
-            ValueError: the URL is not one of Redis.
+            ValueError: the URL is not a Redis URL.
         """
         pool = BlockingConnectionPool.from_url(
             url,
@@ -115,9 +114,9 @@ class RedisStore:
         return Redis.from_pool(pool)
 
     async def get(self, adapter_id: str) -> Adapter | None:
-        """The adapter; None where there is none, or a corrupt one, or no Redis. Never raises."""
+        """The adapter. None if it is absent or corrupt, or if Redis fails. Never raises."""
         try:
-            # GETRANGE and not GET: it bounds what a foreign value can make us read.
+            # GETRANGE instead of GET bounds how much of a foreign value is read.
             data = await self._call(lambda: self._read(adapter_id, self._codec.max_size + 1))
         except RedisUnavailableError as error:
             self._metrics.lookups.labels("redis", error.outcome).inc()
@@ -128,9 +127,9 @@ class RedisStore:
         try:
             adapter = await asyncio.to_thread(self._codec.decode, data, adapter_id)
         except CorruptAdapterError as error:
-            # Left in place: the adapter is made anew, and its write replaces the bad value.
+            # The value stays: the adapter is generated again, and its write replaces the value.
             log.warning(
-                "corrupt adapter in Redis is ignored: %s", error, extra={"fields": {"adapter": adapter_id}}
+                "ignored a corrupt adapter in Redis: %s", error, extra={"fields": {"adapter": adapter_id}}
             )
             self._metrics.lookups.labels("redis", "corrupt").inc()
             return None
@@ -138,14 +137,14 @@ class RedisStore:
         return adapter
 
     async def info(self, adapter_id: str) -> AdapterInfo | None:
-        """What the signed header of an adapter says; None where `get` would find nothing. Never raises."""
+        """An adapter's metadata, from its signed header. None where `get` returns None. Never raises."""
         try:
             return next(iter(await self._infos([adapter_id])), None)
         except RedisUnavailableError:
             return None
 
     async def put(self, adapter: Adapter) -> None:
-        """Write an adapter and delete what is then beyond the cap. Never raises: the outcome is counted."""
+        """Write an adapter and delete adapters beyond the limit. Never raises: metrics count the outcome."""
         if self._max_members < 1:
             self._metrics.writes.labels("too_large").inc()
             return
@@ -158,10 +157,10 @@ class RedisStore:
             self._metrics.writes.labels("ok").inc()
 
     async def delete(self, adapter_id: str) -> bool:
-        """Delete an adapter; whether there was one.
+        """Delete an adapter. Returns whether it existed.
 
         Raises:
-            RedisUnavailableError: it may still be there.
+            RedisUnavailableError: Redis failed, and may still have the adapter.
         """
 
         async def delete() -> int:
@@ -176,21 +175,21 @@ class RedisStore:
         """Up to `limit` adapters, newest first, strictly after (created_us, id).
 
         Raises:
-            RedisUnavailableError: no answer.
+            RedisUnavailableError: Redis failed.
         """
         highest = "+inf" if after is None else str(after[0])
         found: list[AdapterInfo] = []
-        offset, turn, more = 0, limit, True
+        offset, count, more = 0, limit, True
         while more and len(found) < limit:
-            ids = await self._ids(highest, offset, turn)
-            # Members of the same microsecond as the cursor are read again, and those before it dropped.
+            ids = await self._ids(highest, offset, count)
+            # Members of the cursor's microsecond are read again; those up to the cursor are dropped.
             found += [i for i in await self._infos(ids) if after is None or (i.created_us, i.id) < after]
-            offset, more = offset + len(ids), len(ids) == turn
-            turn = max(limit, _PAGE)
+            offset, more = offset + len(ids), len(ids) == count
+            count = max(limit, _PAGE)
         return found[:limit]
 
     async def check(self) -> bool:
-        """Whether Redis answers now (one cheap call, unless the breaker holds it back)."""
+        """Whether Redis answers now. Makes one cheap call, unless the breaker is open."""
         try:
             await self._call(lambda: self._client.exists(self._index))
         except RedisUnavailableError:
@@ -207,7 +206,7 @@ class RedisStore:
             pipe.set(self._prefix + adapter.id, data, ex=self._ttl_s)
             pipe.zadd(self._index, {adapter.id: adapter.created_us})
             pipe.zremrangebyscore(self._index, "-inf", expired)
-            pipe.zrange(self._index, 0, -1 - self._max_members)  # the oldest, all but the cap
+            pipe.zrange(self._index, 0, -1 - self._max_members)  # the oldest members beyond the limit
             oldest: list[bytes] = (await pipe.execute())[-1]
         if oldest:
             async with self._client.pipeline(transaction=True) as pipe:
@@ -216,20 +215,20 @@ class RedisStore:
                 await pipe.execute()
 
     async def _read(self, adapter_id: str, size: int) -> bytes:
-        """The first bytes of a value; none where there is no value."""
+        """The first bytes of a value. Empty if there is no value."""
         return cast("bytes", await self._client.getrange(self._prefix + adapter_id, 0, size - 1))
 
     async def _ids(self, highest: str, offset: int, limit: int) -> list[str]:
-        """Members of the index, newest first, from a highest score down."""
+        """Members of the index, newest first, starting at the highest score."""
         found = await self._call(
             lambda: self._client.zrevrangebyscore(self._index, highest, "-inf", start=offset, num=limit)
         )
         return [member.decode("ascii", "replace") for member in cast("list[bytes]", found)]
 
     async def _infos(self, ids: list[str]) -> list[AdapterInfo]:
-        """What the signed headers of those members say, where the value is there and whole."""
+        """The metadata of those members whose header exists and is valid."""
         infos = []
-        for adapter_id, value in zip(ids, await self._call(lambda: self._heads(ids)), strict=True):
+        for adapter_id, value in zip(ids, await self._call(lambda: self._read_headers(ids)), strict=True):
             try:
                 header = self._codec.decode_header(value)
             except CorruptAdapterError:
@@ -238,58 +237,57 @@ class RedisStore:
                 infos.append(header.info)
         return infos
 
-    async def _heads(self, ids: list[str]) -> list[bytes]:
-        """The first bytes of each value, at least up to the end of its header."""
+    async def _read_headers(self, ids: list[str]) -> list[bytes]:
+        """The first bytes of each value, up to the end of its header or further."""
         async with self._client.pipeline(transaction=False) as pipe:
             for adapter_id in ids:
-                pipe.getrange(self._prefix + adapter_id, 0, _HEADER_GUESS - 1)
+                pipe.getrange(self._prefix + adapter_id, 0, _HEADER_READ - 1)
             answers: list[bytes | Exception] = await pipe.execute(raise_on_error=False)
-        heads = [
-            answer if isinstance(answer, bytes) else b"" for answer in answers
-        ]  # a foreign type is no head
-        for i, head in enumerate(heads):
-            if len(head) == _HEADER_GUESS and (size := _announced(head)) > _HEADER_GUESS:
-                heads[i] = await self._read(ids[i], size)
-        return heads
+        # A key that holds another type is answered with an error.
+        headers = [answer if isinstance(answer, bytes) else b"" for answer in answers]
+        for i, head in enumerate(headers):
+            if len(head) == _HEADER_READ and (size := _declared_header_size(head)) > _HEADER_READ:
+                headers[i] = await self._read(ids[i], size)
+        return headers
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
-        """One call under the timeout and the breaker.
+        """Make one call, within the timeout and through the breaker.
 
         Raises:
-            RedisUnavailableError: instead of anything that went wrong.
+            RedisUnavailableError: the call failed for any reason.
         """
         if not self.breaker.allow():
             raise RedisUnavailableError("skipped")
         try:
             async with asyncio.timeout(self._timeout_s):
                 result = await call()
-        except TimeoutError as error:  # redis.exceptions.TimeoutError is a RedisError, and is next
+        except TimeoutError as error:  # redis.exceptions.TimeoutError is a RedisError, handled below
             self._failed("timeout", error)
             raise RedisUnavailableError("timeout") from error
-        except ResponseError as error:  # out of memory, a value of a foreign type: Redis is there and says no
+        except ResponseError as error:  # Redis answers with an error, such as out of memory
             self.breaker.succeeded()
-            log.warning("Redis refuses (%s); the request goes on without it", error)
+            log.warning("Redis returned an error, the request continues without it: %s", error)
             raise RedisUnavailableError("error") from error
         except (RedisError, OSError) as error:
             outcome = "timeout" if "Timeout" in type(error).__name__ else "error"
             self._failed(outcome, error)
             raise RedisUnavailableError(outcome) from error
         if not self.breaker.healthy:
-            log.warning("Redis answers again")
+            log.info("Redis answers again")
         self.breaker.succeeded()
         return result
 
     def _failed(self, outcome: str, error: Exception) -> None:
         self.breaker.failed()
         log.warning(
-            "Redis does not answer (%s: %s); requests go on without it",
+            "Redis does not answer (%s: %s), requests continue without it",
             outcome,
             type(error).__name__,
             extra={"fields": {"breaker": "open" if self.breaker.is_open else "closed"}},
         )
 
 
-def _announced(value: bytes) -> int:
+def _declared_header_size(value: bytes) -> int:
     try:
         return header_size(value)
     except CorruptAdapterError:

@@ -1,4 +1,4 @@
-"""Simultaneous callers for one key share one piece of work."""
+"""Single flight: simultaneous callers for one key share one task."""
 
 from __future__ import annotations
 
@@ -19,37 +19,36 @@ class _Flight(Generic[T]):
 class SingleFlight(Generic[T]):
     """Runs at most one task per key at a time.
 
-    The work belongs to no caller: it runs in a task of its own, so a caller that
-    leaves, even the first, harms nobody. When the last one leaves the work is
-    cancelled, because nobody wants it any more.
+    The task is independent of its callers: a caller that is cancelled, even the first, does not
+    affect the others. When the last caller is cancelled, so is the task.
     """
 
     def __init__(self) -> None:
         self._flights: dict[str, _Flight[T]] = {}
 
     def __len__(self) -> int:
-        """Keys being worked on."""
+        """Number of running tasks."""
         return len(self._flights)
 
     async def do(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The result of `work`, or of the run already under way for `key`; its exception reaches all."""
+        """The result of `work`, or of the task that already runs for the key. All callers get its exception."""
         flight = self._flights.get(key)
         if flight is None:
             flight = _Flight(asyncio.create_task(work()))
             self._flights[key] = flight
-            flight.task.add_done_callback(lambda _: self._forget(key, flight))
+            flight.task.add_done_callback(lambda _: self._remove(key, flight))
         flight.waiters += 1
         try:
             return await asyncio.shield(flight.task)
         finally:
             flight.waiters -= 1
             if flight.waiters == 0 and not flight.task.done():
-                # Forgotten at once: whoever comes next must not join a cancelled flight.
-                self._forget(key, flight)
+                # Removed at once: the next caller must not join a cancelled task.
+                self._remove(key, flight)
                 flight.task.cancel()
 
-    def _forget(self, key: str, flight: _Flight[T]) -> None:
+    def _remove(self, key: str, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
         if flight.task.done() and not flight.task.cancelled():
-            flight.task.exception()  # marks it as seen when every waiter has left
+            flight.task.exception()  # marks the exception as retrieved if every caller has left

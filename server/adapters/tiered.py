@@ -1,4 +1,4 @@
-"""Both tiers as one: memory first, then Redis where there is one."""
+"""Both cache tiers as one store: memory first, then Redis if there is one."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from server.errors import StoreUnavailableError
 from server.observability.metrics import Metrics
 
 Cursor = tuple[int, str]
-"""(created_us, id) of the last adapter seen; listings go from the newest down."""
+"""(created_us, id) of the last adapter of a page. Listings start with the newest adapter."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedTier:
-    """Redis, and the queue through which it is written."""
+    """Redis and its write-behind queue."""
 
     store: RedisStore
     writes: WriteBehind
 
 
 class TieredStore:
-    """What this server can find without making anything."""
+    """All cached adapters."""
 
     def __init__(self, memory: MemoryStore, shared: SharedTier | None, metrics: Metrics) -> None:
         self.memory = memory
@@ -34,69 +34,71 @@ class TieredStore:
         self._deletions = 0
 
     def in_memory(self, adapter_id: str) -> Adapter | None:
-        """The adapter from the first tier; no waiting."""
+        """The adapter from memory, or None. Does not wait."""
         adapter = self.memory.get(adapter_id)
         self._lookups.labels("memory", "miss" if adapter is None else "hit").inc()
         return adapter
 
     async def in_redis(self, adapter_id: str) -> Adapter | None:
-        """The adapter from the second tier, now in the first as well. Redis in trouble is a miss."""
+        """The adapter from Redis, which is then cached in memory, too. A Redis that fails is a miss."""
         if self.shared is None:
             return None
         before = self._deletions
         adapter = await self.shared.store.get(adapter_id)
-        if adapter is not None and before == self._deletions:  # or what was read may just have been deleted
+        if adapter is not None and before == self._deletions:  # else it may have been deleted during the read
             self.memory.put(adapter)
         return adapter
 
     async def get(self, adapter_id: str) -> Adapter | None:
-        """The adapter from whichever tier has it."""
+        """The adapter from either tier, or None."""
         return self.in_memory(adapter_id) or await self.in_redis(adapter_id)
 
     async def info(self, adapter_id: str) -> AdapterInfo | None:
-        """What is known about an adapter; its weights stay where they are."""
+        """An adapter's metadata, or None. Reads no weights."""
         adapter = self.memory.get(adapter_id)
         if adapter is not None:
             return adapter.info
         return await self.shared.store.info(adapter_id) if self.shared else None
 
     def put(self, adapter: Adapter) -> None:
-        """Keep a new adapter: in memory now, in Redis soon."""
+        """Cache a new adapter: in memory now, in Redis through the write-behind queue."""
         self.memory.put(adapter)
         if self.shared is not None:
             self.shared.writes.put(adapter)
 
     async def delete(self, adapter_id: str) -> bool:
-        """Remove an adapter from every tier; whether any had it.
+        """Remove an adapter from both tiers. Returns whether either had it.
 
         Raises:
-            StoreUnavailableError: Redis may still have it, and would bring it back.
+            StoreUnavailableError: Redis may still have it, and a later lookup would find it there.
         """
         self._deletions += 1
         found = self.memory.remove(adapter_id)
         if self.shared is None:
             return found
-        await self.shared.writes.forget(adapter_id)
+        await self.shared.writes.cancel(adapter_id)
         try:
             return await self.shared.store.delete(adapter_id) or found
         except RedisUnavailableError as error:
-            raise StoreUnavailableError("Redis does not answer, so the adapter may still be in it") from error
+            raise StoreUnavailableError(
+                "Redis does not answer, so the adapter may still be in it. Retry later"
+            ) from error
 
     async def page(self, limit: int, after: Cursor | None) -> tuple[list[AdapterInfo], bool]:
-        """Up to `limit` adapters after the cursor, newest first; False beside them if Redis could not be asked.
+        """Up to `limit` adapters after the cursor, newest first, and whether Redis answered.
 
-        Both tiers are in the same order, so the first `limit` of their two first pages are the page.
+        Both tiers have the same order, so the page is the first `limit` of their two pages.
         """
         held = (adapter.info for adapter in self.memory)
-        found = {info.id: info for info in held if after is None or _place(info) < after}
+        found = {info.id: info for info in held if after is None or _cursor(info) < after}
         complete = True
         if self.shared is not None:
             try:
                 found |= {info.id: info for info in await self.shared.store.page(limit, after)}
             except RedisUnavailableError:
                 complete = False
-        return nlargest(limit, found.values(), key=_place), complete
+        return nlargest(limit, found.values(), key=_cursor), complete
 
 
-def _place(info: AdapterInfo) -> Cursor:
+def _cursor(info: AdapterInfo) -> Cursor:
     return info.created_us, info.id

@@ -1,4 +1,4 @@
-"""Writes to the slow tier after the request that caused them has gone on."""
+"""Write-behind: writes adapters to the slow tier in the background, while their requests continue."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ log = logging.getLogger("t2l.write_behind")
 class WriteBehind:
     """One background task that writes adapters in order, from a queue bounded in bytes.
 
-    When the queue is full the new adapter is dropped and counted. One attempt
-    each: what is lost costs a replica one hypernetwork pass some day, while
-    holding it for a retry would cost memory now.
+    A full queue drops the new adapter and counts it. There are no retries: a lost adapter costs a
+    replica one pass of the hypernetwork later, whereas a retry would cost memory now.
     """
 
     def __init__(self, write: Callable[[Adapter], Awaitable[None]], metrics: Metrics, max_bytes: int) -> None:
@@ -32,14 +31,14 @@ class WriteBehind:
         self._idle.set()
         self._runner: asyncio.Task[None] | None = None
         self.nbytes = 0
-        """Bytes of weights waiting."""
+        """Bytes of the weights in the queue."""
 
     def start(self) -> None:
-        """Begin writing; the event loop must be running."""
+        """Start the background task. Needs a running event loop."""
         self._runner = asyncio.create_task(self._run())
 
     def put(self, adapter: Adapter) -> None:
-        """Have an adapter written soon. Never waits, never raises."""
+        """Enqueue an adapter. Never waits, never raises."""
         if adapter.id in self._queue:
             return
         if self.nbytes + adapter.nbytes > self._max_bytes:
@@ -50,15 +49,15 @@ class WriteBehind:
         self._idle.clear()
         self._wake.set()
 
-    async def forget(self, adapter_id: str) -> None:
-        """Make sure that an adapter is not written from now on, waiting for a write under way."""
+    async def cancel(self, adapter_id: str) -> None:
+        """Drop an adapter from the queue, and wait for a write of it that has started."""
         if (adapter := self._queue.pop(adapter_id, None)) is not None:
             self.nbytes -= adapter.nbytes
         if self._writing is not None and self._writing[0] == adapter_id:
             await asyncio.wait([self._writing[1]])
 
     async def flush(self, timeout_s: float) -> bool:
-        """Wait until everything is written, or for so long; whether it was."""
+        """Wait until the queue is empty, at most `timeout_s` seconds. Returns whether it is."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -67,7 +66,7 @@ class WriteBehind:
         return True
 
     async def stop(self) -> None:
-        """Stop writing; what still waits is lost."""
+        """Stop the background task. Adapters in the queue are lost."""
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
@@ -88,6 +87,6 @@ class WriteBehind:
     async def _write_one(self, adapter: Adapter) -> None:
         try:
             await self._write(adapter)
-        except Exception:  # whatever it is, the next adapter must still be written
-            log.exception("an adapter could not be written")
+        except Exception:  # the next adapter must be written whatever happened to this one
+            log.exception("writing an adapter to Redis failed", extra={"fields": {"adapter": adapter.id}})
             self._metrics.writes.labels("error").inc()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from server.adapters.adapter import Adapter
-from server.adapters.generator import lower_thread_priority
+from server.adapters.thread_priority import lower_thread_priority
 from server.bench.report import percentile
 from server.engine.interface import Sampling
 from server.engine.vllm import VllmEngine

@@ -10,7 +10,7 @@ import torch
 from hypernet.generator import Generator
 from hypernet.hardware import fastest_dtype
 from server.adapters.adapter import Adapter
-from server.adapters.generator import timed_batch
+from server.adapters.generator import BatchGenerator
 from server.adapters.memory import MemoryStore
 from tests.benchmarks.measure import Row
 from tests.benchmarks.world import World, descriptions
@@ -33,7 +33,7 @@ def grow(checkpoint: Path, number: int) -> tuple[float, float]:
 
     torch.set_num_threads(1)  # as the server has it
     write, store, me = (
-        timed_batch(Generator.load(checkpoint, dtype=fastest_dtype("cpu"))),
+        BatchGenerator(Generator.load(checkpoint, dtype=fastest_dtype("cpu"))),
         MemoryStore(2**40),
         psutil.Process(),
     )

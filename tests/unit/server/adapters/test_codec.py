@@ -91,7 +91,7 @@ def test_a_signed_header_with_an_unknown_field_is_refused():
             head = MAGIC + b"\x01" + len(header).to_bytes(4, "little") + header
             return head + self._checksum(head) + DATA[size:]
 
-    with pytest.raises(CorruptAdapterError, match="not understood"):
+    with pytest.raises(CorruptAdapterError, match="unknown format"):
         CODEC.decode(Later(b"k" * 32, SPEC).encode_header(), ADAPTER.id)
 
 

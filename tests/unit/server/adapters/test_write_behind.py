@@ -71,12 +71,12 @@ async def test_what_is_forgotten_is_not_written_afterwards():
     writes.put(A)
     writes.put(B)
     await asyncio.sleep(0)
-    await writes.forget(B.id)  # still queued
-    forgetting = asyncio.create_task(writes.forget(A.id))  # being written: waits for it
+    await writes.cancel(B.id)  # still queued
+    cancelling = asyncio.create_task(writes.cancel(A.id))  # being written: waits for it
     await asyncio.sleep(0)
-    assert not forgetting.done()
+    assert not cancelling.done()
     slow.go.set()
-    await forgetting
+    await cancelling
     assert slow.written == [A.id]
     await writes.stop()
 
@@ -87,11 +87,11 @@ async def test_an_adapter_that_is_written_and_queued_again_is_forgotten_twice():
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     writes.put(A)  # made anew while its first write is under way
-    forgetting = asyncio.create_task(writes.forget(A.id))
+    cancelling = asyncio.create_task(writes.cancel(A.id))
     await asyncio.sleep(0)
-    assert not forgetting.done() and writes.nbytes == 0
+    assert not cancelling.done() and writes.nbytes == 0
     slow.go.set()
-    await forgetting
+    await cancelling
     assert await writes.flush(5)
     assert slow.written == [A.id]
     await writes.stop()
