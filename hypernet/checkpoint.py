@@ -15,10 +15,11 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from hypernet.config import HypernetConfig, Record, first_problem
 from hypernet.errors import T2lError
+from hypernet.files import write_atomically
 from hypernet.model import Hypernet
 
 CONFIG_FILE = "config.json"
@@ -54,8 +55,8 @@ def save_checkpoint(
     """Write a checkpoint folder. Floating-point weights are stored as `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().to(dtype).contiguous() for name, t in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS_FILE)
-    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+    write_atomically(folder / WEIGHTS_FILE, save(state))
+    write_atomically(folder / CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
 
 
 def load_checkpoint(folder: Path) -> tuple[Hypernet, CheckpointConfig]:

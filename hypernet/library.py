@@ -24,6 +24,7 @@ from torch import Tensor
 from hypernet.checkpoint import ModelIdentity
 from hypernet.config import LoraSpec, Record, first_problem
 from hypernet.errors import T2lError
+from hypernet.files import write_atomically
 from hypernet.lora import LoraBatch, LoraWeights
 from hypernet.peft_io import load_adapter_like, save_adapter
 
@@ -176,9 +177,7 @@ class Library:
         tasks = self._manifest.tasks | {name: entry for name, (_, entry) in adapters.items()}
         self._manifest = self._manifest.model_copy(update={"tasks": tasks})
         self.names = list(dict.fromkeys([*self.names, *adapters]))
-        partial = self.folder / f"{MANIFEST_FILE}.partial"
-        partial.write_text(self._manifest.model_dump_json(indent=2) + "\n")
-        partial.replace(self.folder / MANIFEST_FILE)
+        write_atomically(self.folder / MANIFEST_FILE, self._manifest.model_dump_json(indent=2) + "\n")
 
     def stack(self) -> LoraBatch:
         """All LoRAs at once: A [len, layers, r, in] and B [len, layers, out, r] per module."""

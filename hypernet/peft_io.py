@@ -25,6 +25,7 @@ from torch import Tensor
 
 from hypernet.base_model import lora_spec
 from hypernet.config import LoraSpec, ModuleShape, first_problem
+from hypernet.files import write_atomically
 from hypernet.lora import InvalidLoraError, LoraWeights
 
 CONFIG_FILE = "adapter_config.json"
@@ -98,7 +99,7 @@ def save_adapter(
     files = dump_adapter(weights, base_model, provenance)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        write_atomically(folder / name, content)
 
 
 def load_adapter(folder: Path, base: Path | Mapping[str, Any]) -> LoraWeights:

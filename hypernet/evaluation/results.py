@@ -5,12 +5,12 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 from statistics import fmean
-from tempfile import NamedTemporaryFile
 
 from pydantic import ValidationError
 
 from hypernet.config import Record
 from hypernet.evaluation.eval_task import EvalTask
+from hypernet.files import write_atomically
 
 
 class EvalResult(Record):
@@ -97,9 +97,7 @@ class ResultStore:
     def save(self, result: EvalResult, key: str) -> None:
         """Write a result whole or not at all."""
         path = self.folder / f"{result.task}.{result.condition}.{key}.json"
-        with NamedTemporaryFile("w", dir=self.folder, suffix=".part", delete=False) as file:
-            file.write(result.model_dump_json() + "\n")
-        Path(file.name).replace(path)
+        write_atomically(path, result.model_dump_json() + "\n")
         self._retire(result, key)
 
     def _retire(self, result: EvalResult, key: str) -> None:

@@ -15,5 +15,7 @@ def zip_files(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.external_attr = 0o644 << 16  # the default is 0600, which `unzip` applies
+            archive.writestr(info, data)
     return buffer.getvalue()
