@@ -4,19 +4,43 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
 from hypernet.base_model import lora_spec
 from hypernet.bundled_models import ModelNotFoundError
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig
+from hypernet.description_tokenizer import MAX_WINDOWS
+from hypernet.descriptions import DescriptionTooLongError
 from hypernet.encoder import Encoder, EncoderError, LastTokenEncoder, SentenceEncoder, last_token_fingerprint
 from hypernet.generator import Generator, MismatchError
 from hypernet.model import Hypernet
 
+WINDOW = 200
+"""Tokens that the tiny encoder reads at once. A token is a character."""
 TEXTS = ["Name the opposite.", "Hi", "", "a much longer description that says the same thing twice, and again"]
+
+
+@pytest.fixture(scope="module")
+def plain_encoder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny encoder without a chat template: it adds nothing to a text."""
+    bert = tmp_path_factory.mktemp("plain") / "bert"
+    shutil.copytree(tiny_encoder, bert)
+    (bert / "chat_template.jinja").unlink()
+    (bert / "sentence_bert_config.json").unlink()
+    modules = [Transformer(str(bert), max_seq_length=WINDOW), Pooling(16, pooling_mode="cls")]
+    SentenceTransformer(modules=modules).save(str(bert.parent / "plain-encoder"))
+    return bert.parent / "plain-encoder"
+
+
+@pytest.fixture(scope="module")
+def encoder(plain_encoder: Path) -> Encoder:
+    return Encoder.load(str(plain_encoder))
 
 
 def last_token(folder: Path) -> Encoder:
@@ -131,3 +155,81 @@ def test_checkpoint_rejects_another_encoder(tiny_base: Path, tiny_encoder: Path,
     assert len(generator.generate(TEXTS)) == len(TEXTS)
     with pytest.raises(MismatchError, match="base-model"):
         Generator.load(folder, str(tiny_encoder))
+
+
+letters = st.text("abcdefgh ", min_size=1, max_size=40)
+
+
+@given(letters, letters)
+@settings(max_examples=30, deadline=None)
+def test_texts_that_differ_only_beyond_the_window_have_different_embeddings(
+    encoder: Encoder, one: str, other: str
+) -> None:
+    assume(one != other)
+    start = "Preamble. " * 25
+    z = encoder.encode([start + one, start + other])
+    assert not torch.equal(z[0], z[1])
+
+
+@given(st.lists(st.text("abc .", min_size=1, max_size=3 * WINDOW), min_size=1, max_size=8))
+@settings(max_examples=15, deadline=None)
+def test_long_and_short_texts_in_a_batch_equal_one_at_a_time(encoder: Encoder, texts: list[str]) -> None:
+    together = encoder.encode(texts)
+    alone = torch.cat([encoder.encode([text]) for text in texts])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [4, 70])  # one batch, and more than one
+def test_texts_up_to_the_window_are_embedded_as_sentence_transformers_does(
+    encoder: Encoder, plain_encoder: Path, count: int
+) -> None:
+    texts = [*TEXTS[:3], "x" * WINDOW, *("a" * n for n in range(count - 4))]
+    plain = SentenceTransformer(str(plain_encoder)).encode(texts, convert_to_tensor=True)
+    expected = F.normalize(plain, dim=-1) * 4
+    torch.testing.assert_close(encoder.encode(texts), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_text_is_the_weighted_mean_of_its_windows(encoder: Encoder) -> None:
+    z = encoder.encode(["a" * 150 + "b" * 149, "a" * 150, "b" * 149])
+    expected = F.normalize(150 * z[1] + 149 * z[2], dim=-1) * 4
+    torch.testing.assert_close(z[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_more_tokens_than_the_encoder_reads_are_refused_with_the_limit(
+    tiny_base: Path, encoder: Encoder
+) -> None:
+    for reader, limit in ((encoder, MAX_WINDOWS * WINDOW), (last_token(tiny_base), 512)):
+        assert reader.tokenizer.max_tokens == limit
+        assert reader.encode(["x" * (limit - 1) + "."]).isfinite().all()
+        with pytest.raises(DescriptionTooLongError, match=f"{limit + 1} tokens.* {limit}"):
+            reader.encode(["x" * limit + "."])
+
+
+@pytest.mark.parametrize("added", ["prompt", "chat template"])
+def test_encoder_that_adds_tokens_to_a_text_reads_one_window(
+    tiny_encoder: Path, plain_encoder: Path, tmp_path: Path, added: str
+) -> None:
+    folder, limit = tiny_encoder, WINDOW - len(["<user>"])
+    if added == "prompt":
+        folder, limit = tmp_path / "prompted", WINDOW - len("query: ")
+        shutil.copytree(plain_encoder, folder)
+        config = json.loads((folder / "config_sentence_transformers.json").read_text())
+        config |= {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(config))
+    encoder = Encoder.load(str(folder))
+    assert encoder.tokenizer.max_tokens == limit
+    z = encoder.encode(["a" * (limit - 1) + "b", "a" * (limit - 1) + "c"])
+    assert not torch.equal(z[0], z[1])
+    with pytest.raises(DescriptionTooLongError):
+        encoder.encode(["a" * (limit + 1)])
+
+
+@pytest.mark.parametrize("kind", ["sentence", "last token"])
+def test_prepared_tokens_are_the_tokens_that_the_encoder_reads(
+    tiny_base: Path, plain_encoder: Path, encoder: Encoder, kind: str
+) -> None:
+    reader = encoder if kind == "sentence" else last_token(tiny_base)
+    tokenizer = AutoTokenizer.from_pretrained(plain_encoder if kind == "sentence" else tiny_base)
+    text = "Name the opposite é of it."
+    assert list(reader.tokenizer(text).token_ids) == tokenizer(text, add_special_tokens=False).input_ids
+    assert reader.tokenizer.windows(text) == [tokenizer(text).input_ids]
