@@ -186,7 +186,9 @@ def _is_english(tokenizer: Tokenizer) -> bool:
 
 def _unknown_id(model: dict[str, Any]) -> int | None:
     """The id of the unknown token in a tokenizer's model; None: the vocabulary covers every text."""
+    unknown: int | None
     if model["type"] == "Unigram":
-        unknown: int | None = None if model.get("byte_fallback") else model["unk_id"]
-        return unknown
-    return model["vocab"].get(model.get("unk_token"))
+        unknown = None if model.get("byte_fallback") else model["unk_id"]
+    else:
+        unknown = model["vocab"].get(model.get("unk_token"))
+    return unknown
