@@ -218,7 +218,7 @@ class Service:
             StoreUnavailableError: Redis may still have it.
         """
         found = await self._adapters.store.delete(adapter_id)
-        await self._engine.forget(adapter_id)
+        await self._engine.evict(adapter_id)
         if not found:
             raise _adapter_not_found(adapter_id)
 

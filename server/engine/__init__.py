@@ -1,1 +1,1 @@
-"""The inference engine: vLLM, and the adapters that are loaded into it."""
+"""The inference engine: vLLM and the adapters that are loaded into it."""

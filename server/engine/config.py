@@ -1,4 +1,4 @@
-"""How an engine is sized and where it runs: one frozen record, and what vLLM must find in the environment."""
+"""Configuration of the engine: its size, its device, and the environment variables that vLLM reads."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from server.engine.patches.selection import PatchSelection
 MIB = 2**20
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The slot ranks that vLLM accepts."""
+"""The values that vLLM accepts as the maximum LoRA rank."""
 
 GOMP_SPIN_COUNT = "2000"
-"""How often a waiting thread of a CPU engine looks before it sleeps: some 60 us, about what waking it
-costs, so that it never loses more than twice the best (competitive spinning, Karlin et al. 1991)."""
+"""Spins of a waiting OpenMP thread before it sleeps: about 60 us, as long as waking it takes. Waiting then
+costs at most twice the optimum (competitive spinning, Karlin et al. 1991)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +25,11 @@ class EngineConfig:
     """Everything that `VllmEngine` is told. The settings hold the defaults (`server.app.engine_config`)."""
 
     model: str
-    """Folder of the base model, or its hub id."""
+    """Folder or hub id of the base model."""
     model_name: str
-    """What clients call it."""
+    """Name of the base model in responses."""
     lora: LoraSpec
-    """What the hypernetwork writes: the modules that get slots, and the largest rank."""
+    """Shapes of the hypernetwork's adapters: the modules that get slots, and the maximum rank."""
     max_loras: int
     """Adapters resident at once, and therefore the most that run in one step."""
     max_model_len: int
@@ -39,27 +39,29 @@ class EngineConfig:
     kv_cache_bytes: int | None
     """Size of the KV cache in bytes. None: vLLM's usual share of the device, which suits a GPU."""
     tensor_parallel: int
-    """Devices that share the model, each with its slice of every layer and adapter; on a CPU, processes."""
+    """Devices that share the model, each with a slice of every layer and adapter. On a CPU: processes."""
     dtype: str
-    """As vLLM names them; see `resolved_dtype` for what "auto" means on a CPU."""
+    """Data type of the base model, in vLLM's names. `resolved_dtype` says what "auto" means on a CPU."""
     cpu_threads: int | None
-    """Threads of each process of a CPU engine. None shares all cores that this process may use but one: that
-    is the server's, its hypernetwork's and its clients'. What the engine gains by it, it loses waiting."""
+    """Threads of each engine process on a CPU. None: all available cores but one, divided by the number of
+    processes. The spare core serves HTTP and the hypernetwork: an engine that takes it too only waits
+    longer."""
     patches: PatchSelection
     """Which optional patches of vLLM are active."""
     share_device_memory: bool
-    """Send an adapter to the core's process as a handle on its memory; for one device, not several ranks."""
+    """Pass adapters to the engine core as handles on device memory. Needs `tensor_parallel` 1."""
 
     @property
     def slot_rank(self) -> int:
-        """The smallest slot rank that holds the hypernetwork's adapters."""
+        """The smallest of vLLM's ranks that holds the hypernetwork's adapters."""
         return next(rank for rank in RANKS if rank >= self.lora.rank)
 
     def resolved_dtype(self, cpu: Mapping[str, Any] | None) -> str:
-        """The number format to ask vLLM for.
+        """The data type to request from vLLM.
 
-        A CPU without bf16 dot products multiplies bf16 matrices through a slow detour: on Zen 3 a tenth
-        of the speed of float32, and a quarter of the tokens per second. So "auto" is float32 there.
+        A CPU without bf16 dot products emulates them. On Zen 3 bf16 matrix products have a tenth of
+        float32's speed, and the engine a quarter of its tokens per second. On such a CPU "auto" is
+        float32.
 
         Args:
             cpu: `torch.cpu.get_capabilities()`, or None for an engine on another device.
@@ -80,7 +82,7 @@ class EngineConfig:
             "tensor_parallel_size": self.tensor_parallel,
             "enable_lora": True,
             "max_loras": self.max_loras,
-            # One tier: what is registered is in a slot, so vLLM never evicts on its own.
+            # As many adapters on the host as slots, so that vLLM never evicts on its own.
             "max_cpu_loras": self.max_loras,
             "max_lora_rank": self.slot_rank,
             "lora_target_modules": [module.name for module in self.lora.modules],
@@ -89,26 +91,27 @@ class EngineConfig:
         }
 
     def environment(self, *, cpu: bool, cores: int) -> dict[str, str]:
-        """Variables that vLLM reads; whoever starts the server may have set others, which win."""
+        """Environment variables for vLLM. Variables that are already set take precedence."""
         variables = {
             "VLLM_LOGGING_LEVEL": "ERROR",
             "VLLM_LOGGING_STREAM": "ext://sys.stderr",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_DO_NOT_TRACK": "1",
-            # The front end must send the abort of a request that met its stop string before anybody
-            # hears that the request is done, or its adapter could be evicted under it. vLLM keeps
-            # that order only among outputs of one chunk.
+            # After a stop string, vLLM's front end must abort the request before the caller learns
+            # that the request is finished. Otherwise the adapter could be evicted while the core still
+            # uses it. vLLM keeps this order only within one chunk of outputs, so a step is one chunk.
             "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": str(max(128, self.max_num_seqs)),
         }
         if cpu:
             variables |= {
-                # The only worker lives in the core's process: one of its own costs 600 MB and a hop per step.
+                # A single worker shares the core's process. A process of its own costs 600 MB and a message
+                # per step.
                 "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if self.tensor_parallel == 1 else "1",
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
                 "OMP_NUM_THREADS": str(self.cpu_threads or max(1, (cores - 1) // self.tensor_parallel)),
-                # Threads that wait must soon sleep: where they spin and somebody else wants a core too (the
-                # server itself does), a step was seen to take twenty times as long. But the next product
-                # is often nearer than the time that waking a sleeper takes.
+                # Waiting threads must sleep soon: with spinning threads and one more busy process, steps
+                # were measured to take twenty times as long. They spin briefly first, because the next
+                # matrix product often comes before a sleeping thread would have woken up.
                 "OMP_WAIT_POLICY": "PASSIVE",
                 "GOMP_SPINCOUNT": GOMP_SPIN_COUNT,
             }

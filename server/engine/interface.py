@@ -1,4 +1,4 @@
-"""What the service asks of an inference engine; `vllm.py` is the real one, tests have a small fake."""
+"""The engine interface of the service. `vllm.py` implements it; tests use a small fake."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypernet.lora import LoraWeights
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to decode one completion. Temperature 0 is greedy."""
+    """Sampling parameters of one completion. Temperature 0 is greedy."""
 
     max_tokens: int
     temperature: float = 0.0
@@ -24,22 +24,22 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of a completion as it streams: new text, and where the completion now stands."""
+    """One chunk of a streamed completion."""
 
     text: str
     completion_tokens: int
-    """Tokens made so far."""
+    """Number of tokens generated so far."""
     finish_reason: Literal["stop", "length"] | None
-    """Set on the last piece only."""
+    """Set on the last chunk only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An adapter held in the engine: while the lease lives, no eviction touches it."""
+    """A lease on an adapter in the engine. A leased adapter is not evicted."""
 
     adapter_id: str
     handle: object = field(repr=False)
-    """The engine's own name for it; opaque to everybody else."""
+    """The engine's reference to the adapter. Opaque to callers."""
 
 
 class Engine(Protocol):
@@ -47,29 +47,29 @@ class Engine(Protocol):
 
     model_name: str
     max_model_len: int
-    """Prompt and completion tokens together."""
+    """Maximum context in tokens: prompt and completion together."""
 
     async def start(self) -> None:
-        """Load the model; returns when requests can be served."""
+        """Load the model. Returns when the engine can serve requests."""
 
     async def stop(self) -> None:
-        """Abort what runs and free every process and byte."""
+        """Abort all requests and free all processes and memory."""
 
     @property
     def dead(self) -> str | None:
-        """Why the engine no longer runs; None while it does. Death is final."""
+        """Why the engine no longer runs. None while it runs. A dead engine stays dead."""
 
     async def death(self) -> str:
-        """Wait until the engine no longer runs; returns why."""
+        """Wait until the engine no longer runs. Returns the reason."""
 
     def tokenize(self, messages: list[dict[str, str]] | None, text: str | None) -> list[int]:
-        """Token ids of chat messages (through the chat template, with the generation prompt) or of raw text."""
+        """Token ids of chat messages, by the chat template with the generation prompt, or of raw text."""
 
     def lease(self, adapter_id: str, weights: LoraWeights) -> AbstractAsyncContextManager[Lease]:
-        """Have the adapter in the engine for as long as the context lasts.
+        """Keep the adapter in the engine until the context ends.
 
-        Registering is single-flight per adapter id; a second lease on a resident
-        adapter costs nothing. Waits when every slot is in flight.
+        Simultaneous leases on one adapter load it once. A lease on a resident adapter is free. Waits
+        while leased adapters occupy all slots.
 
         Raises:
             EngineDeadError: the engine has died.
@@ -79,21 +79,27 @@ class Engine(Protocol):
     def generate(
         self, prompt: list[int], sampling: Sampling, lease: Lease | None, request_id: str
     ) -> AsyncIterator[Delta]:
-        """Stream one completion; `lease=None` is the base model. Closing the iterator aborts the generation.
+        """Stream one completion. Closing the iterator aborts the generation.
+
+        Args:
+            prompt: token ids.
+            sampling: sampling parameters.
+            lease: the adapter to use. None: the base model alone.
+            request_id: prefix of vLLM's request id, for its logs.
 
         Raises:
-            EngineDeadError: the engine has died, before or during.
+            EngineDeadError: the engine died before or during the generation.
         """
 
-    async def forget(self, adapter_id: str) -> None:
-        """Drop an adapter from the engine once no lease holds it. Unknown ids are ignored."""
+    async def evict(self, adapter_id: str) -> None:
+        """Evict an adapter as soon as no lease holds it. Unknown ids are ignored."""
 
     @property
     def resident(self) -> int:
-        """How many adapters the engine holds."""
+        """Number of adapters in the engine."""
 
     def stats(self) -> dict[str, Any]:
-        """Numbers worth showing on `/ready`: adapters resident, in flight, slots."""
+        """Counters for `/ready`: slots, and adapters resident, in flight and waiting."""
 
 
 def fits(spec: LoraSpec, other: LoraSpec) -> bool:

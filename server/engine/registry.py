@@ -1,9 +1,9 @@
-"""Which adapters are in the engine, who is using them, and who goes when another must come.
+"""Registry of the adapters in the engine: reference counts, LRU eviction and a queue for slots.
 
-vLLM by itself evicts an adapter that is in use, or stops the engine over one
-that it cannot find again. So every slot is handed out here: an adapter is
-loaded before anybody uses it, by one loader whoever else wants it, and leaves
-only when nobody does. The engine is two callables, so none of this needs vLLM.
+vLLM by itself evicts adapters that are in use, and stops the engine if it cannot find one again. The
+registry therefore assigns all slots. Each adapter is loaded once, before its first use, and evicted
+only when no lease holds it. The engine is passed in as two callables, so the registry does not depend
+on vLLM.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ MAX_ID = 2**31 - 1
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """One adapter on its way in, or in. Callers see its two names."""
+    """An adapter that is resident, being loaded, or waiting for a slot. Callers read only its two ids."""
 
     adapter_id: str
     int_id: int
     refs: int = 0
     has_slot: bool = False
     evict_on_release: bool = False
-    """Forgotten while in use: leaves with its last user."""
+    """Evict the adapter when its last lease ends."""
     reserved: bool = False
-    """Its slot goes to somebody who has waited longest, so nobody new may join."""
+    """The slot is reserved for the adapter that has waited longest: no new leases."""
     removed: asyncio.Event = field(default_factory=asyncio.Event)
     load_task: asyncio.Task[None] = field(init=False)
 
 
 class AdapterRegistry(Generic[W]):
-    """A fixed number of slots, shared by reference counting, LRU eviction and a fair queue.
+    """A fixed number of slots with reference counting, LRU eviction and a fair queue.
 
-    Fairness: adapters get slots in the order in which they were first asked for.
-    While one waits with every slot in flight, the least recently leased adapter
-    takes no new leases, so that a few popular adapters cannot keep it out forever.
+    Adapters get slots in the order of their first request. While an adapter waits and leased adapters
+    occupy all slots, the least recently leased one gets no new leases. Otherwise a few popular adapters
+    could block the waiting one forever.
 
     Args:
-        slots: how many adapters fit.
-        load: `(adapter_id, int_id, weights, evict)` puts one in, after taking out the
-            integer id `evict` if that is not None. If it fails, neither is in.
-        unload: `(int_id)` takes one out.
+        slots: number of slots.
+        load: `(adapter_id, int_id, weights, evict)` loads an adapter, after it has evicted the integer
+            id `evict` if that is not None. If it fails, neither adapter is in the engine.
+        unload: `(int_id)` evicts an adapter.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class AdapterRegistry(Generic[W]):
         self._load = load
         self._unload = unload
         self._entries: dict[str, Entry] = {}
-        self._resident: OrderedDict[str, Entry] = OrderedDict()  # loaded; least recently leased first
-        self._used = 0  # slots that are not free: loading, loaded or being emptied
+        self._resident: OrderedDict[str, Entry] = OrderedDict()  # loaded adapters, least recently leased first
+        self._used = 0  # slots whose adapter is loading, resident or being evicted
         self._queue: deque[asyncio.Future[int | None]] = deque()
         self._last_id = 0
         self._failure: Callable[[], Exception] | None = None
@@ -69,25 +69,26 @@ class AdapterRegistry(Generic[W]):
 
     @property
     def resident(self) -> int:
-        """Adapters loaded."""
+        """Number of loaded adapters."""
         return len(self._resident)
 
     @property
     def in_flight(self) -> int:
-        """Adapters loaded and in use."""
+        """Number of leased adapters."""
         return sum(1 for entry in self._resident.values() if entry.refs)
 
     @property
     def waiting(self) -> int:
-        """Adapters that wait for a slot."""
+        """Number of adapters that wait for a slot."""
         return sum(1 for waiter in self._queue if not waiter.done())
 
     @asynccontextmanager
     async def lease(self, adapter_id: str, weights: W) -> AsyncIterator[Entry]:
-        """Have an adapter loaded for as long as the context lasts.
+        """Keep an adapter loaded until the context ends.
 
         Raises:
-            Exception: what `load` raised, to everybody who waited for it; or what `fail` was given.
+            Exception: the exception of `load`, for all callers that waited for it; or the one that
+                `fail` received.
         """
         entry = await self._acquire(adapter_id, weights)
         try:
@@ -97,10 +98,10 @@ class AdapterRegistry(Generic[W]):
 
     @contextmanager
     def retain(self, entry: Entry) -> Iterator[None]:
-        """Keep a leased adapter in even if its lease ends first.
+        """Hold another reference to a leased adapter, which may outlast the lease.
 
         Raises:
-            RuntimeError: the lease has ended already.
+            RuntimeError: the lease has already ended.
         """
         if not entry.refs:
             raise RuntimeError(f"the lease on adapter {entry.adapter_id} has ended")
@@ -110,8 +111,8 @@ class AdapterRegistry(Generic[W]):
         finally:
             self._release(entry)
 
-    async def forget(self, adapter_id: str) -> None:
-        """Take an adapter out, now or when its last user leaves. Unknown ids are ignored."""
+    async def evict(self, adapter_id: str) -> None:
+        """Evict an adapter, now or when its last lease ends. Unknown ids are ignored."""
         entry = self._entries.get(adapter_id)
         if entry is None:
             return
@@ -122,7 +123,7 @@ class AdapterRegistry(Generic[W]):
             await self._free_slot(entry.int_id)
 
     def fail(self, error: Callable[[], Exception]) -> None:
-        """The engine is gone: everybody who waits, and everybody who comes, gets what `error` makes."""
+        """Record that the engine died. All present and later callers get the exception that `error` makes."""
         self._failure = self._failure or error
         for waiter in self._queue:
             if not waiter.done():
@@ -143,7 +144,7 @@ class AdapterRegistry(Generic[W]):
             await entry.removed.wait()
         entry.refs += 1
         try:
-            # Shielded: whoever gives up, the others still wait for the same load.
+            # Shielded: if this caller is cancelled, the others still wait for the same task.
             await asyncio.shield(entry.load_task)
         except BaseException:
             self._release(entry)
@@ -167,14 +168,14 @@ class AdapterRegistry(Generic[W]):
 
     def _release(self, entry: Entry) -> None:
         entry.refs -= 1
-        if not entry.refs and not entry.has_slot:  # nobody wants it any more, so it need not wait for one
+        if not entry.refs and not entry.has_slot:  # no caller is left, so it stops waiting for a slot
             entry.load_task.cancel()
             self._remove(entry)
         else:
             self._evict_or_grant(entry)
 
     def _evict_or_grant(self, entry: Entry) -> None:
-        """See what an adapter's new state sets free."""
+        """Evict an adapter that is due for it; otherwise give free slots to the queue."""
         if entry.evict_on_release and not entry.refs and self._resident.get(entry.adapter_id) is entry:
             self._remove(entry)
             self._run_in_background(self._free_slot(entry.int_id))
@@ -182,7 +183,7 @@ class AdapterRegistry(Generic[W]):
             self._grant_slots()
 
     async def _acquire_slot(self) -> int | None:
-        """Wait for a slot; returns the integer id of the adapter that must leave it."""
+        """Wait for a slot. Returns the integer id of the adapter to evict from it, or None."""
         self._check()
         waiter: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._queue.append(waiter)
@@ -191,13 +192,14 @@ class AdapterRegistry(Generic[W]):
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and not waiter.exception():
-                # Handed over in the same moment. The evicted adapter is out of the books, so take it out.
+                # The slot was granted at the same moment. The evicted adapter is no longer registered, so
+                # it must be unloaded here.
                 self._run_in_background(self._free_slot(waiter.result()))
             self._grant_slots()
             raise
 
     async def _free_slot(self, int_id: int | None) -> None:
-        """Give a slot back, once the adapter in it, already out of the books, is out of the engine too."""
+        """Unload the adapter of a slot, which is no longer registered, and free the slot."""
         try:
             if int_id is not None:
                 await self._unload(int_id)
@@ -206,7 +208,7 @@ class AdapterRegistry(Generic[W]):
             self._grant_slots()
 
     def _grant_slots(self) -> None:
-        """Give slots to the queue, first come first served; called whenever one may have come free."""
+        """Grant slots to waiters, first come first served. Called whenever a slot may be free."""
         self._queue = deque(waiter for waiter in self._queue if not waiter.done())
         while self._queue:
             if self._used < self.slots:
@@ -221,18 +223,18 @@ class AdapterRegistry(Generic[W]):
         self._reserve_least_recent()
 
     def _reserve_least_recent(self) -> None:
-        """Close the least recently leased adapter to new leases while somebody waits, and only then."""
+        """While there are waiters, reserve the slot of the least recently leased adapter for the first one."""
         candidate = next(iter(self._resident.values()), None) if self._queue else None
         for entry in self._resident.values():
             if entry.reserved and entry is not candidate:
                 entry.reserved = False
-                entry.removed.set()  # whoever waited for it to go may have it after all
+                entry.removed.set()  # callers that waited for its removal can lease it again
                 entry.removed = asyncio.Event()
         if candidate:
             candidate.reserved = True
 
     def _remove(self, entry: Entry) -> None:
-        """Take an entry out of the books."""
+        """Remove an entry from the registry."""
         if self._entries.get(entry.adapter_id) is entry:
             del self._entries[entry.adapter_id]
         if self._resident.get(entry.adapter_id) is entry:
@@ -258,4 +260,4 @@ class AdapterRegistry(Generic[W]):
     def _on_background_done(self, task: asyncio.Task[None]) -> None:
         self._background_tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # the engine is dead, and everybody has been told
+            task.exception()  # retrieved, not raised: it fails only if the engine died, which `fail` reports

@@ -1,7 +1,7 @@
-"""An adapter as it crosses into the engine's process: one flat bf16 buffer of plain bytes.
+"""Serialises adapters for the engine's process: one flat bf16 buffer and the spec as JSON.
 
-Nothing is pickled, no file is written, and a sealed adapter is sent from where it lies.
-The scale goes along as a number and is folded in where B is copied anyway, into its slot.
+Nothing is pickled and no file is written. An adapter whose weights are already one bf16 buffer is sent
+without a copy. The scale is part of the spec: it is multiplied into B when B is copied into its slot.
 """
 
 from __future__ import annotations
@@ -21,36 +21,37 @@ from server.errors import AdapterRejectedError
 
 @dataclass(frozen=True, slots=True)
 class SerializedAdapter:
-    """An encoded adapter: the spec's JSON, and the numbers as `LoraWeights.flatten` orders them."""
+    """A serialised adapter: the spec as JSON, and the weights in the order of `LoraWeights.flatten`."""
 
     spec: str
     data: memoryview | DeviceHandle
     keepalive: Tensor
-    """What the data are of; has to live until the parcel has arrived."""
+    """Owner of the memory. Keep it until the engine has loaded the adapter."""
 
 
 def serialize(weights: LoraWeights, engine: LoraSpec, *, as_handle: bool = False) -> SerializedAdapter:
-    """Check an adapter and pack it for an engine that was started for `engine`.
+    """Validate and serialise an adapter.
 
     Args:
-        weights: on any device.
-        engine: the shapes of its slots.
-        as_handle: send a handle instead of the numbers (see `device_handles`).
+        weights: weights on any device.
+        engine: shapes of the engine's slots.
+        as_handle: pass a handle on the memory instead of its content (see `device_handles`).
 
     Raises:
-        AdapterRejectedError: the weights are broken, or do not fit the engine's slots.
+        AdapterRejectedError: the weights contain NaN, infinite or excessive values, or do not fit the
+            engine's slots.
     """
     spec = weights.spec
     if not fits(spec, engine):
         raise AdapterRejectedError(
-            f"the adapter is of rank {spec.rank} on {_describe_shapes(spec)}; "
-            f"the engine takes rank {engine.rank} or less on {_describe_shapes(engine)}"
+            f"the adapter has rank {spec.rank} on {_describe_shapes(spec)}. The engine was started for "
+            f"rank {engine.rank} or less on {_describe_shapes(engine)}. Use a checkpoint with these shapes"
         )
     try:
         weights.validate()
     except InvalidLoraError as error:
-        raise AdapterRejectedError(f"the adapter is not usable: {error}") from error
-    flat = weights.to(torch.bfloat16).flatten()  # as the server keeps adapters: nothing is copied
+        raise AdapterRejectedError(f"the adapter is unusable: {error}") from error
+    flat = weights.to(torch.bfloat16).flatten()  # no copy if the weights are one bf16 buffer
     if as_handle:
         return SerializedAdapter(spec.model_dump_json(), *export_handle(flat))
     flat = flat.cpu()
@@ -58,13 +59,20 @@ def serialize(weights: LoraWeights, engine: LoraSpec, *, as_handle: bool = False
 
 
 def deserialize(spec: str, data: bytes | DeviceHandle, device: torch.device, dtype: torch.dtype) -> LoraWeights:
-    """Undo `encode`: the weights as views into one buffer. Only to be read.
+    """Deserialise an adapter into read-only views of one buffer.
 
-    On a CPU that computes in bf16 the buffer is `data` itself: nothing is copied while every stream waits.
+    In bf16 on a CPU the buffer is `data` itself. A copy would delay all streams, because the engine
+    loads adapters between two steps.
+
+    Args:
+        spec: the field `spec` of a `SerializedAdapter`.
+        data: its field `data`.
+        device: device of the result.
+        dtype: data type of the result.
     """
     if isinstance(data, list):
         return LoraWeights.unflatten(LoraSpec.model_validate_json(spec), import_handle(data, device, dtype))
-    with warnings.catch_warnings(action="ignore"):  # torch warns of bytes that must not be written to
+    with warnings.catch_warnings(action="ignore"):  # torch warns that the buffer is read-only
         flat: Tensor = torch.frombuffer(data, dtype=torch.bfloat16)
     return LoraWeights.unflatten(LoraSpec.model_validate_json(spec), flat.to(device, dtype))
 

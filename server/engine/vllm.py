@@ -1,8 +1,7 @@
-"""The real engine: vLLM's `AsyncLLM` in this process, its core in a child process.
+"""The engine: vLLM's `AsyncLLM` in this process, with its core in a child process.
 
-The one module that drives vLLM. What it adds is what vLLM leaves to its caller:
-adapters from memory behind leases, one death that everybody hears of, and a stop
-that leaves nothing behind.
+This module adds three things to vLLM: leases on adapters that are loaded from memory, a death of the
+core that every caller learns of, and a stop that leaves no process behind.
 """
 
 from __future__ import annotations
@@ -37,12 +36,14 @@ FINISH_REASONS: dict[str, Literal["stop", "length"]] = {
     "repetition": "stop",
 }
 
+CORE_DIED = "the engine's core process has died"
+
 STOP_SECONDS = 5.0
-"""How long the core may take to leave by itself before it is killed."""
+"""Seconds that the core may take to exit before it is killed."""
 
 
 class VllmEngine:
-    """vLLM behind the `Engine` contract. Not reusable after `stop`."""
+    """vLLM behind the `Engine` interface. Not reusable after `stop`."""
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
@@ -54,45 +55,47 @@ class VllmEngine:
         self._llm: Any = None
         self._dead: str | None = None
         self._death = asyncio.Event()
-        self._watcher: asyncio.Task[None] | None = None
+        self._death_watch: asyncio.Task[None] | None = None
         self._loading = False
         self._foreign_children: set[Any] = set()
         self._request_counter = itertools.count()
 
-    # --- life and death
+    # --- start, stop and death
 
     async def start(self) -> None:
-        """Load the model in a child process; returns when requests can be served.
+        """Load the model in a child process. Returns when the engine can serve requests.
 
         Raises:
-            Exception: whatever vLLM has to say about the model or the machine.
+            Exception: vLLM cannot load the model, or cannot run on this machine.
         """
         cpu, cores = not torch.cuda.is_available(), len(os.sched_getaffinity(0))
-        if cpu and self.config.cpu_threads is not None:  # asked for by name: wins over what the machine has set
+        if (
+            cpu and self.config.cpu_threads is not None
+        ):  # an explicit setting takes precedence over the environment
             os.environ.pop("OMP_NUM_THREADS", None)
         for name, value in self.config.environment(cpu=cpu, cores=cores).items():
             os.environ.setdefault(name, value)
         self._foreign_children = {*multiprocessing.active_children()}
-        # Importing vLLM takes seconds and its constructor waits for the child: not on the event loop.
-        await asyncio.to_thread(self._construct)
-        # Starts vLLM's output handler, and pays what a first request would.
+        # In a thread: importing vLLM takes seconds, and its constructor waits for the child process.
+        await asyncio.to_thread(self._load_engine)
+        # The first request starts vLLM's output handler and is slow.
         async for _ in self.generate([0], Sampling(max_tokens=1), None, "warm-up"):
             pass
-        self._watcher = asyncio.create_task(self._watch())
+        self._death_watch = asyncio.create_task(self._watch_core())
 
     async def stop(self) -> None:
-        """Abort what runs and end every child process, within about `STOP_SECONDS`."""
+        """Abort all requests and end every child process, within about `STOP_SECONDS`."""
         self._mark_dead("the engine was stopped")
-        if self._watcher:
-            self._watcher.cancel()
-        while self._loading:  # in a thread, for many seconds to come unless the child that it waits for ends
+        if self._death_watch:
+            self._death_watch.cancel()
+        while self._loading:  # its thread waits for the child process, which may take many more seconds
             for child in {*multiprocessing.active_children()} - self._foreign_children:
-                child.kill()  # while it builds the engine it would only take note of a gentler signal
+                child.kill()  # while it loads, the child only records a SIGTERM
             await asyncio.sleep(0.1)
         if self._llm is None:
             return
         handler = self._llm.output_handler
-        # It would call the end of its core, which we bring about here, an error.
+        # vLLM would log the intended end of its core as an error.
         logging.getLogger("vllm.v1.engine.async_llm").setLevel(logging.CRITICAL)
         await asyncio.to_thread(self._llm.shutdown, STOP_SECONDS)
         if handler is not None:
@@ -100,23 +103,23 @@ class VllmEngine:
 
     @property
     def dead(self) -> str | None:
-        """Why the engine no longer runs; None while it does."""
+        """Why the engine no longer runs. None while it runs."""
         return self._dead
 
     async def death(self) -> str:
-        """Wait until the engine no longer runs; returns why."""
+        """Wait until the engine no longer runs. Returns the reason."""
         await self._death.wait()
         return str(self._dead)
 
-    def _construct(self) -> None:
+    def _load_engine(self) -> None:
         self._loading = True
         try:
             with self.config.patches.exported():
-                self._llm = self._load_model()
+                self._llm = self._create_llm()
         finally:
             self._loading = False
 
-    def _load_model(self) -> Any:
+    def _create_llm(self) -> Any:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -127,10 +130,10 @@ class VllmEngine:
         arguments = AsyncEngineArgs(**self.config.engine_arguments() | {"dtype": dtype} | ops)
         return AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
 
-    async def _watch(self) -> None:
-        """Notice a death while nothing runs: vLLM's output handler ends with the core, and only then."""
+    async def _watch_core(self) -> None:
+        """Detect the death of an idle core: vLLM's output handler ends when the core does, and only then."""
         await asyncio.wait({self._llm.output_handler})
-        self._mark_dead("the engine's core process has died")
+        self._mark_dead(CORE_DIED)
 
     def _mark_dead(self, reason: str) -> None:
         if self._dead is None:
@@ -151,40 +154,40 @@ class VllmEngine:
             raise UnavailableError("the engine is starting")
 
     async def _await_unless_dead(self, work: Awaitable[T]) -> T:
-        """Await an answer that, when the core dies, vLLM would never give."""
-        answer = asyncio.ensure_future(work)
+        """Await a result that vLLM never delivers if the core dies."""
+        result = asyncio.ensure_future(work)
         death = asyncio.create_task(self._death.wait())
         try:
-            await asyncio.wait({answer, death}, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                return answer.result()
+            await asyncio.wait({result, death}, return_when=asyncio.FIRST_COMPLETED)
+            if result.done():
+                return result.result()
             raise self._dead_error()
         finally:
-            answer.cancel()
+            result.cancel()
             death.cancel()
 
     # --- requests
 
     def tokenize(self, messages: list[dict[str, str]] | None, text: str | None) -> list[int]:
-        """Token ids of chat messages (through the chat template, with the generation prompt) or of raw text.
+        """Token ids of chat messages, by the chat template with the generation prompt, or of raw text.
 
         Raises:
-            InvalidRequestError: the chat template does not accept the messages.
+            InvalidRequestError: the chat template rejects the messages.
         """
         self._check_started()
         tokenizer = self._llm.get_tokenizer()
         if messages is None:
-            written = text or ""
-            # Whoever rendered a chat template has its first token; the tokenizer would put it there again.
-            begun = bool(tokenizer.bos_token) and written.startswith(tokenizer.bos_token)
-            return cast("list[int]", tokenizer.encode(written, add_special_tokens=not begun))
+            raw = text or ""
+            # A rendered chat template begins with the BOS token. The tokenizer would add a second one.
+            has_bos = bool(tokenizer.bos_token) and raw.startswith(tokenizer.bos_token)
+            return cast("list[int]", tokenizer.encode(raw, add_special_tokens=not has_bos))
         from jinja2 import TemplateError
 
         try:
             ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        except (TemplateError, ValueError) as error:  # ValueError: the model has no template at all
+        except (TemplateError, ValueError) as error:  # ValueError: the model has no template
             raise InvalidRequestError(
-                f"the chat template of {self.model_name} does not accept the messages: {error}",
+                f"the chat template of {self.model_name} rejects the messages: {error}",
                 param="messages",
             ) from error
         return cast("list[int]", ids)
@@ -192,34 +195,41 @@ class VllmEngine:
     async def generate(
         self, prompt: list[int], sampling: Sampling, lease: Lease | None, request_id: str
     ) -> AsyncGenerator[Delta, None]:
-        """Stream one completion; `lease=None` is the base model. Closing the iterator aborts the generation.
+        """Stream one completion. Closing the iterator aborts the generation.
 
-        Pieces without text (half a character, or what may become a stop string) are held back.
+        Chunks without text are not yielded: they hold half a character, or the beginning of a possible
+        stop string.
+
+        Args:
+            prompt: token ids.
+            sampling: sampling parameters.
+            lease: the adapter to use. None: the base model alone.
+            request_id: prefix of vLLM's request id, for its logs.
 
         Raises:
-            EngineDeadError: the engine has died, before or during.
+            EngineDeadError: the engine died before or during the generation.
             InvalidRequestError: the prompt is longer than the model's context.
         """
         self._check_started()
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as references:
             lora = None
             if lease is not None:
                 entry = cast("Entry", lease.handle)
-                held.enter_context(self._adapters.retain(entry))
+                references.enter_context(self._adapters.retain(entry))
                 lora = _lora_request(entry.adapter_id, entry.int_id)
             async with contextlib.aclosing(self._stream(prompt, sampling, lora, request_id)) as outputs:
                 tokens = 0
                 async for output in outputs:
-                    piece = output.outputs[0]
-                    tokens += len(piece.token_ids)
-                    finish = self._finish_reason(piece.finish_reason)
-                    if piece.text or finish:
-                        yield Delta(piece.text, tokens, finish)
+                    chunk = output.outputs[0]
+                    tokens += len(chunk.token_ids)
+                    finish = self._finish_reason(chunk.finish_reason)
+                    if chunk.text or finish:
+                        yield Delta(chunk.text, tokens, finish)
 
     async def _stream(
         self, prompt: list[int], sampling: Sampling, lora: Any, request_id: str
     ) -> AsyncGenerator[Any, None]:
-        """vLLM's outputs under our errors; leaves no request running behind it."""
+        """vLLM's outputs, with its exceptions translated. Leaves no request running."""
         from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError as CoreDeadError
@@ -235,12 +245,14 @@ class VllmEngine:
             raise InvalidRequestError(str(error), param="prompt") from error
         except (CoreDeadError, EngineGenerateError) as error:
             if isinstance(error, CoreDeadError) or self._llm.errored:
-                self._mark_dead("the engine's core process has died")
+                self._mark_dead(CORE_DIED)
                 raise self._dead_error() from error
-            raise UnavailableError(f"the engine failed on this request: {error.__cause__ or error}") from error
+            raise UnavailableError(
+                f"the engine failed on this request. Retry it: {error.__cause__ or error}"
+            ) from error
         finally:
-            # vLLM aborts on its own, save when it is cancelled in the middle of submitting.
-            # The adapter may be evicted once we return, so make sure. Finished requests are ignored.
+            # vLLM aborts by itself, except if it is cancelled while it submits the request. The adapter
+            # may be evicted after the return, so abort again. vLLM ignores finished requests.
             if self._dead is None:
                 await self._llm.abort(name)
 
@@ -257,7 +269,7 @@ class VllmEngine:
 
     @asynccontextmanager
     async def lease(self, adapter_id: str, weights: LoraWeights) -> AsyncIterator[Lease]:
-        """Have the adapter in the engine for as long as the context lasts; see `AdapterRegistry`.
+        """Keep the adapter in the engine until the context ends; see `AdapterRegistry`.
 
         Raises:
             EngineDeadError: the engine has died.
@@ -267,17 +279,17 @@ class VllmEngine:
         async with self._adapters.lease(adapter_id, weights) as entry:
             yield Lease(adapter_id, entry)
 
-    async def forget(self, adapter_id: str) -> None:
-        """Drop an adapter from the engine once no lease holds it. Unknown ids are ignored."""
-        await self._adapters.forget(adapter_id)
+    async def evict(self, adapter_id: str) -> None:
+        """Evict an adapter as soon as no lease holds it. Unknown ids are ignored."""
+        await self._adapters.evict(adapter_id)
 
     @property
     def resident(self) -> int:
-        """How many adapters the engine holds."""
+        """Number of adapters in the engine."""
         return self._adapters.resident
 
     def stats(self) -> dict[str, Any]:
-        """Adapters resident, in flight and waiting, and slots."""
+        """Counters: slots, and adapters resident, in flight and waiting."""
         adapters = self._adapters
         return {
             "slots": adapters.slots,
@@ -291,7 +303,7 @@ class VllmEngine:
             serialized = await asyncio.to_thread(
                 serialization.serialize, weights, self.config.lora, as_handle=self.config.share_device_memory
             )
-        except Exception:  # whatever it was: the registry counts on the other one being gone
+        except Exception:  # the registry relies on the eviction even if this fails
             if evict is not None:
                 await self._unload(evict)
             raise
@@ -300,9 +312,9 @@ class VllmEngine:
             await self._await_unless_dead(self._llm.collective_rpc("t2l_load", args=arguments))
         except EngineDeadError:
             raise
-        except Exception as error:  # vLLM reports a failed call as a bare Exception
+        except Exception as error:  # vLLM raises a bare Exception for a failed call
             if self._llm.errored:
-                self._mark_dead("the engine's core process has died")
+                self._mark_dead(CORE_DIED)
                 raise self._dead_error() from error
             raise AdapterRejectedError(f"the engine could not load adapter {adapter_id}: {error}") from error
 
@@ -313,7 +325,7 @@ class VllmEngine:
 def _lora_request(adapter_id: str, int_id: int) -> Any:
     from vllm.lora.request import LoRARequest
 
-    # Name and path say what the adapter was made from: vLLM keys its prefix cache by them.
+    # vLLM keys its prefix cache by name and path, so both contain the content hash.
     return LoRARequest(lora_name=SCHEME + adapter_id, lora_int_id=int_id, lora_path=SCHEME + adapter_id)
 
 

@@ -105,7 +105,7 @@ class FakeEngine:
         self.loaded: list[LoraWeights] = []
         self.running = 0
         self.aborted = 0
-        self.forgotten: list[str] = []
+        self.evicted: list[str] = []
         self.samplings: list[Sampling] = []
         self.prompts: list[list[int]] = []
 
@@ -165,8 +165,8 @@ class FakeEngine:
             self.running -= 1
             self.aborted += not finished
 
-    async def forget(self, adapter_id: str) -> None:
-        self.forgotten.append(adapter_id)
+    async def evict(self, adapter_id: str) -> None:
+        self.evicted.append(adapter_id)
 
     @property
     def resident(self) -> int:

@@ -180,10 +180,10 @@ async def test_a_bad_adapter_is_rejected_and_harms_nobody(
         assert await complete(engine, prompts[0], lease)
 
 
-async def test_a_forgotten_adapter_is_gone_from_vllm_too(engine: VllmEngine, make_adapter: Any) -> None:
-    async with engine.lease("forgettable", make_adapter(8)) as lease:
+async def test_evicted_adapter_leaves_vllm_when_its_lease_ends(engine: VllmEngine, make_adapter: Any) -> None:
+    async with engine.lease("evictable", make_adapter(8)) as lease:
         handle: Any = lease.handle
-        await engine.forget("forgettable")
+        await engine.evict("evictable")
         assert handle.int_id in await engine._llm.list_loras()
     await until(lambda: not engine._adapters._background_tasks)
     assert handle.int_id not in await engine._llm.list_loras()

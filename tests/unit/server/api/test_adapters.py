@@ -72,7 +72,7 @@ async def test_export_contains_the_generated_weights_and_their_provenance(runnin
 async def test_deleted_adapter_is_gone_everywhere_and_can_be_created_again(running):
     made = (await make(running, "x")).json()
     assert (await running.http.delete(f"/v1/adapters/{made['id']}")).status_code == 204
-    assert running.engine.forgotten == [made["id"]]
+    assert running.engine.evicted == [made["id"]]
     for response in (
         await running.http.get(f"/v1/adapters/{made['id']}"),
         await running.http.get(f"/v1/adapters/{made['id']}/export"),

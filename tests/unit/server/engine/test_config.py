@@ -39,7 +39,7 @@ async def test_threads_that_were_asked_for_win_over_the_machines(
     def no_model() -> None:
         raise RuntimeError("no model")
 
-    monkeypatch.setattr(engine, "_construct", no_model)
+    monkeypatch.setattr(engine, "_load_engine", no_model)
     with pytest.raises(RuntimeError, match="no model"):
         await engine.start()
     assert environment["OMP_NUM_THREADS"] == threads

@@ -216,21 +216,21 @@ async def test_integer_ids_are_new_each_time_and_never_collide(monkeypatch: pyte
     assert set(others) == {2, 3}
 
 
-async def test_forgetting_an_idle_adapter_takes_it_out_now() -> None:
+async def test_idle_adapter_is_evicted_at_once() -> None:
     room = Room(2)
     await room.use("a")
-    await room.registry.forget("a")
-    await room.registry.forget("unknown")
+    await room.registry.evict("a")
+    await room.registry.evict("unknown")
     assert room.engine.inside == {}
     await room.use("a")
     assert room.engine.loads == ["a", "a"]
 
 
-async def test_forgetting_an_adapter_in_flight_waits_for_its_last_user() -> None:
+async def test_leased_adapter_is_evicted_when_its_last_lease_ends() -> None:
     room, done = Room(2), asyncio.Event()
     busy = room.start("a", done)
     await settle()
-    await room.registry.forget("a")
+    await room.registry.evict("a")
     assert list(room.engine.inside.values()) == ["a"]
     done.set()
     await busy
@@ -273,7 +273,7 @@ async def test_death_reaches_everybody() -> None:
     await busy
 
 
-STEP = st.tuples(st.sampled_from("abcde"), st.sampled_from(["use", "cancel", "forget", "refuse", "tick"]))
+STEP = st.tuples(st.sampled_from("abcde"), st.sampled_from(["use", "cancel", "evict", "refuse", "tick"]))
 
 
 @settings(max_examples=150, deadline=None)
@@ -290,8 +290,8 @@ def test_whatever_happens_the_books_balance(slots: int, steps: list[tuple[str, s
             elif action == "cancel":
                 for task in (task for name, task in tasks if name == adapter):
                     task.cancel()
-            elif action == "forget":
-                await room.registry.forget(adapter)
+            elif action == "evict":
+                await room.registry.evict(adapter)
             elif action == "refuse":
                 room.engine.refuse ^= {adapter}
             else:
