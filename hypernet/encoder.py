@@ -72,6 +72,7 @@ class Encoder(ABC):
         device: str = "cpu",
         base_model: str | None = None,
         dtype: torch.dtype = torch.float32,
+        cache_dir: Path | None = None,
     ) -> Encoder:
         """Load an encoder.
 
@@ -83,12 +84,13 @@ class Encoder(ABC):
             base_model: the model that `base-model` stands for. None: the bundled base model.
             dtype: dtype of a sentence encoder. bf16 changes an embedding by 1% and an adapter by 0.5%.
                 Rounding an adapter to bf16 changes it by 0.2%, another task's description by 80%.
+            cache_dir: folder for the unpacked base model; see `model_paths.base_model_folder`.
 
         Raises:
             EncoderError: the model needs code of its own and the name lacks `remote-code:`.
             ModelNotFoundError: no model has this name.
         """
-        folder, last_token = resolve_encoder(name, base_model)
+        folder, last_token = resolve_encoder(name, base_model, cache_dir)
         if last_token:
             return LastTokenEncoder(folder, str(name), device)
         trust = name is not None and name.startswith(REMOTE_CODE_PREFIX)
@@ -96,7 +98,9 @@ class Encoder(ABC):
         return SentenceEncoder(folder, model_name, device, dtype, trust_remote_code=trust)
 
 
-def resolve_encoder(name: str | None, base_model: str | None = None) -> tuple[Path, bool]:
+def resolve_encoder(
+    name: str | None, base_model: str | None = None, cache_dir: Path | None = None
+) -> tuple[Path, bool]:
     """Find an encoder's folder by its name (see `Encoder.load`).
 
     Returns:
@@ -106,9 +110,9 @@ def resolve_encoder(name: str | None, base_model: str | None = None) -> tuple[Pa
         ModelNotFoundError: no model has this name.
     """
     if name == BASE_MODEL:
-        return base_model_folder(base_model), True
+        return base_model_folder(base_model, cache_dir), True
     if name and name.startswith(LAST_TOKEN_PREFIX):
-        return base_model_folder(name.removeprefix(LAST_TOKEN_PREFIX)), True
+        return base_model_folder(name.removeprefix(LAST_TOKEN_PREFIX), cache_dir), True
     return encoder_folder(name and name.removeprefix(REMOTE_CODE_PREFIX)), False
 
 

@@ -66,6 +66,7 @@ class Generator:
         device: str = "cpu",
         base_model: str | None = None,
         dtype: torch.dtype = torch.float32,
+        cache_dir: Path | None = None,
     ) -> Generator:
         """Load a checkpoint folder and its encoder.
 
@@ -77,6 +78,7 @@ class Generator:
             base_model: what the encoder `base-model` stands for; None is the embedded one.
             dtype: dtype of the sentence encoder and of the heads (see `InferenceHypernet`). The engine rounds
                 adapters to bf16, so the machine's fastest dtype is precise enough for a server.
+            cache_dir: folder for the unpacked base model; see `model_paths.base_model_folder`.
 
         Raises:
             CheckpointError: the folder is not a whole checkpoint.
@@ -84,7 +86,7 @@ class Generator:
             ModelNotFoundError: the encoder's name leads nowhere, or it is not used as it was named.
         """
         name = encoder_name_for(encoder, checkpoint.load_config(folder).encoder.name)
-        return cls(folder, Encoder.load(name, device, base_model, dtype), device, dtype)
+        return cls(folder, Encoder.load(name, device, base_model, dtype, cache_dir), device, dtype)
 
     def check_base_model(self, name: str, fingerprint: str) -> None:
         """Refuse a base model that adapters were not written for.

@@ -1,7 +1,9 @@
-"""Model names as people give them: a folder, a hub id, or nothing for the embedded default."""
+"""Model names as users give them: a folder, a hub id, or nothing for the bundled model."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from hypernet.bundled_models import (
@@ -20,31 +22,59 @@ DEFAULT_CHECKPOINT = _CHECKPOINTS / "smollm2-135m"
 """The hypernetwork that ships with the project."""
 
 
-def base_model_folder(name: str | None = None) -> Path:
-    """Where a base model lies. None, or its own name, is the embedded SmolLM2-135M-Instruct."""
-    return base_model_path() if name in (None, BASE_MODEL_NAME) else model_folder(str(name))
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]*\w)?")
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+def base_model_folder(name: str | None = None, cache_dir: Path | None = None) -> Path:
+    """Folder of a base model.
+
+    Args:
+        name: a folder or hub id; None, or its own name, is the bundled SmolLM2-135M-Instruct.
+        cache_dir: folder for unpacked models; None: `bundled_models.default_cache_dir()`.
+
+    Raises:
+        ModelNotFoundError: the name is neither a folder nor a hub id that can be downloaded.
+    """
+    return base_model_path(cache_dir) if name in (None, BASE_MODEL_NAME) else model_folder(str(name))
 
 
 def encoder_folder(name: str | None = None) -> Path:
-    """Where a sentence encoder lies. None, or its own name, is the embedded all-MiniLM-L6-v2."""
+    """Folder of a sentence encoder; None, or its own name, is the bundled all-MiniLM-L6-v2.
+
+    Raises:
+        ModelNotFoundError: the name is neither a folder nor a hub id that can be downloaded.
+    """
     return encoder_path() if name in (None, ENCODER_NAME) else model_folder(str(name))
 
 
-def model_folder(name: str) -> Path:
-    """A folder as it is; anything else is a hub id, downloaded to the hub's cache.
+def model_folder(name: str, files: Sequence[str] = _HUB_FILES) -> Path:
+    """A folder as it is. Any other name is a hub id, downloaded to the hub's cache.
+
+    Args:
+        name: a folder or hub id.
+        files: patterns of the files to download.
 
     Raises:
-        ModelNotFoundError: it is neither.
+        ModelNotFoundError: the name is neither a folder nor a hub id that can be downloaded.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():  # Path("") is the working directory
         return path
-    from huggingface_hub import snapshot_download  # only those who name a hub id pay for the import
-    from huggingface_hub.errors import HFValidationError
+    if name and path.exists():
+        raise ModelNotFoundError(f"{name} is a file: name the folder that holds the model's config.json")
+    if not _HUB_ID.fullmatch(name):
+        raise ModelNotFoundError(
+            f"{name}: no such folder. Name a folder with a model's config.json, tokenizer and safetensors "
+            "weights, or a hub id such as organisation/model"
+        )
+    from huggingface_hub import snapshot_download  # slow to import: a folder does without
 
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"])
-        )
-    except (OSError, HFValidationError) as error:
-        raise ModelNotFoundError(f"{name} is neither a folder nor to be had from the hub ({error})") from error
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+    except OSError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelNotFoundError(
+            f"{name} is no folder, and the model hub does not provide it: {reason}. Check the name and the "
+            "network, or name a local folder"
+        ) from error

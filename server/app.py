@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -111,8 +110,6 @@ async def load_models(settings: Settings) -> Models:
     from hypernet.model_paths import base_model_folder
     from server.engine.vllm import VllmEngine
 
-    if settings.cache is not None:
-        os.environ["T2L_CACHE"] = str(settings.cache)  # where the science, which has no settings, looks
     # Of this process; the engine's core is another, with threads of its own.
     torch.set_num_threads(settings.hypernetwork_threads)
     generator = await asyncio.to_thread(
@@ -122,10 +119,11 @@ async def load_models(settings: Settings) -> Models:
         settings.hypernetwork_device,
         settings.base_model,
         fastest_dtype(settings.hypernetwork_device),
+        settings.cache,
     )
     if settings.compiles_hypernetwork:
         await asyncio.to_thread(generator.compile, settings.max_batch)
-    base = await asyncio.to_thread(base_model_folder, settings.base_model)
+    base = await asyncio.to_thread(base_model_folder, settings.base_model, settings.cache)
     name = settings.model_name or (settings.base_model and Path(settings.base_model).name) or BASE_MODEL_NAME
     generator.check_base_model(name, await asyncio.to_thread(fingerprint, base))
     config = engine_config(settings, model=str(base), model_name=name, lora=generator.spec)

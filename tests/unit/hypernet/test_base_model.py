@@ -152,5 +152,5 @@ def test_fingerprint_refuses_what_it_cannot_read(tmp_path: Path) -> None:
         with pytest.raises(BaseModelError, match=r"model\.safetensors"):
             fingerprint(folder)
     file.unlink()
-    with pytest.raises(BaseModelError, match="no safetensors weights"):
+    with pytest.raises(BaseModelError, match="needs weights in the safetensors format"):
         fingerprint(folder)

@@ -1,0 +1,52 @@
+"""A model's name is a folder, a hub id, or a mistake that is explained without a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from hypernet.bundled_models import ModelNotFoundError
+from hypernet.model_paths import base_model_folder, encoder_folder, model_folder
+
+
+def test_a_folder_stays_as_it_is_and_a_tilde_is_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    for find in (base_model_folder, encoder_folder, model_folder):
+        assert find(str(tmp_path)) == tmp_path
+        assert find(f"~/{tmp_path.name}") == tmp_path
+
+
+@pytest.mark.parametrize("name", ["/nope", "./nope", "~/nope", "no such", "a/b/c", "", "x\n"])
+def test_a_name_that_no_hub_knows_is_refused_without_the_network(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def no_network(*_: object, **__: object) -> str:
+        raise AssertionError("asked the hub")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
+    with pytest.raises(ModelNotFoundError, match="no such folder"):
+        model_folder(name)
+
+
+def test_a_file_is_not_a_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ModelNotFoundError, match="is a file: name the folder"):
+        model_folder(str(tmp_path / "config.json"))
+
+
+def test_an_unreachable_hub_is_one_sentence_with_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> str:
+        raise OSError("Got: ConnectError\nAn error happened while trying to locate the files.")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(ModelNotFoundError) as error:
+        base_model_folder("organisation/model")
+    message = str(error.value)
+    assert message.startswith("organisation/model is no folder") and "ConnectError. Check the name" in message
+    assert "\n" not in message
