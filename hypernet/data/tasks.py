@@ -131,6 +131,15 @@ def load_tasks(path: Path) -> list[Task]:
     return tasks
 
 
+def load_all(paths: Iterable[Path]) -> list[Task]:
+    """The tasks of several files, in their order.
+
+    Raises:
+        TaskFileError: naming file, line and field.
+    """
+    return [task for path in paths for task in load_tasks(path)]
+
+
 def load_descriptions(path: Path) -> dict[str, list[str]]:
     """Read further descriptions of tasks: one `{"task": name, "descriptions": [...]}` a line.
 

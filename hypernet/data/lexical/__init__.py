@@ -11,7 +11,6 @@ whatever it is called, and a pair of theirs is never shown.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -20,20 +19,19 @@ from hypernet.data.lexical.calendar import dates
 from hypernet.data.lexical.inflection import inflections
 from hypernet.data.lexical.numerals import numerals
 from hypernet.data.lexical.places import places
-from hypernet.data.lexical.relation import Pairs, Relation
-from hypernet.data.synthetic import material_of, word_categories, words_of_lists
+from hypernet.data.lexical.relation import Relation
+from hypernet.data.overlap import SAME_PAIRS_SHARE, EvaluationAnswers, lookup
+from hypernet.data.synthetic import build, material_of, word_categories, words_of_lists
 from hypernet.data.tasks import Task
 
-FEWEST = 7
-"""A week has so many days; a relation of fewer pairs teaches little and is not built."""
-SAME = 0.25
-"""Share of common questions that an evaluation task may answer alike before it counts as the same task."""
+MIN_PAIRS = 7
+"""A week has as many days. A relation of fewer pairs teaches little and is not built."""
 
 
 def relate(
     tasks: Sequence[Task], evaluation: Sequence[Task], *, instances: int = 200, seed: int = 0
 ) -> list[Task]:
-    """Build every relation, less what the evaluation tasks ask for.
+    """Build every relation, except those that an evaluation task asks for.
 
     Args:
         tasks: training tasks; the words of their lists are inflected and spelt.
@@ -44,15 +42,16 @@ def relate(
     Raises:
         ModuleNotFoundError: the libraries with the data are not installed.
     """
-    known = [{_plain(i.input): {_plain(o) for o in i.output} for i in task.instances} for task in evaluation]
-    built = []
+    unseen = EvaluationAnswers(evaluation)
+    relations = []
     material = material_of(tasks)
     for relation in _all(word_categories(material), words_of_lists(material)):
-        if not any(_answers_alike(relation.pairs, task) for task in known):
-            pairs = [p for p in relation.pairs if not any(_agrees(p, task) for task in known)]
-            if len(pairs) >= FEWEST:
-                built.append(replace(relation, pairs=pairs).template().task(instances, seed))
-    return built
+        if unseen.same_task(lookup(relation.pairs), SAME_PAIRS_SHARE):
+            continue
+        pairs = [pair for pair in relation.pairs if not unseen.holds(*pair)]
+        if len(pairs) >= MIN_PAIRS:
+            relations.append(replace(relation, pairs=pairs))
+    return build((relation.template() for relation in relations), unseen, instances, seed)
 
 
 def _all(categories: Mapping[str, Sequence[str]], words: Sequence[str]) -> Iterator[Relation]:
@@ -61,17 +60,3 @@ def _all(categories: Mapping[str, Sequence[str]], words: Sequence[str]) -> Itera
     yield from places()
     yield from dates()
     yield from alphabet(words)
-
-
-def _answers_alike(pairs: Pairs, task: Mapping[str, set[str]]) -> bool:
-    common = [pair for pair in pairs if _plain(pair[0]) in task]
-    return sum(_agrees(pair, task) for pair in common) > SAME * len(common)
-
-
-def _agrees(pair: tuple[str, str], task: Mapping[str, set[str]]) -> bool:
-    return _plain(pair[1]) in task.get(_plain(pair[0]), ())
-
-
-def _plain(text: str) -> str:
-    """As exact match sees it: without case and punctuation."""
-    return re.sub(r"\W", "", text.lower())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from hypernet.data.lexical.numerals import LANGUAGES
-from hypernet.data.lexical.relation import Pairs, Relation
+from hypernet.data.lexical.relation import Relation
+from hypernet.data.overlap import Pairs
 
 
 def dates() -> Iterator[Relation]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hypernet.data.overlap import Pairs
 from hypernet.data.synthetic.task_template import TaskTemplate, answer_patterns
-
-Pairs = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Relation:
             f"From {self.of} to {self.said}.{{end}}",
             f"What is {self.said}?{{end}}",
         )
-        return TaskTemplate(self.name, patterns, lambda rng: rng.choice(self.pairs))
+        return TaskTemplate.from_pairs(self.name, patterns, self.pairs)
 
 
 def inverted(pairs: Pairs) -> Pairs:

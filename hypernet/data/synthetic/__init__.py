@@ -1,24 +1,24 @@
-"""Families of small tasks over the same inputs that differ only in what is asked.
+"""Synthetic tasks: many over the same inputs, which differ only in what is asked.
 
-If every training task has inputs of its own, a hypernetwork may ignore the
-description: the input gives the task away. Here "pick the second of four", "pick
-the longest of four" and "reverse the four" share their inputs, so nothing but the
-description tells them apart. That is the pressure to read.
+If every training task has inputs of its own, a hypernetwork may ignore the description: the input gives
+the task away. Here "pick the second of four", "pick the longest of four" and "reverse the four" share
+their inputs, so only the description tells them apart. The network has to read it.
 
-Everything is built from the training instances of given tasks (word lists with
-labelled categories, single words, word pairs, number pairs in the manner of
-function-vectors, Todd et al. 2024, and instruction-induction, Honovich et al.
-2023). Given tasks that a family contains are built too, and others get more paraphrases
-(`paraphrases.py`): they bring two or three, a built task has dozens. Tasks whose names
-are in `taken` are not built, nor what differs from them in case and punctuation only:
-pass the names of the evaluation tasks, so that none of them is ever trained on.
+Everything is built from the training instances of given tasks: word lists with labelled categories,
+single words, word pairs and number pairs, as function-vectors (Todd et al. 2024) and
+instruction-induction (Honovich et al. 2023) have them. Given tasks of these kinds get dozens of
+paraphrases instead of their two or three (`paraphrases.py`).
+
+Evaluation tasks stay unseen, whatever they are called: a template is not built if its rule gives their
+answers to their questions, and a pair of theirs is never shown (`hypernet.data.overlap`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from hypernet.data.overlap import EvaluationAnswers
 from hypernet.data.synthetic.compositions import compositions
 from hypernet.data.synthetic.numbers import numbers
 from hypernet.data.synthetic.pairs import inverses, reworded
@@ -32,15 +32,19 @@ Material = Mapping[str, list[tuple[str, str]]]
 """A task's name -> questions with their answers."""
 
 
-def derive(tasks: Sequence[Task], taken: Collection[str], *, instances: int = 200, seed: int = 0) -> list[Task]:
-    """Build every family that the given tasks have material for.
+def derive(
+    tasks: Sequence[Task], evaluation: Sequence[Task], *, instances: int = 200, seed: int = 0
+) -> list[Task]:
+    """Build every task that the given tasks have material for, except those that evaluation tasks ask for.
 
     Args:
         tasks: training tasks; only what their `split_instances` gives to training is used.
-        taken: names (`Task.name`) that must not be built: those of evaluation tasks.
+        evaluation: tasks that have to stay unseen. No task is built whose rule answers their questions or
+            that has the name of one, and no pair of theirs is shown.
         instances: how many to draw per task; duplicates are dropped.
         seed: of the draws; each task has a stream of its own.
     """
+    unseen = EvaluationAnswers(evaluation)
     material = material_of(tasks)
     words = words_of_lists(material)
     categories = word_categories(material)
@@ -48,10 +52,19 @@ def derive(tasks: Sequence[Task], taken: Collection[str], *, instances: int = 20
     if words:
         templates += [*positions(words), *lists(words), *letters(words)]
     if len(set(map(len, words))) >= LONGEST_LIST:
-        templates += [*orders(words), *compositions(words, categories, taken)]
+        templates += [*orders(words), *compositions(words, categories, unseen)]
     templates += [*odd_one_out(categories), *inverses(material), *numbers(material), *sentences(material)]
     templates += reworded(material)
-    return [template.task(instances, seed) for template in templates if template.name not in taken]
+    return build(templates, unseen, instances, seed)
+
+
+def build(
+    templates: Iterable[TaskTemplate], unseen: EvaluationAnswers, instances: int, seed: int
+) -> list[Task]:
+    """The templates as tasks, except those that an evaluation task asks for."""
+    new = (t for t in templates if t.name not in unseen.names and not unseen.same_task(t.answer, t.same_share))
+    drawn = (template.task(instances, seed, unseen) for template in new)
+    return [task for task in drawn if task is not None]
 
 
 def material_of(tasks: Sequence[Task]) -> Material:

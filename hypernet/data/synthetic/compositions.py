@@ -1,17 +1,20 @@
-"""Pick a word of a list, then dress it: "the last word of the list, in capital letters".
+"""Pick a word of a list, then transform it: "the last word of the list, in capital letters".
 
-Two choices that no input tells, in every combination, and lists of any length: a
-description has to be read in its parts to be followed.
+The input tells neither choice, all combinations occur, and lists have any length. To follow such a
+description, a network has to read both of its parts.
 """
 
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from hypernet.data.synthetic.picking import distinct_lengths, distinguishable, hidden
-from hypernet.data.synthetic.task_template import TaskTemplate, answer_patterns
+from hypernet.data.overlap import EvaluationAnswers
+from hypernet.data.synthetic.picking import distinct_lengths, distinguishable, one_among, only_one_of
+from hypernet.data.synthetic.task_template import TaskTemplate, answer_patterns, of_list
+
+Pick = Callable[[list[str]], str | None]
+"""The words of a list -> one of them."""
 
 LENGTHS = (3, 4, 5, 6)
 
@@ -43,59 +46,47 @@ PICKS: dict[str, tuple[Callable[[list[str]], str], str]] = {
 
 
 def compositions(
-    words: Sequence[str], categories: Mapping[str, Sequence[str]], taken: Collection[str]
+    words: Sequence[str], categories: Mapping[str, Sequence[str]], unseen: EvaluationAnswers
 ) -> Iterator[TaskTemplate]:
-    """Every dress of every pick, and of the one word of each category: "uppercase_of_the_animal".
+    """Every transform of every pick, and of the one word of each category: "uppercase_of_the_animal".
 
-    A pick that an evaluation task asks for is left out at that task's length: exact match looks past
-    case and punctuation, so "the last of five, in brackets" would be "the last of five" itself.
+    A pick that an evaluation task asks for is left out at the lengths of that task's lists: exact match
+    looks past case and punctuation, so "the last of five, in brackets" would be "the last of five".
     """
+    picks: dict[str, tuple[Pick, str, Callable[[random.Random, list[int]], str]]] = {
+        name: (rule, said, lambda rng, lengths: ", ".join(distinct_lengths(rng, words, rng.choice(lengths))))
+        for name, (rule, said) in PICKS.items()
+    }
     others: dict[str, list[str]] = {}
     for one, rest in distinguishable(categories):
         others.setdefault(one, []).append(rest)
-    for dress, (transform, phrase) in TRANSFORMS.items():
-        for pick, (rule, said) in PICKS.items():
-            if lengths := _free(taken, f"(choose_)?{pick}(_of)?_"):
-                yield TaskTemplate(
-                    f"{dress}_of_the_{pick}",
-                    _patterns(phrase.format(said)),
-                    lambda rng, n=lengths, rule=rule, transform=transform: _picked(
-                        rng, words, rng.choice(n), rule, transform
-                    ),  # type: ignore[misc]
+    for one, rests in others.items():
+        picks[one] = (
+            only_one_of(categories[one]),
+            f"the {one} of the list",
+            lambda rng, lengths, one=one, rests=rests: one_among(  # type: ignore[misc]
+                rng, categories[one], categories[rng.choice(rests)], rng.choice(lengths)
+            ),
+        )
+    free = {
+        name: [n for n in LENGTHS if not unseen.same_task(of_list(rule, [n]))]
+        for name, (rule, _, _) in picks.items()
+    }
+    for transform_name, (transform, phrase) in TRANSFORMS.items():
+        for pick_name, (rule, said, draw) in picks.items():
+            composed = _composed(rule, transform)
+            if lengths := [n for n in free[pick_name] if not unseen.same_task(of_list(composed, [n]))]:
+                yield TaskTemplate.from_rule(
+                    f"{transform_name}_of_the_{pick_name}",
+                    answer_patterns(phrase.format(said), "Given a list,", "The input is a list of words."),
+                    lambda rng, draw=draw, lengths=lengths: draw(rng, lengths),  # type: ignore[misc]
+                    of_list(composed, lengths),
                 )
-        for one, rests in others.items():
-            if lengths := _free(taken, f"{one}_v_[a-z]+_"):
-                yield TaskTemplate(
-                    f"{dress}_of_the_{one}",
-                    _patterns(phrase.format(f"the {one} of the list")),
-                    lambda rng, n=lengths, one=one, rests=rests, transform=transform: _found(  # type: ignore[misc]
-                        rng, categories[one], categories[rng.choice(rests)], rng.choice(n), transform
-                    ),
-                )
 
 
-def _free(taken: Collection[str], pick: str) -> list[int]:
-    """The lengths at which no evaluation task has this pick; `pick` matches how its name begins."""
-    return [n for n in LENGTHS if not any(re.fullmatch(f"{pick}{n}", name) for name in taken)]
+def _composed(pick: Pick, transform: Callable[[str], str]) -> Pick:
+    def rule(words: list[str]) -> str | None:
+        word = pick(words)
+        return None if word is None else transform(word)
 
-
-def _patterns(said: str) -> tuple[str, ...]:
-    return answer_patterns(said, "Given a list,", "The input is a list of words.")
-
-
-def _picked(
-    rng: random.Random,
-    words: Sequence[str],
-    n: int,
-    rule: Callable[[list[str]], str],
-    transform: Callable[[str], str],
-) -> tuple[str, str]:
-    chosen = distinct_lengths(rng, words, n)
-    return ", ".join(chosen), transform(rule(chosen))
-
-
-def _found(
-    rng: random.Random, one: Sequence[str], rest: Sequence[str], n: int, transform: Callable[[str], str]
-) -> tuple[str, str]:
-    text, answer = hidden(rng, one, rest, n)
-    return text, transform(answer)
+    return rule

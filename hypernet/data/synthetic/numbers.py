@@ -11,7 +11,7 @@ from hypernet.data.synthetic.task_template import TaskTemplate, answer_patterns
 def numbers(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemplate]:
     """Other questions about the number pairs of `sum` and `diff`."""
     inputs = [text for name in ("sum", "diff") for text, _ in material.get(name, [])]
-    pairs = [text for text in inputs if re.fullmatch(r"\d+ \d+", text)]
+    pairs = [text for text in inputs if _is_pair(text)]
     rules: dict[str, tuple[Callable[[int, int], object], str]] = {
         "larger_number": (max, "the larger of the two numbers"),
         "smaller_number": (min, "the smaller of the two numbers"),
@@ -24,8 +24,13 @@ def numbers(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTempl
         "second_plus_one": (lambda _, b: b + 1, "the second number plus one"),
     }
     for name, (rule, said) in rules.items() if pairs else ():
-        yield TaskTemplate(
+        yield TaskTemplate.from_rule(
             name,
             answer_patterns(said, "Given two numbers,", "The input holds two numbers.")[:-1],
-            lambda rng, rule=rule: (text := rng.choice(pairs), str(rule(*map(int, text.split())))),  # type: ignore[misc]
+            lambda rng: rng.choice(pairs),
+            lambda text, rule=rule: str(rule(*map(int, text.split()))) if _is_pair(text) else None,  # type: ignore[misc]
         )
+
+
+def _is_pair(text: str) -> bool:
+    return re.fullmatch(r"\d+ \d+", text) is not None

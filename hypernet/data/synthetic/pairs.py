@@ -56,11 +56,11 @@ def inverses(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemp
     """Pair tasks the other way round, where an answer has a single question."""
     for name, (inverse, patterns) in INVERSES.items():
         if pairs := material.get(name):
-            yield TaskTemplate(inverse, patterns, lambda rng, pairs=pairs: rng.choice(pairs)[::-1])  # type: ignore[misc]
+            yield TaskTemplate.from_pairs(inverse, patterns, [(answer, question) for question, answer in pairs])
 
 
 def reworded(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemplate]:
     """Given tasks as they are, asked for in more ways."""
     for name, patterns in REWORDED.items():
         if pairs := material.get(name):
-            yield TaskTemplate(name, patterns, lambda rng, pairs=pairs: rng.choice(pairs))  # type: ignore[misc]
+            yield TaskTemplate.from_pairs(name, patterns, pairs)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import permutations
+from operator import itemgetter
 
-from hypernet.data.synthetic.task_template import COUNTS, TaskTemplate
+from hypernet.data.synthetic.task_template import COUNTS, TaskTemplate, of_list
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
@@ -25,7 +26,7 @@ def positions(words: Sequence[str]) -> Iterator[TaskTemplate]:
         if n > 3:
             places["second to last"] = n - 2
         for place, k in places.items():
-            yield TaskTemplate(
+            yield TaskTemplate.from_rule(
                 f"choose_{place.replace(' ', '_')}_of_{n}",
                 (
                     f"{{pick}} the {place} {{item}} of the list.{{end}}",
@@ -35,10 +36,8 @@ def positions(words: Sequence[str]) -> Iterator[TaskTemplate]:
                     f"Which is the {place} {{item}} of the list?",
                     f"Given {n} {{item}}s, copy the {place} one.{{end}}",
                 ),
-                lambda rng, n=n, k=k: (  # type: ignore[misc]
-                    ", ".join(chosen := rng.sample(words, n)),
-                    chosen[k],
-                ),
+                lambda rng, n=n: ", ".join(rng.sample(words, n)),  # type: ignore[misc]
+                of_list(itemgetter(k), [n]),
             )
 
 
@@ -52,7 +51,7 @@ def orders(words: Sequence[str]) -> Iterator[TaskTemplate]:
     }
     for n in (3, 4, 5, 6):
         for name, (rule, said) in rules.items():
-            yield TaskTemplate(
+            yield TaskTemplate.from_rule(
                 f"{name}_{n}",
                 (
                     f"{{pick}} the {said} {{item}} out of {COUNTS[n]}.{{end}}",
@@ -61,10 +60,8 @@ def orders(words: Sequence[str]) -> Iterator[TaskTemplate]:
                     f"Look at all {COUNTS[n]} words and {{pick}} the {said} one.{{end}}",
                     f"The answer is the {said} {{item}} in the list.{{end}}",
                 ),
-                lambda rng, n=n, rule=rule: (  # type: ignore[misc]
-                    ", ".join(chosen := distinct_lengths(rng, words, n)),
-                    rule(chosen),
-                ),
+                lambda rng, n=n: ", ".join(distinct_lengths(rng, words, n)),  # type: ignore[misc]
+                of_list(rule, [n]),
             )
 
 
@@ -81,7 +78,7 @@ def odd_one_out(categories: Mapping[str, Sequence[str]]) -> Iterator[TaskTemplat
     """Pick the one word of a category among words of another: "fruit_v_color_4"."""
     for one, rest in distinguishable(categories):
         for n in (3, 4, 5):
-            yield TaskTemplate(
+            yield TaskTemplate.from_rule(
                 f"{one}_v_{rest}_{n}",
                 (
                     f"{{pick}} the {one} among the {COUNTS[n]} {{item}}s.{{end}}",
@@ -90,7 +87,8 @@ def odd_one_out(categories: Mapping[str, Sequence[str]]) -> Iterator[TaskTemplat
                     f"{{pick}} the only {{item}} that is of the {one} kind.{{end}}",
                     f"Exactly one of {COUNTS[n]} words is of the {one} kind: {{pick}} it.{{end}}",
                 ),
-                lambda rng, n=n, one=one, rest=rest: hidden(rng, categories[one], categories[rest], n),  # type: ignore[misc]
+                lambda rng, n=n, one=one, rest=rest: one_among(rng, categories[one], categories[rest], n),  # type: ignore[misc]
+                of_list(only_one_of(categories[one]), [n]),
             )
 
 
@@ -104,10 +102,21 @@ def distinguishable(categories: Mapping[str, Sequence[str]]) -> list[tuple[str, 
     return [pair for pair in permutations(categories, 2) if shared(*pair) <= SHARED]
 
 
-def hidden(rng: random.Random, one: Sequence[str], rest: Sequence[str], n: int) -> tuple[str, str]:
-    """A list of n words with one of the first category among words of the second, and that one."""
+def one_among(rng: random.Random, one: Sequence[str], rest: Sequence[str], n: int) -> str:
+    """A list of n words: one of the first category among words of the second."""
     shared = set(one) & set(rest)
     answer = rng.choice([w for w in one if w not in shared])
     listed = [answer, *rng.sample([w for w in rest if w not in shared], n - 1)]
     rng.shuffle(listed)
-    return ", ".join(listed), answer
+    return ", ".join(listed)
+
+
+def only_one_of(category: Sequence[str]) -> Callable[[list[str]], str | None]:
+    """Rule: the only word of a list that is of the category. None if there is none, or several."""
+    members = frozenset(category)
+
+    def rule(words: list[str]) -> str | None:
+        found = [word for word in words if word in members]
+        return found[0] if len(found) == 1 else None
+
+    return rule

@@ -1,10 +1,10 @@
-"""Rewrite a whole list, or spell, cut and dress a single word."""
+"""Rewrite a whole list, or spell, cut and decorate a single word."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from hypernet.data.synthetic.task_template import COUNTS, TaskTemplate, answer_patterns
+from hypernet.data.synthetic.task_template import COUNTS, TaskTemplate, answer_patterns, of_list
 
 
 def lists(words: Sequence[str]) -> Iterator[TaskTemplate]:
@@ -34,7 +34,7 @@ def lists(words: Sequence[str]) -> Iterator[TaskTemplate]:
     }
     for n in (3, 4):
         for name, (rule, how, said) in rules.items():
-            yield TaskTemplate(
+            yield TaskTemplate.from_rule(
                 f"{name}_list_of_{n}",
                 (
                     f"{{write}} the {COUNTS[n]} {{given}} words {how}.{{end}}",
@@ -42,15 +42,13 @@ def lists(words: Sequence[str]) -> Iterator[TaskTemplate]:
                     f"{said}.{{end}}",
                     f"Given {n} words: {said[0].lower()}{said[1:]}.{{end}}",
                 ),
-                lambda rng, n=n, rule=rule: (  # type: ignore[misc]
-                    ", ".join(chosen := rng.sample(words, n)),
-                    rule(chosen),
-                ),
+                lambda rng, n=n: ", ".join(rng.sample(words, n)),  # type: ignore[misc]
+                of_list(rule, [n]),
             )
 
 
 def letters(words: Sequence[str]) -> Iterator[TaskTemplate]:
-    """Spell, cut and dress single words."""
+    """Spell, cut and decorate single words."""
     plain = [w for w in words if w.isalpha() and len(w) > 3]
     rules: dict[str, tuple[Callable[[str], str], str]] = {
         "uppercase_word": (str.upper, "the word in capital letters"),
@@ -77,8 +75,9 @@ def letters(words: Sequence[str]) -> Iterator[TaskTemplate]:
     }
     cases = (str.lower, str.upper, str.capitalize)
     for name, (rule, said) in rules.items():
-        yield TaskTemplate(
+        yield TaskTemplate.from_rule(
             name,
             answer_patterns(said, "Given a word,", "The input is one word."),
-            lambda rng, rule=rule: (text := rng.choice(cases)(rng.choice(plain)), rule(text)),  # type: ignore[misc]
+            lambda rng: rng.choice(cases)(rng.choice(plain)),
+            lambda text, rule=rule: rule(text) if text.isalpha() and len(text) > 2 else None,  # type: ignore[misc]
         )

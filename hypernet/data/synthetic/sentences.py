@@ -1,14 +1,15 @@
-"""Cut, dress and count the words of short sentences, whatever they say."""
+"""Cut, decorate and count the words of short sentences."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from hypernet.data.overlap import Rule
 from hypernet.data.synthetic.task_template import TaskTemplate, answer_patterns
 
 WORDS = range(4, 13)
-"""How many words a sentence may have."""
+"""Numbers of words that a sentence may have."""
 
 RULES: dict[str, tuple[Callable[[list[str]], object], str]] = {
     "first_word": (lambda w: w[0], "the first word of the sentence"),
@@ -37,11 +38,22 @@ def sentences(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTem
     """Every rule, over the short plain sentences among the inputs, without their full stops."""
     plain = sorted({found for pairs in material.values() for text, _ in pairs if (found := _sentence(text))})
     for name, (rule, said) in RULES.items() if plain else ():
-        yield TaskTemplate(
+        yield TaskTemplate.from_rule(
             name,
             answer_patterns(said, "Read the text and", "The input is a sentence."),
-            lambda rng, rule=rule: (text := rng.choice(plain), str(rule(text.split()))),  # type: ignore[misc]
+            lambda rng: rng.choice(plain),
+            _of_sentence(rule),
         )
+
+
+def _of_sentence(rule: Callable[[list[str]], object]) -> Rule:
+    """A rule about words, as a rule about sentences."""
+
+    def answer(text: str) -> str | None:
+        sentence = _sentence(text)
+        return None if sentence is None else str(rule(sentence.split()))
+
+    return answer
 
 
 def _sentence(text: str) -> str | None:

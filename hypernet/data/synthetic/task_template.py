@@ -1,12 +1,13 @@
-"""How a derived task is made: a name, ways of asking for it, and a draw of one question with its answer."""
+"""Template of a built task: a name, patterns of descriptions, a draw of one instance, and its rule."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from hypernet.data.overlap import SAME_PAIRS_SHARE, SAME_RULE_SHARE, EvaluationAnswers, Pairs, Rule, lookup
 from hypernet.data.tasks import Instance, Task
 
 MAX_PARAPHRASES = 60
@@ -26,28 +27,74 @@ SLOTS: dict[str, tuple[str, ...]] = {
         " No explanation.",
     ),
 }
-"""What paraphrases vary in; `{pick}` in a pattern becomes one of these."""
+"""Fillings of a pattern's slots: `{pick}` becomes one of its words."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskTemplate:
-    """One derived task before its instances are drawn."""
+    """One built task before its instances are drawn."""
 
     name: str
     patterns: Sequence[str]
     draw: Callable[[random.Random], tuple[str, str]]
+    """One question with its answer."""
+    answer: Rule
+    """The rule behind the answers. It says whether an evaluation task is the same task."""
+    same_share: float = SAME_RULE_SHARE
+    """See `EvaluationAnswers.same_task`."""
 
-    def task(self, instances: int, seed: int) -> Task:
-        """Draw the task; duplicates are dropped. Each name has a random stream of its own."""
+    @classmethod
+    def from_rule(
+        cls, name: str, patterns: Sequence[str], question: Callable[[random.Random], str], answer: Rule
+    ) -> TaskTemplate:
+        """A task whose answers follow from its questions."""
+
+        def draw(rng: random.Random) -> tuple[str, str]:
+            text = question(rng)
+            found = answer(text)
+            assert found is not None, f"{name} draws {text!r}, which its own rule does not answer"
+            return text, found
+
+        return cls(name, patterns, draw, answer)
+
+    @classmethod
+    def from_pairs(cls, name: str, patterns: Sequence[str], pairs: Pairs) -> TaskTemplate:
+        """A task that is a list of (question, answer)."""
+        return cls(name, patterns, lambda rng: rng.choice(pairs), lookup(pairs), SAME_PAIRS_SHARE)
+
+    def task(self, instances: int, seed: int, unseen: EvaluationAnswers) -> Task | None:
+        """Draw the task, without duplicates and without pairs of evaluation tasks. None if nothing is left.
+
+        Each name has a random stream of its own.
+        """
         rng = random.Random(f"{seed}:{self.name}")
         drawn = dict(self.draw(rng) for _ in range(instances))
+        kept = [
+            Instance(input=text, output=[answer])
+            for text, answer in drawn.items()
+            if not unseen.holds(text, answer)
+        ]
+        if not kept:
+            return None
         return Task(
             task=f"derived_{self.name}",
             name=self.name,
             derived=True,
             descriptions=_paraphrases(self.patterns, rng),
-            instances=[Instance(input=text, output=[answer]) for text, answer in drawn.items()],
+            instances=kept,
         )
+
+
+def of_list(rule: Callable[[list[str]], str | None], lengths: Collection[int]) -> Rule:
+    """A rule about lists of so many words, as a rule about texts like "cup, dog, sun"."""
+
+    def answer(text: str) -> str | None:
+        if text.count(", ") + 1 not in lengths:
+            return None
+        words = text.split(", ")
+        return rule(words) if all(words) else None
+
+    return answer
 
 
 def answer_patterns(said: str, given: str, told: str) -> tuple[str, ...]:

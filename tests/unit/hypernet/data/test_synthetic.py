@@ -1,9 +1,9 @@
-"""Derived task families: right answers, nothing of the evaluation tasks, nothing held out."""
+"""Synthetic tasks: right answers, nothing that an evaluation task asks for, nothing held out."""
 
 from __future__ import annotations
 
-import gzip
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from hypernet.cli import app
 from hypernet.data.synthetic import derive
-from hypernet.data.tasks import Instance, Task, load_tasks
+from hypernet.data.tasks import Instance, Task, load_tasks, write_lines
 
 ANIMALS = ["cat", "horse", "lemur", "zebra", "giraffe", "elephant"]
 OBJECTS = ["cup", "table", "mirror", "anchors", "keyboard", "telescope"]
@@ -47,7 +47,7 @@ TASKS = [
 
 @pytest.fixture(scope="module")
 def derived() -> dict[str, Task]:
-    return {task.name: task for task in derive(TASKS, taken=())}
+    return {task.name: task for task in derive(TASKS, [])}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_composition_picks_and_then_transforms(derived: dict[str, Task]) -> No
 
 def test_sentences_are_short_plain_ones_of_the_given_inputs() -> None:
     texts = ["The old cat sleeps.", "Is this one?", "No", "It costs 3 dollars now.", "We saw them there"]
-    made = {task.name: task for task in derive([pair_task("any", [(t, "x") for t in texts])], taken=())}
+    made = {task.name: task for task in derive([pair_task("any", [(t, "x") for t in texts])], [])}
     used = {i.input for i in made["copy_sentence"].instances}
     assert used and used <= {"The old cat sleeps", "We saw them there"}
     for i in made["drop_first_word"].instances:
@@ -114,38 +114,91 @@ def test_many_distinct_paraphrases_without_a_slot_left_open(derived: dict[str, T
         assert not any("{" in text or text != text.strip() or text[0].islower() for text in task.descriptions)
 
 
-def test_taken_names_are_not_built() -> None:
-    names = {task.name for task in derive(TASKS, taken={"choose_last_of_5", "animal_v_object_5"})}
-    assert "choose_last_of_5" not in names and "animal_v_object_5" not in names
-    assert "choose_last_of_4" in names
+def unseen(answer: Callable[[list[str]], str], *lengths: int, name: str = "unheard_of") -> Task:
+    """An evaluation task about word lists, under a name that says nothing."""
+    rng = random.Random(name)
+    words = [*ANIMALS, *OBJECTS]
+    lists = [rng.sample(words, rng.choice(lengths)) for _ in range(200)]
+    return pair_task(name, [(", ".join(chosen), answer(chosen)) for chosen in lists])
 
 
-def test_nor_is_what_differs_from_them_in_case_and_punctuation_only() -> None:
-    taken = {"choose_last_of_5", "animal_v_object_5", "alphabetically_first_3"}
-    built = {task.name: task for task in derive(TASKS, taken)}
-    for pick, length in (("last", 5), ("animal", 5), ("alphabetically_first", 3)):
+@pytest.mark.parametrize(
+    ("evaluation", "names"),
+    [
+        (unseen(lambda words: words[-1], 5), {"choose_last_of_5"}),
+        (unseen(lambda words: f"{words[1].upper()}.", 4), {"choose_second_of_4"}),
+        (unseen(max, 3, 4), {"alphabetically_last_3", "alphabetically_last_4"}),
+        (unseen(lambda words: ", ".join(reversed(words)), 3), {"reverse_list_of_3"}),
+        (pair_task("wie", [(w, w[-1]) for w in (*ANIMALS, *OBJECTS)]), {"last_letter"}),
+        (pair_task("x", [(f"{a} {9 - a}", f"{9 - a}, {a}") for a in range(4)]), {"swap_numbers"}),
+        (pair_task("y", [(f"{a}s", a) for a in ANIMALS]), {"plural-singular"}),
+        (pair_task("z", [(a, f"{a}s") for a in ANIMALS]), {"singular-plural"}),
+        (word_task("beast", ANIMALS, OBJECTS, 4), {"animal_v_object_4"}),
+    ],
+    ids=lambda value: ",".join(sorted(value)) if isinstance(value, set) else "",
+)
+def test_what_an_evaluation_task_asks_is_not_built_whatever_it_is_called(
+    derived: dict[str, Task], evaluation: Task, names: set[str]
+) -> None:
+    built = {task.name for task in derive(TASKS, [evaluation])}
+    assert names <= derived.keys()
+    assert not names & built
+    assert len(built) > len(derived) - 15  # its neighbours are still there
+
+
+def test_nor_what_differs_from_it_in_case_and_punctuation_only() -> None:
+    cases = (
+        ("last", lambda words: words[-1], 5),
+        ("animal", None, 5),
+        ("alphabetically_first", min, 3),
+    )
+    evaluation = [
+        unseen(rule, n, name=f"unheard_of_{pick}") if rule else word_task("beast", ANIMALS, OBJECTS, n)
+        for pick, rule, n in cases
+    ]
+    built = {task.name: task for task in derive(TASKS, evaluation)}
+    for pick, _, length in cases:
         lengths = {len(i.input.split(", ")) for i in built[f"bracket_of_the_{pick}"].instances}
         assert lengths == {3, 4, 5, 6} - {length}
-    for pick in ("first", "second_to_last", "object", "alphabetically_last"):
+    for pick in ("first", "second_to_last", "alphabetically_last"):
         assert {len(i.input.split(", ")) for i in built[f"bracket_of_the_{pick}"].instances} == {3, 4, 5, 6}
 
 
 def test_a_pick_that_is_asked_for_at_every_length_is_not_built() -> None:
-    names = {task.name for task in derive(TASKS, {f"choose_last_of_{n}" for n in (3, 4, 5, 6)})}
+    names = {task.name for task in derive(TASKS, [unseen(lambda words: words[-1], 3, 4, 5, 6)])}
     assert not any(name.endswith("_of_the_last") for name in names)
+    assert not any(name.startswith("choose_last") for name in names)
+
+
+def test_a_composition_that_an_evaluation_task_asks_for_is_left_out_at_its_length() -> None:
+    built = {t.name: t for t in derive(TASKS, [unseen(lambda words: words[-1][0], 5)])}
+    assert {len(i.input.split(", ")) for i in built["initial_of_the_last"].instances} == {3, 4, 6}
+    assert {len(i.input.split(", ")) for i in built["final_of_the_last"].instances} == {3, 4, 5, 6}
+
+
+def test_no_pair_of_an_evaluation_task_is_shown(derived: dict[str, Task]) -> None:
+    pairs = [i.pair for i in derived["last_two_letters"].instances][:2]
+    evaluation = pair_task("few", [*pairs, *((word, "no") for word in OBJECTS)])
+    built = {task.name: task for task in derive(TASKS, [evaluation])}
+    assert not set(pairs) & {i.pair for i in built["last_two_letters"].instances}
+
+
+def test_a_task_that_has_the_name_of_an_evaluation_task_is_not_built() -> None:
+    names = {task.name for task in derive(TASKS, [pair_task("choose_last_of_4", [("a", "b")])])}
+    assert "choose_last_of_4" not in names and "choose_last_of_5" in names
 
 
 def test_categories_that_share_words_are_not_told_apart() -> None:
     mixed = [*ANIMALS[:3], *OBJECTS]
     tasks = [*TASKS, word_task("thing_v_animal_3", mixed, ANIMALS, 3)]
-    names = {task.name for task in derive(tasks, taken=())}
+    names = {task.name for task in derive(tasks, [])}
     assert not {"thing_v_animal_4", "thing_v_object_3", "object_v_thing_3"} & names
     assert "animal_v_object_4" in names
 
 
 def test_held_out_instances_are_not_used() -> None:
     task = pair_task("country-capital", [(f"land{i}", f"city{i}") for i in range(10)])
-    inverse, reworded = derive([task], taken=())
+    inverse, reworded = derive([task], [])
     held_out = {i.input for i in task.split_instances()[1]}
     assert held_out and not held_out & {i.output[0] for i in inverse.instances}
     assert not held_out & {i.input for i in reworded.instances}
@@ -153,38 +206,41 @@ def test_held_out_instances_are_not_used() -> None:
 
 def test_a_given_task_gets_more_paraphrases_and_keeps_its_answers() -> None:
     task = pair_task("antonym", [("hot", "cold"), ("up", "down"), ("wet", "dry"), ("in", "out")])
-    (reworded,) = derive([task], taken=())
+    (reworded,) = derive([task], [])
     assert len(reworded.descriptions) > 10
     assert {i.pair for i in reworded.instances} == {i.pair for i in task.instances}
-    assert not derive([task], taken={"antonym"})
+    assert not derive([task], [pair_task("opposite", [("hot", "cold"), ("up", "Down."), ("wet", "dry")])])
 
 
 def test_the_same_seed_gives_the_same_tasks_and_another_seed_others() -> None:
-    assert derive(TASKS, ()) == derive(TASKS, ())
-    assert derive(TASKS, ()) != derive(TASKS, (), seed=1)
+    assert derive(TASKS, []) == derive(TASKS, [])
+    assert derive(TASKS, []) != derive(TASKS, [], seed=1)
 
 
 def write(path: Path, tasks: list[Task]) -> Path:
-    with gzip.open(path, "wt") as file:
-        file.writelines(f"{task.model_dump_json()}\n" for task in tasks)
+    write_lines(path, (task.model_dump_json() for task in tasks))
     return path
 
 
 def test_the_command_writes_a_task_file_without_the_evaluation_tasks(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl.gz", TASKS)
-    unseen = write(tmp_path / "unseen.jsonl.gz", [word_task("animal_v_object_5", ANIMALS, OBJECTS, 5)])
+    first = write(tmp_path / "first.jsonl.gz", [word_task("beast", ANIMALS, OBJECTS, 5)])
+    second = write(tmp_path / "second.jsonl.gz", [unseen(lambda words: words[-1], 4)])
     out = tmp_path / "new" / "derived.jsonl.gz"
-    arguments = ["tasks", "derive", "--tasks", str(train), "--exclude", str(unseen), "--out", str(out)]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    arguments = ["tasks", "derive", "--tasks", train, "--exclude", first, "--exclude", second, "--out", out]
+    assert CliRunner().invoke(app, [str(word) for word in arguments]).exit_code == 0
     made = load_tasks(out)
     assert all(task.derived for task in made)
-    assert {"animal_v_object_5", "animal_v_object_3"} & {task.name for task in made} == {"animal_v_object_3"}
+    names = {task.name for task in made}
+    assert {"animal_v_object_3", "choose_last_of_3"} <= names
+    assert not {"animal_v_object_5", "choose_last_of_4"} & names
 
 
 def test_the_command_writes_plain_text_where_the_name_says_so(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl.gz", TASKS)
     out = tmp_path / "derived.jsonl"
-    arguments = ["tasks", "derive", "--tasks", str(train), "--exclude", str(train), "--out", str(out)]
+    other = write(tmp_path / "unseen.jsonl", [pair_task("other", [("a question", "an answer")])])
+    arguments = ["tasks", "derive", "--tasks", str(train), "--exclude", str(other), "--out", str(out)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert load_tasks(out) and out.read_text().startswith("{")
 
