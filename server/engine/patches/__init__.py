@@ -1,1 +1,1 @@
-"""Everything that changes vLLM, one change a file; `plugin` installs them in each of vLLM's processes."""
+"""Patches of vLLM, one per file. `plugin` installs the selected ones in each of vLLM's processes."""

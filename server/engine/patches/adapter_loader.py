@@ -1,9 +1,8 @@
-"""Loads adapters from memory inside vLLM's worker: staged by an RPC, picked up where vLLM would read a folder.
+"""Loads adapters from memory in vLLM's workers, where vLLM would read a folder.
 
-vLLM asks for an adapter by path. A path `t2l://<adapter id>` means the buffer
-that was staged under the request's integer id; any other path is vLLM's own
-affair. Staged buffers stay for as long as the adapter is registered, because
-vLLM may ask again.
+An RPC stages the weights of an adapter under its integer id. vLLM then loads the adapter by path: for a
+path `t2l://<adapter id>` it gets the staged weights, for any other path it reads the folder. Staged
+weights stay as long as the adapter is registered, because vLLM may load it again.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
 SCHEME = "t2l://"
 
 _staged: dict[int, LoraWeights] = {}
-"""What the adapters registered with this worker are made of, by integer id."""
+"""Weights of the adapters that are registered with this worker, by integer id."""
 
 
 class WorkerExtension:
-    """Methods that `collective_rpc` finds on every worker (vLLM's `worker_extension_cls`)."""
+    """Methods that `collective_rpc` can call on every worker (vLLM's `worker_extension_cls`)."""
 
     device: torch.device
     lora_config: Any
@@ -39,23 +38,23 @@ class WorkerExtension:
     def t2l_load(
         self, int_id: int, path: str, spec: str, data: bytes | DeviceHandle, evict: int | None
     ) -> None:
-        """Put an adapter into a slot, after taking out the one whose place it gets.
+        """Load an adapter into a slot, after evicting the adapter in it.
 
-        One call does both, since each waits for the engine's next step. If it
-        fails, neither is registered.
+        One RPC does both, because each RPC waits for the engine's next step. If it fails, neither
+        adapter is registered.
 
         Args:
-            int_id: vLLM's number for the adapter, never in use twice at a time.
-            path: its content-addressed name, `t2l://<adapter id>`.
+            int_id: vLLM's integer id of the adapter. No other registered adapter has it.
+            path: the content-addressed name, `t2l://<adapter id>`.
             spec: `LoraSpec` as JSON.
-            data: of `serialization.serialize`.
-            evict: number of the adapter to take out first.
+            data: the weights, from `serialization.serialize`.
+            evict: integer id of the adapter to evict first, or None.
         """
         from vllm.lora.request import LoRARequest
 
         if evict is not None:
             self.t2l_unload(evict)
-        # One copy to the device; the slots are then filled from there, without pinning tensor by tensor.
+        # One copy to the device. The slots are filled from there, without pinning tensor by tensor.
         _staged[int_id] = serialization.deserialize(spec, data, self.device, self.lora_config.lora_dtype)
         try:
             self.model_runner.add_lora(LoRARequest(lora_name=path, lora_int_id=int_id, lora_path=path))
@@ -64,7 +63,7 @@ class WorkerExtension:
             raise
 
     def t2l_unload(self, int_id: int) -> None:
-        """Take an adapter out and drop its bytes. Unknown numbers are ignored."""
+        """Evict an adapter and free its staged weights. Unknown ids are ignored."""
         self.model_runner.remove_lora(int_id)
         _staged.pop(int_id, None)
 
@@ -79,27 +78,27 @@ def install() -> None:
 def wrap_load_adapter(
     original: Callable[[Any, LoRARequest], LoRAModel],
 ) -> Callable[[Any, LoRARequest], LoRAModel]:
-    """Wrap `WorkerLoRAManager._load_adapter` so that it knows `t2l://` paths."""
+    """Wrap `WorkerLoRAManager._load_adapter` so that it loads `t2l://` paths from memory."""
 
     def _load_adapter(self: Any, lora_request: LoRARequest) -> LoRAModel:
         if not lora_request.lora_path.startswith(SCHEME):
             return original(self, lora_request)
         weights = _staged.get(lora_request.lora_int_id)
         if weights is None:
-            raise KeyError(f"adapter {lora_request.lora_path} was never staged, or is no longer registered")
+            raise KeyError(f"adapter {lora_request.lora_path} is not staged: load it with t2l_load first")
         return build_lora_model(lora_request.lora_int_id, weights, self._adapter_manager)
 
     return _load_adapter
 
 
 def build_lora_model(int_id: int, weights: LoraWeights, manager: Any) -> LoRAModel:
-    """Adapter weights as vLLM holds them.
+    """Convert weights into vLLM's representation of an adapter.
 
     Args:
-        int_id: vLLM's number for the adapter.
-        weights: of the engine's dtype.
-        manager: vLLM's adapter manager; where it has stacked its layers (`stacked_slots.py`) the adapter
-            is told its places there, and has no layers of its own.
+        int_id: vLLM's integer id of the adapter.
+        weights: weights in the engine's dtype.
+        manager: vLLM's adapter manager. If its slots are stacked (`stacked_slots`), the result refers
+            to the weights of whole modules and has no layers.
     """
     from vllm.lora.lora_model import LoRAModel
 
@@ -117,9 +116,9 @@ def build_lora_model(int_id: int, weights: LoraWeights, manager: Any) -> LoRAMod
 
 
 def _layer_weights(weights: LoraWeights, model: type) -> dict[str, Any]:
-    """vLLM's record for every layer of every module, by its name for the layer.
+    """vLLM's weights of every layer of every module, by vLLM's name of the layer.
 
-    B is a scaled copy: told of a scaling, vLLM would fold it into the tensors that it is given.
+    B is a scaled copy. With a scaling other than 1, vLLM would multiply the staged tensors in place.
     """
     from vllm.lora.lora_weights import LoRALayerWeights
 
@@ -134,7 +133,7 @@ def _layer_weights(weights: LoraWeights, model: type) -> dict[str, Any]:
 
 @cache
 def _vllm_names(path: str, layers: int, model: type) -> tuple[str, ...]:
-    """vLLM's names of one module in every layer; an adapter has hundreds, so they are worked out once."""
+    """vLLM's names of one module in all layers. Cached, because an adapter has hundreds."""
     from vllm.lora.utils import parse_fine_tuned_lora_name
 
     mapper = getattr(model, "hf_to_vllm_mapper", None)

@@ -1,18 +1,17 @@
-"""LoRA on CPU as one masked product over all slots, in place of vLLM's gather of a weight copy per token.
+"""Replaces vLLM's LoRA operator on a CPU, which is wrong for rows without an adapter.
 
-vLLM 0.32 marks a row without an adapter by the slot index -1, and torch indexing
-reads that as the last slot: a base request that runs beside an adapted one is
-answered with somebody else's adapter. Here such a row is masked out of every
-slot. The products are also cheaper: for T tokens and S slots of rank r,
+vLLM 0.32 marks a row without an adapter by the slot index -1, which torch's indexing reads as the last
+slot. A base request that shares a step with adapted requests therefore gets the adapter of another
+request. This operator masks such rows in every slot. It is also cheaper: for T tokens and S slots of
+rank r,
 
-    h = x A'          [T, in] x [in, S r]     all slots at once
-    h = 0 where a token's slot is another     [T, S r]
-    y += h B'         [T, S r] x [S r, out]
+    h = x A'                            [T, in] x [in, S r], all slots at once
+    h = 0 in the slots of other tokens  [T, S r]
+    y += h B'                           [T, S r] x [S r, out]
 
-reads every adapter once per step, not once per token. Where few rows have an adapter
-and there is a compiler, `native_kernel.py` takes each row's own slot instead, without a
-library's preparations. Rounding is the stock operator's in both: float32 inside a
-product, the model's dtype between the two.
+reads every adapter once per step. vLLM's operator copies the weights once per token. If few rows have an
+adapter and the machine has a compiler, `native_kernel` computes each row with its own slot instead.
+Both round as vLLM's operator does: float32 inside a product, the model's dtype between the two products.
 """
 
 from __future__ import annotations
@@ -29,29 +28,31 @@ from torch.nn import functional
 from server.engine.patches import native_kernel
 from server.engine.patches.native_kernel import Kernel
 
+KernelLoader = Callable[[], Kernel | None]
+
 MAX_NATIVE_ROWS = 256
-"""Rows up to which the compiled kernel beats a matrix library."""
+"""Maximum number of adapted rows for the compiled kernel. With more rows, matrix products are faster."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSlotMapping:
-    """Which rows of a step belong to which slot."""
+    """The slot of each token of a step, in the forms that the operator needs."""
 
     token_slots: Tensor
-    """The slot of each token, -1 for none. [tokens]"""
+    """Slot of each token, -1 for none. [tokens]"""
     adapted_tokens: Tensor
-    """The tokens that have an adapter, slot by slot. [n]"""
+    """Tokens that have an adapter, sorted by slot. [n]"""
     adapted_slots: Tensor
-    """The slot of each of them. [n]"""
+    """Slot of each adapted token. [n]"""
     slot_range: slice
-    """The range of slots in use."""
+    """Range of the slots in use."""
     kernel: Kernel | None
-    """The compiled kernel, if this step is to use it."""
+    """The compiled kernel, if this step uses it."""
     masks: dict[int, Tensor] = field(default_factory=dict)
-    """Of every rank, the same for all layers of a step."""
+    """Masks by rank, shared by all layers of a step."""
 
     def mask(self, rank: int) -> Tensor:
-        """True where h must be 0: the token is not of the slot. [tokens, slots in the range * rank]"""
+        """True where h must be 0, because the token has another slot. [tokens, slots in the range * rank]"""
         if rank not in self.masks:
             slots = torch.arange(self.slot_range.start, self.slot_range.stop, device=self.token_slots.device)
             self.masks[rank] = (self.token_slots.unsqueeze(1) != slots).repeat_interleave(rank, dim=1)
@@ -81,18 +82,18 @@ def map_tokens_to_slots(token_slots: Tensor, kernel: Kernel | None) -> TokenSlot
 def add_lora(
     y: Tensor, x: Tensor, a: tuple[Tensor, ...], b: tuple[Tensor, ...], scale: float, rows: TokenSlotMapping
 ) -> None:
-    """Add each row's own LoRA to a packed linear layer's output, in place.
+    """Add the LoRA of each row's adapter to the output of a packed linear layer, in place.
 
-    A small model calls this thousands of times a second, so every op counts, Python's too: two
-    products and a mask a slice, on views made beforehand, and the sum into y inside the second.
+    A small model calls this thousands of times per second, so every operation counts, Python's too.
+    Each slice takes two products and a mask on cached views. The second product adds to y.
 
     Args:
-        y: the layer's output, its slices side by side. [tokens, sum of outs]
-        x: the layer's input. [tokens, in]
-        a: per slice, A of every slot. [slots, 1, rank, in]
-        b: per slice, B of every slot. [slots, 1, out, rank]
-        scale: a factor on B A x.
-        rows: which row belongs to which slot.
+        y: output of the layer, one slice after the other. [tokens, sum of outs]
+        x: input of the layer. [tokens, in]
+        a: for each slice, A of every slot. [slots, 1, rank, in]
+        b: for each slice, B of every slot. [slots, 1, out, rank]
+        scale: factor on B A x.
+        rows: the slot of each row.
     """
     layer = layer_weights(a, b)
     if rows.kernel and rows.kernel.add_lora(
@@ -102,16 +103,18 @@ def add_lora(
     for slice_ in layer.for_slots(rows.slot_range):
         h = functional.linear(x, slice_.down)  # [tokens, slots rank]
         h.masked_fill_(rows.mask(slice_.rank), 0)
-        # Where a row has no adapter h is 0, and adding 0 changes no bit of y.
+        # For a row without an adapter h is 0, and adding 0 changes no bit of y.
         y.narrow(1, slice_.start, slice_.out).addmm_(h, slice_.up, alpha=scale)
 
 
 @dataclass(frozen=True, slots=True)
 class SliceWeights:
-    """What one slice of a packed layer is multiplied by, for a range of slots."""
+    """The weights of one slice of a packed layer, for a range of slots."""
 
     start: int
+    """First output column of the slice."""
     out: int
+    """Number of output columns."""
     rank: int
     down: Tensor
     """A of these slots. [slots rank, in]"""
@@ -119,13 +122,13 @@ class SliceWeights:
     """B of these slots, transposed. [slots rank, out]"""
 
     def for_slots(self, slots: slice) -> SliceWeights:
-        """The same for some of its slots."""
+        """The weights of a range of these slots."""
         rows = slice(slots.start * self.rank, slots.stop * self.rank)
         return SliceWeights(self.start, self.out, self.rank, self.down[rows], self.up[rows])
 
 
 class LayerWeights:
-    """The slices of a layer that hold something; `k_proj` often never does, and costs nothing then."""
+    """The slices of a layer that have weights. Others, such as `k_proj` in many specs, are skipped."""
 
     def __init__(self, used: list[SliceWeights], empty: list[Tensor]) -> None:
         self.used = used
@@ -135,18 +138,18 @@ class LayerWeights:
 
     @property
     def is_current(self) -> bool:
-        """Whether B of the slices left out is as it was when it was looked at."""
+        """Whether the skipped slices are still empty."""
         return all(b._version == seen for b, seen in self._empty)
 
     def for_slots(self, slots: slice) -> list[SliceWeights]:
-        """For a range of slots, remembered from the step before, as most are alike."""
+        """The weights of a range of slots. Cached, because most steps use the same range as the last."""
         if self._last is None or self._last[0] != slots:
             self._last = slots, [slice_.for_slots(slots) for slice_ in self.used]
         return self._last[1]
 
 
 def layer_weights(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> LayerWeights:
-    """The views that a step needs of a layer, made once."""
+    """The views that a step needs of a layer. Cached on its first tensor."""
     known: LayerWeights | None = getattr(a[0], "t2l_layer_weights", None)
     if known is not None and known.is_current:
         return known
@@ -161,18 +164,18 @@ def layer_weights(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> LayerWeights:
             empty.append(b_slice)
         start += out
     found = LayerWeights(used, empty)
-    if views:  # a copy, where B is not `packed`, would grow stale
+    if views:  # copies, for a B that is not rank-major, would become stale and are not cached
         a[0].t2l_layer_weights = found  # type: ignore[attr-defined]
     return found
 
 
 def to_rank_major(b: Tensor) -> Tensor:
-    """The same values and shape [slots, 1, out, rank], laid out in memory as [slots, rank, out]."""
+    """Change the memory layout of B [slots, 1, out, rank] to [slots, rank, out]. Values and shape stay."""
     return b.transpose(2, 3).contiguous().transpose(2, 3)
 
 
 def install(*, compile_kernel: bool) -> None:
-    """Replace the operator in vLLM's classes. The stock functions stay reachable as `__wrapped__`.
+    """Replace the operator in vLLM's classes. vLLM's own functions stay available as `__wrapped__`.
 
     Args:
         compile_kernel: compile the native kernel, if the machine has a C++ compiler.
@@ -181,19 +184,19 @@ def install(*, compile_kernel: bool) -> None:
     from vllm.lora.layers.column_parallel_linear import MergedColumnParallelLinearWithLoRA
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-    kernel = native_kernel.load_kernel() if compile_kernel else None
-
-    PunicaWrapperCPU.update_metadata = _wrap_update_metadata(PunicaWrapperCPU.update_metadata, kernel)
+    # Loaded in the worker only: the front end installs this patch, too, but computes nothing.
+    load: KernelLoader = native_kernel.load_kernel if compile_kernel else lambda: None
+    PunicaWrapperCPU.update_metadata = _wrap_update_metadata(PunicaWrapperCPU.update_metadata, load)
     PunicaWrapperCPU.add_lora_linear = _wrap_add_lora_linear(PunicaWrapperCPU.add_lora_linear)
     for layer in (BaseLinearLayerWithLoRA, MergedColumnParallelLinearWithLoRA):
-        layer.create_lora_weights = _wrap_create_lora_weights(layer.create_lora_weights)
+        layer.create_lora_weights = _wrap_create_lora_weights(layer.create_lora_weights, load)
 
 
-def _wrap_update_metadata(stock: Callable[..., None], kernel: Kernel | None) -> Callable[..., None]:
+def _wrap_update_metadata(stock: Callable[..., None], load: KernelLoader) -> Callable[..., None]:
     @wraps(stock)
     def update_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
         stock(self, *args, **kwargs)
-        self.t2l_token_slots = map_tokens_to_slots(self.token_lora_indices, kernel)
+        self.t2l_token_slots = map_tokens_to_slots(self.token_lora_indices, load())
 
     return update_metadata
 
@@ -207,7 +210,7 @@ def _wrap_add_lora_linear(stock: Callable[..., None]) -> Callable[..., None]:
         lora_a_stacked: tuple[Tensor, ...],
         lora_b_stacked: tuple[Tensor, ...],
         scale: float,
-        output_slices: tuple[int, ...],  # as long as the B's are, on every CPU layer
+        output_slices: tuple[int, ...],  # equal to the sizes of B on every CPU layer
         **_: Any,
     ) -> None:
         if self.t2l_token_slots is not None:
@@ -217,10 +220,11 @@ def _wrap_add_lora_linear(stock: Callable[..., None]) -> Callable[..., None]:
     return add_lora_linear
 
 
-def _wrap_create_lora_weights(stock: Callable[..., None]) -> Callable[..., None]:
+def _wrap_create_lora_weights(stock: Callable[..., None], load: KernelLoader) -> Callable[..., None]:
     @wraps(stock)
     def create_lora_weights(self: Any, *args: Any, **kwargs: Any) -> None:
         stock(self, *args, **kwargs)
         self.lora_b_stacked = tuple(to_rank_major(b) for b in self.lora_b_stacked)
+        load()  # compiles at the start instead of in the first step
 
     return create_lora_weights

@@ -1,9 +1,9 @@
-"""Compiles `add_lora.cpp` for this machine when an engine starts; an engine without a compiler does without.
+"""Compiles the LoRA kernel `add_lora.cpp` for this machine when an engine starts.
 
-One decode step of a small model has a hundred LoRA products of a few rows each. A matrix
-library takes 15 to 20 us for one in bf16, of which the arithmetic is a tenth. The source is
-two pages without headers of torch: a second of compiling at every start is cheaper than to
-keep a binary and to know for which processor it was made.
+A decode step of a small model computes a hundred LoRA products of a few rows each. A matrix library takes
+15 to 20 us for each in bf16, a tenth of it for the arithmetic. The source is short and includes no
+headers of torch, so it compiles in a second. Compiling at every start is simpler than shipping binaries
+for all processors. Without a compiler, `cpu_lora` uses matrix products.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ SOURCE = Path(__file__).with_name("add_lora.cpp")
 COMPILERS = ("g++", "clang++")
 COMPILER_FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 OPENMP_FLAGS = ("-fopenmp",), ()
-"""With the threads that torch has (its libgomp is the one that is loaded), or where that fails with one."""
+"""Flags to try in order: with OpenMP, which shares torch's libgomp and threads, then single-threaded."""
 COMPILE_TIMEOUT_S = 60
 
 MAX_RANK = 512
-"""What the source has room for."""
+"""Maximum rank, as in the source."""
 DTYPES = {torch.float32: "add_lora_float32", torch.bfloat16: "add_lora_bfloat16"}
 
 log = logging.getLogger(__name__)
 
 
 class SliceDescriptor(ctypes.Structure):
-    """One slice of a packed layer, as the source has it: A and B of all slots, its columns of y, its rank."""
+    """The source's `SliceDescriptor`: A and B of all slots, first and number of output columns, rank."""
 
     _fields_ = [
         ("a", ctypes.c_void_p),
@@ -48,10 +48,10 @@ class SliceDescriptor(ctypes.Structure):
 
 
 class LayerDescriptor:
-    """Where the slices of one layer lie. Lives no longer than the tensors that it points to.
+    """Addresses of the slices of one packed layer. The tensors must outlive it.
 
     Args:
-        slices: per slice its first column, A [slots rank, in] and B [slots rank, out], each
+        slices: for each slice its first output column, A [slots rank, in], B [slots rank, out], both
             contiguous, and its rank.
     """
 
@@ -66,11 +66,11 @@ class LayerDescriptor:
         dtypes = {tensor.dtype for tensor in tensors}
         fits = all(t.is_contiguous() for t in tensors) and all(rank <= MAX_RANK for *_, rank in slices)
         self.dtype = dtypes.pop() if len(dtypes) == 1 and fits else None
-        """Of all tensors; None if the source cannot take them."""
+        """Data type of all tensors. None if the kernel does not support them."""
 
 
 class Kernel:
-    """The compiled source."""
+    """The compiled kernel."""
 
     def __init__(self, path: Path) -> None:
         library, number, pointer = ctypes.CDLL(str(path)), ctypes.c_int64, ctypes.c_void_p
@@ -87,18 +87,18 @@ class Kernel:
     def add_lora(
         self, y: Tensor, x: Tensor, layer: LayerDescriptor, tokens: Tensor, slots: Tensor, scale: float
     ) -> bool:
-        """Add each row's own LoRA to y, in place, if the tensors are of a kind that the source knows.
+        """Add the LoRA of each row's adapter to y, in place, if the kernel supports the tensors.
 
         Args:
-            y: a packed layer's output. [rows, sum of outs]
+            y: output of a packed layer. [rows, sum of outs]
             x: its input. [rows, in]
             layer: its slices.
-            tokens: the rows that have an adapter, those of one slot side by side. [n], int64
-            slots: the slot of each of them. [n], int64
-            scale: a factor on B A x.
+            tokens: rows that have an adapter, sorted by slot. [n], int64
+            slots: slot of each of these rows. [n], int64
+            scale: factor on B A x.
 
         Returns:
-            Whether it was done.
+            Whether the kernel supports the tensors. If not, y is unchanged.
         """
         function = self._functions.get(layer.dtype)
         if function is None or not (x.dtype is y.dtype is layer.dtype) or not x.stride(1) == y.stride(1) == 1:
@@ -113,10 +113,10 @@ class Kernel:
 
 @cache
 def load_kernel() -> Kernel | None:
-    """The source compiled for this machine, once a process; None without a compiler that can."""
+    """Compile the kernel, once per process. None if no C++ compiler is installed, or if compiling fails."""
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
-        log.info("no C++ compiler: LoRA on the CPU is computed by matrix products, which takes longer")
+        log.info("no C++ compiler found, LoRA on the CPU uses slower matrix products: install g++")
         return None
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "add_lora.so"
@@ -125,9 +125,11 @@ def load_kernel() -> Kernel | None:
             try:
                 command = [compiler, *COMPILER_FLAGS, *threads, "-o", str(target), str(SOURCE)]
                 subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_TIMEOUT_S)
-                return Kernel(target)  # stays mapped without its file
+                return Kernel(target)  # stays loaded when its file is deleted
             except (OSError, subprocess.SubprocessError) as error:
                 stderr = getattr(error, "stderr", None) or b""
                 failure = f"{error} {stderr.decode()[-500:]}"
-        log.warning("%s did not compile %s: %s", compiler, SOURCE.name, failure)
+        log.warning(
+            "%s cannot compile %s, LoRA uses slower matrix products: %s", compiler, SOURCE.name, failure
+        )
         return None

@@ -1,4 +1,4 @@
-"""The engine's processes end when the server does, however it ends, and not before it says so."""
+"""Ties the lifetime of the engine's processes to the server's."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import threading
 from multiprocessing.process import BaseProcess
 
 ENGINE_PROCESS_PREFIXES = ("EngineCore", "VllmWorker")
-"""How vLLM's names for its processes begin."""
+"""Prefixes of vLLM's process names."""
 
 
 def exit_with_parent() -> None:
-    """Tie this process to its parent, if it is one of the engine's. Calling it in another changes nothing.
+    """Make this process exit when its parent does, and ignore Ctrl-C. Only affects the engine's processes.
 
-    A server that is killed outright cannot end its engine: left alone the core would keep its memory for good.
-    And Ctrl-C reaches every process of the terminal's group: the core would drop what runs while the
-    server drains.
+    A server that is killed cannot stop its engine. The core would keep its memory forever. Ctrl-C
+    reaches every process of the terminal's process group. The core would abort requests while the
+    server drains them, so it gets a process group of its own.
     """
     parent = multiprocessing.parent_process()
     if parent is None or not multiprocessing.current_process().name.startswith(ENGINE_PROCESS_PREFIXES):

@@ -1,12 +1,10 @@
-"""One copy per module puts an adapter into its slot, where vLLM makes ten for every layer.
+"""Loads an adapter into its slot with two copies per module, where vLLM makes ten per layer.
 
-vLLM gives each layer its own slot tensors and fills them layer by layer: some
-hundreds of small copies while every stream waits, and on top of them it prints
-the first adapter's weights to learn their device. Here the slot tensors of one
-module are views into one tensor over all layers, made before anything runs, so
-that an adapter, whose layers are stacked too, goes in with two copies a module:
-on a GPU two kernels. What does not fit this picture (tensor parallelism, layers
-of unlike shapes) keeps vLLM's way.
+vLLM gives each layer slot tensors of its own and fills them layer by layer. That takes hundreds of small
+copies while all streams wait; vLLM also formats the first adapter's weights as text to find their device.
+Here the slot tensors of one module are views of one tensor over all layers, which is allocated before the
+engine runs. The layers of an adapter are stacked, too, so a module needs one copy of A and one of B, each
+a single kernel on a GPU. Tensor parallelism and layers of different shapes keep vLLM's own way.
 """
 
 from __future__ import annotations
@@ -26,12 +24,12 @@ from hypernet.lora import LoraWeights
 
 
 class SlotLocation(NamedTuple):
-    """Where a module lives in vLLM."""
+    """The position of a module in vLLM."""
 
     layer: str
-    """Name of the layer, which may pack several modules, without its number."""
+    """Name of the layer without its number. A layer may pack several modules."""
     slice: int
-    """Which of those modules."""
+    """Index of the module in the layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +39,12 @@ class StackedSlots:
     a: Tensor
     """[layers, slots, 1, rank, in]"""
     b: Tensor
-    """[layers, slots, 1, out, rank], in whatever order of memory the layers had it."""
+    """[layers, slots, 1, out, rank], in the memory layout of the layers."""
     filled: set[int] = field(default_factory=set)
-    """Slots that may hold something."""
+    """Slots that may contain weights."""
 
     def write(self, slot: int, a: Tensor, b: Tensor, scaling: float) -> None:
-        """Fill a slot with A [layers, r, in] and scaling * B [layers, out, r], r at most the slot's rank."""
+        """Write A [layers, r, in] and scaling * B [layers, out, r] to a slot. r is at most the slot's rank."""
         rank = a.shape[1]
         self.filled.add(slot)
         self.a[:, slot, 0, :rank].copy_(a)
@@ -56,7 +54,7 @@ class StackedSlots:
             self.b[:, slot, 0, :, rank:] = 0
 
     def clear(self, slot: int) -> None:
-        """Empty a slot; one that is empty is not written to, as the kernel looks again after a write."""
+        """Clear a slot. An empty slot is not written to, because `cpu_lora` rechecks slices after a write."""
         if slot in self.filled:
             self.a[:, slot] = 0
             self.b[:, slot] = 0
@@ -64,10 +62,13 @@ class StackedSlots:
 
 
 def stack_layers(modules: dict[str, Any]) -> dict[SlotLocation, StackedSlots]:
-    """Move like layers' slot tensors side by side. The layers keep views, with the same contents.
+    """Stack the slot tensors of equal layers. The layers keep views with the same contents.
 
     Args:
         modules: vLLM's LoRA layers by name.
+
+    Returns:
+        The stacked slots. Layers that do not qualify are left out.
     """
     groups: dict[str, dict[int, Any]] = defaultdict(dict)
     for name, module in modules.items():
@@ -77,12 +78,12 @@ def stack_layers(modules: dict[str, Any]) -> dict[SlotLocation, StackedSlots]:
     stacks: dict[SlotLocation, StackedSlots] = {}
     for name, layers in groups.items():
         ordered = [layers[n] for n in sorted(layers)]
-        if _identical(ordered) and sorted(layers) == list(range(len(layers))):
-            found = [_stack(ordered, i) for i in range(len(ordered[0].lora_a_stacked))]
+        if _have_equal_slots(ordered) and sorted(layers) == list(range(len(layers))):
+            stacked = [_stack(ordered, i) for i in range(len(ordered[0].lora_a_stacked))]
             for n, module in enumerate(ordered):
-                module.lora_a_stacked = tuple(stack.a[n] for stack in found)
-                module.lora_b_stacked = tuple(stack.b[n] for stack in found)
-            stacks |= {SlotLocation(name, i): stack for i, stack in enumerate(found)}
+                module.lora_a_stacked = tuple(stack.a[n] for stack in stacked)
+                module.lora_b_stacked = tuple(stack.b[n] for stack in stacked)
+            stacks |= {SlotLocation(name, i): stack for i, stack in enumerate(stacked)}
     return stacks
 
 
@@ -91,7 +92,7 @@ def strip_layer_index(name: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", name)
 
 
-def _identical(layers: list[Any]) -> bool:
+def _have_equal_slots(layers: list[Any]) -> bool:
     def shapes(layer: Any) -> Any:
         slots = (*layer.lora_a_stacked, *layer.lora_b_stacked)
         return layer.tp_size, [(t.shape, t.stride(), t.dtype, t.device) for t in slots]
@@ -106,7 +107,7 @@ def _stack(layers: list[Any], slice_: int) -> StackedSlots:
         return StackedSlots(a, torch.stack(b))
     return StackedSlots(
         a, torch.stack([t.transpose(2, 3) for t in b]).transpose(3, 4)
-    )  # as `cpu_lora.to_rank_major` has it
+    )  # rank-major, see `cpu_lora`
 
 
 def locate_modules(
@@ -115,13 +116,13 @@ def locate_modules(
     packed: dict[str, list[str]],
     stacks: dict[SlotLocation, StackedSlots],
 ) -> dict[str, SlotLocation] | None:
-    """Where each module of a spec goes; None if one has no location.
+    """The location of each module of a spec. None if a module has none.
 
     Args:
-        spec: of the adapter.
-        names: a module's path -> vLLM's name of it in layer 0.
-        packed: vLLM's names of packed layers -> their slices' names.
-        stacks: as `stack_layers` made them.
+        spec: LoRA spec of the adapter.
+        names: maps a module's path to vLLM's name of it in layer 0.
+        packed: names of packed layers -> names of the modules in them.
+        stacks: result of `stack_layers`.
     """
     slices = {
         module: SlotLocation(strip_layer_index(layer), i)
@@ -141,7 +142,7 @@ def locate_modules(
 
 
 def install() -> None:
-    """Have vLLM's adapter manager stack its layers, and fill slots from adapters that know their locations."""
+    """Make vLLM's adapter manager stack its slots, and load adapters into them."""
     from vllm.lora.model_manager import LoRAModelManager as Manager
 
     Manager._create_lora_modules = _wrap_create_lora_modules(Manager._create_lora_modules)
@@ -150,14 +151,14 @@ def install() -> None:
 
 
 class StackedAdapter:
-    """What a `LoRAModel` of ours carries instead of layers: its weights and where they go."""
+    """The weights of an adapter and their locations, instead of the layers of vLLM's `LoRAModel`."""
 
     def __init__(self, weights: LoraWeights, locations: dict[str, SlotLocation]) -> None:
         self.weights = weights
         self.locations = locations
 
     def fill(self, stacks: dict[SlotLocation, StackedSlots], slot: int) -> None:
-        """Make a slot this adapter's, whatever was in it."""
+        """Replace the contents of a slot by this adapter."""
         weights = self.weights
         for name, location in self.locations.items():
             stacks[location].write(slot, weights.a[name], weights.b[name], weights.spec.scaling)
@@ -178,7 +179,7 @@ def _wrap_add_adapter(stock: Callable[..., None]) -> Callable[..., None]:
     @wraps(stock)
     def _add_adapter(self: Any, lora: Any) -> None:
         if hasattr(lora, "t2l_stacked_adapter"):
-            self._registered_adapters[lora.id] = lora  # nothing to merge or pin
+            self._registered_adapters[lora.id] = lora  # vLLM would merge packed layers and pin memory
         else:
             stock(self, lora)
 
@@ -197,7 +198,7 @@ def _wrap_activate_adapter(stock: Callable[..., bool]) -> Callable[..., bool]:
                     stack.filled.add(self.lora_index_to_id.index(lora_id))
             return new
         if None not in self.lora_index_to_id:
-            raise ValueError("no slot is free")
+            raise ValueError("no LoRA slot is free: evict an adapter first")
         slot = self.lora_index_to_id.index(None)
         stacked.fill(self.t2l_stacks, slot)
         self._active_adapters[lora_id] = None

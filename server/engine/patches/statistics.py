@@ -1,4 +1,4 @@
-"""vLLM's own metrics, without the one whose labels grow with every adapter."""
+"""vLLM's own Prometheus metrics, without the one whose labels grow with every adapter."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def stat_logger() -> type[Any]:
-    """vLLM's Prometheus logger, less `vllm:lora_requests_info`.
+    """vLLM's Prometheus logger without the gauge `vllm:lora_requests_info`.
 
-    That gauge keeps one time series per set of adapters that ever ran together, named
-    by adapter: without bound here, and no business of whoever scrapes.
+    The gauge keeps one time series for each set of adapters that ever shared a step. Here their number
+    is unbounded, and their names are adapter ids, which metrics must not expose.
     """
     from prometheus_client import REGISTRY
     from vllm.v1.metrics.loggers import PrometheusStatLogger

@@ -98,7 +98,7 @@ def test_vllm_may_ask_again_as_long_as_the_adapter_is_registered(worker: Worker)
     worker.t2l_load(3, "t2l://abc", spec, data, None)
     assert worker.load_adapter(worker, request).id == 3
     worker.t2l_unload(3)
-    with pytest.raises(KeyError, match="t2l://abc was never staged"):
+    with pytest.raises(KeyError, match="t2l://abc is not staged"):
         worker.load_adapter(worker, request)
 
 

@@ -44,9 +44,9 @@ def test_norms_are_as_defined(dtype: torch.dtype, tokens: int) -> None:
 
 def test_what_the_kernels_do_not_take_is_left_to_vllm() -> None:
     x, weight = torch.ones(2, 4), torch.ones(4)
-    assert cpu_ops._fits(x, weight, 1e-5)
-    assert not cpu_ops._fits(x, None, 1e-5)
-    assert not cpu_ops._fits(x, weight.bfloat16(), 1e-5)
-    assert not cpu_ops._fits(x, weight, 1e-5, variance_size=2)
-    assert not cpu_ops._fits(x.T, weight, 1e-5)
-    assert not cpu_ops._fits_sum(x, x.T, weight, 1e-5)
+    assert cpu_ops._supports(x, weight, 1e-5)
+    assert not cpu_ops._supports(x, None, 1e-5)
+    assert not cpu_ops._supports(x, weight.bfloat16(), 1e-5)
+    assert not cpu_ops._supports(x, weight, 1e-5, variance_size=2)
+    assert not cpu_ops._supports(x.T, weight, 1e-5)
+    assert not cpu_ops._supports_fused(x, x.T, weight, 1e-5)

@@ -193,7 +193,7 @@ def test_the_books_of_slots_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert manager.activate_adapter(8)
     assert not manager.activate_adapter(8)  # as vLLM has it: already active
     assert manager.lora_index_to_id == [7, 8]
-    with pytest.raises(ValueError, match="no slot is free"):
+    with pytest.raises(ValueError, match="no LoRA slot is free"):
         manager.activate_adapter(9)
 
 
