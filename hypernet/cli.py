@@ -86,12 +86,13 @@ def generate(
     """
     import torch
 
-    from hypernet.checkpoint import load_config
     from hypernet.generator import Generator
+    from hypernet.model_paths import model_name
     from hypernet.peft_io import provenance, save_adapter
 
-    base = load_config(checkpoint).base_model.name
     generator = Generator.load(checkpoint, encoder, base_model=base_model)
     adapter = generator.generate([description])[0].to(torch.bfloat16)
-    save_adapter(out, adapter, base, provenance(description, generator.fingerprint))
-    typer.echo(f"{out}: {adapter.nbytes / 1e6:.2f} MB for {base}")
+    name = generator.base_model_name
+    origin = provenance(description, generator.fingerprint, generator.base_fingerprint)
+    save_adapter(out, adapter, name, origin)
+    typer.echo(f"{out}: {adapter.nbytes / 1e6:.2f} MB for {model_name(name)}")

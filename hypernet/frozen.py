@@ -16,6 +16,7 @@ from hypernet.config import LoraSpec
 from hypernet.hardware import can_compile, fastest_dtype
 from hypernet.lora import LoraBatch
 from hypernet.lora_injector import LAYERS_PATH, LoraInjector
+from hypernet.model_paths import model_name
 from hypernet.packing import ChatFormat, PackedBatch
 
 
@@ -31,7 +32,7 @@ class FrozenBase:
 
     def __init__(self, folder: Path, spec: LoraSpec, device: str, dtype: torch.dtype | None = None) -> None:
         self.folder = folder
-        self.name = folder.name
+        self.name = model_name(str(folder))
         self.fingerprint = fingerprint(folder)
         self.spec = spec
         self.device = device

@@ -41,6 +41,7 @@ class Generator:
         spec: shape and scale of every adapter it writes.
         fingerprint: identity of the hypernetwork (architecture and weights).
         base_fingerprint: identity of the base model it writes adapters for.
+        base_model_name: name of that base model, as its checkpoint has it.
         encoder_fingerprint: identity of the encoder that embeds descriptions.
     """
 
@@ -55,7 +56,7 @@ class Generator:
         self.spec: LoraSpec = config.hypernet.lora
         self.fingerprint = checkpoint.fingerprint(folder)
         self.base_fingerprint = config.base_model.fingerprint
-        self._base_name = config.base_model.name
+        self.base_model_name = config.base_model.name
         self.encoder_fingerprint = encoder.fingerprint
 
     @classmethod
@@ -96,8 +97,8 @@ class Generator:
         """
         if fingerprint != self.base_fingerprint:
             raise MismatchError(
-                f"the hypernetwork writes adapters for {self._base_name} ({self.base_fingerprint}), not for "
-                f"{name} ({fingerprint}). Name the right one with --base-model"
+                f"the hypernetwork writes adapters for {self.base_model_name} ({self.base_fingerprint}), "
+                f"not for {name} ({fingerprint}). Name the right one with --base-model"
             )
 
     def compile(self, max_batch: int) -> None:

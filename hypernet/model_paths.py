@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hypernet.bundled_models import (
+    BASE_MODEL_HUB_ID,
     BASE_MODEL_NAME,
     ENCODER_NAME,
     ModelNotFoundError,
@@ -78,3 +79,34 @@ def model_folder(name: str, files: Sequence[str] = _HUB_FILES) -> Path:
             f"{name} is no folder, and the model hub does not provide it: {reason}. Check the name and the "
             "network, or name a local folder"
         ) from error
+
+
+def hub_id(name: str) -> str | None:
+    """The id under which the model hub knows a base model; None for a local model.
+
+    Args:
+        name: a hub id, a folder (a snapshot in the hub's cache included), or the bundled model's name.
+    """
+    if name in (BASE_MODEL_NAME, BASE_MODEL_HUB_ID):
+        return BASE_MODEL_HUB_ID
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        # The hub's cache: models--ORGANISATION--MODEL/snapshots/REVISION
+        kind, *parts = folder.parent.parent.name.split("--")
+        return "/".join(parts) if kind == "models" and folder.parent.name == "snapshots" else None
+    return name if "/" in name and _HUB_ID.fullmatch(name) else None
+
+
+def model_name(name: str) -> str:
+    """What to call a base model: its hub id where it has one, otherwise the name of its folder."""
+    return hub_id(name) or Path(name).name
+
+
+def export_name(named: str | None, trained_for: str) -> str:
+    """The base model that an exported adapter names, by hub id if one is known.
+
+    Args:
+        named: the base model that the server was started with; None for the bundled one.
+        trained_for: the base model that the hypernetwork's checkpoint names. Both have equal weights.
+    """
+    return next((name for name in (named, trained_for) if name and hub_id(name)), trained_for)

@@ -23,30 +23,38 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from hypernet.adapter_card import adapter_card
 from hypernet.base_model import lora_spec
 from hypernet.config import LoraSpec, ModuleShape, first_problem
 from hypernet.files import write_atomically
 from hypernet.lora import InvalidLoraError, LoraWeights
+from hypernet.model_paths import hub_id, model_name
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLE_FILE = "adapter_model.bin"
+CARD_FILE = "README.md"
+
+BASE_MODEL_KEY = "t2l.base_model"
+"""Provenance: fingerprint of the base model."""
 
 
 class AdapterFileError(InvalidLoraError):
     """A PEFT adapter folder that cannot be read; the message names the file and the field or tensor."""
 
 
-def provenance(description: str, checkpoint: str) -> dict[str, str]:
-    """Where an adapter came from, for `dump_adapter`. Of the description only a hash is given away.
+def provenance(description: str, checkpoint: str, base_model: str) -> dict[str, str]:
+    """Where an adapter came from, for `dump_adapter`. It holds a hash of the description, not the text.
 
     Args:
         description: the task description that the adapter was written for.
-        checkpoint: fingerprint of the hypernetwork that wrote it.
+        checkpoint: fingerprint of the hypernetwork that generated it.
+        base_model: fingerprint of the base model that it adapts.
     """
     return {
         "t2l.description_sha256": sha256(description.encode()).hexdigest(),
         "t2l.checkpoint": checkpoint,
+        BASE_MODEL_KEY: base_model,
         "t2l.version": version("t2l-server"),
     }
 
@@ -58,18 +66,20 @@ def dump_adapter(
 
     Args:
         weights: the adapter, stored in the dtype it has.
-        base_model: name of the base model, as PEFT's `base_model_name_or_path`.
-        provenance: goes into the safetensors metadata; `read_provenance` gives it back.
+        base_model: the base model: a hub id, a folder, or the bundled model's name. The hub id becomes
+            PEFT's `base_model_name_or_path`. A local model has none: its folder's name is written, and
+            README.md says how to load the adapter.
+        provenance: stored in the safetensors metadata; `read_provenance` returns it.
 
     Raises:
         InvalidLoraError: the weights do not fit their own spec.
     """
     weights.validate()
-    spec = weights.spec
+    spec, name = weights.spec, model_name(base_model)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_model,
+        "base_model_name_or_path": name,
         "r": spec.rank,
         "lora_alpha": int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,
         "use_rslora": spec.use_rslora,
@@ -86,7 +96,14 @@ def dump_adapter(
         for layer in range(spec.num_layers):
             tensors[_tensor_name(m, layer, "A")] = weights.a[m.name][layer].detach().contiguous()  # [r, in]
             tensors[_tensor_name(m, layer, "B")] = weights.b[m.name][layer].detach().contiguous()  # [out, r]
+    card = adapter_card(
+        spec,
+        name,
+        on_hub=hub_id(base_model) is not None,
+        fingerprint=(provenance or {}).get(BASE_MODEL_KEY),
+    )
     return {
+        CARD_FILE: card.encode(),
         CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode(),
         WEIGHTS_FILE: _sort_metadata(save(tensors, metadata={"format": "pt"} | dict(provenance or {}))),
     }

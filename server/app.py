@@ -18,6 +18,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from hypernet.config import LoraSpec
+from hypernet.model_paths import export_name
 from server.adapters.batcher import Batcher
 from server.adapters.breaker import CircuitBreaker
 from server.adapters.codec import AdapterCodec
@@ -172,7 +173,8 @@ async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, loa
             state.lifecycle,
             state.metrics,
             hypernetwork=models.generator.fingerprint,
-            base_model=settings.base_model or models.engine.model_name,
+            base_model=export_name(settings.base_model, models.generator.base_model_name),
+            base_fingerprint=models.generator.base_fingerprint,
         )
         stack.push_async_callback(service.close)
     except Exception as error:

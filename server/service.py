@@ -90,6 +90,7 @@ class Service:
         *,
         hypernetwork: str,
         base_model: str,
+        base_fingerprint: str,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Take the parts, all of them started.
@@ -100,7 +101,8 @@ class Service:
             lifecycle: admits requests.
             metrics: told every stage's duration.
             hypernetwork: fingerprint that exports name as their origin.
-            base_model: name that exports give to PEFT.
+            base_model: base model that exports name: a hub id, a folder, or the bundled model's name.
+            base_fingerprint: fingerprint of the base model.
             clock: monotonic seconds.
         """
         self._engine = engine
@@ -109,6 +111,7 @@ class Service:
         self._metrics = metrics
         self._hypernetwork = hypernetwork
         self._base_model = base_model
+        self._base_fingerprint = base_fingerprint
         self._clock = clock
         self._prompts = PromptTokenizer(engine)
 
@@ -205,7 +208,7 @@ class Service:
         """
         with self._lifecycle.admit() as deadline:
             adapter = await deadline.wait(self._load_adapter(adapter_id))
-            origin = provenance(adapter.description, self._hypernetwork)
+            origin = provenance(adapter.description, self._hypernetwork, self._base_fingerprint)
             return await deadline.wait(
                 asyncio.to_thread(lambda: zip_files(dump_adapter(adapter.weights, self._base_model, origin)))
             )

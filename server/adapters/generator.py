@@ -25,6 +25,8 @@ class AdapterGenerator(Protocol):
     """Identity of the hypernetwork: its weights and its configuration."""
     base_fingerprint: str
     """Identity of the base model."""
+    base_model_name: str
+    """Name of the base model, as the hypernetwork's checkpoint has it."""
     encoder_fingerprint: str
     """Identity of the encoder."""
 

@@ -56,6 +56,7 @@ class FakeGenerator:
     spec = SPEC
     fingerprint = "hypernetwork"
     base_fingerprint = "base"
+    base_model_name = "tiny"
     encoder_fingerprint = "encoder"
 
     def __init__(self) -> None:

@@ -40,6 +40,7 @@ def test_the_curl_lines_of_the_readme_work_as_pasted(default_server: str, tmp_pa
         assert done.returncode == 0, done.stderr.decode()
         assert b'{"error":' not in done.stdout, done.stdout.decode()
     assert set(zipfile.ZipFile(tmp_path / "adapter.zip").namelist()) == {
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     }

@@ -8,7 +8,14 @@ import huggingface_hub
 import pytest
 
 from hypernet.bundled_models import ModelNotFoundError
-from hypernet.model_paths import base_model_folder, encoder_folder, model_folder
+from hypernet.model_paths import (
+    base_model_folder,
+    encoder_folder,
+    export_name,
+    hub_id,
+    model_folder,
+    model_name,
+)
 
 
 def test_a_folder_stays_as_it_is_and_a_tilde_is_expanded(
@@ -50,3 +57,28 @@ def test_an_unreachable_hub_is_one_sentence_with_the_next_step(monkeypatch: pyte
     message = str(error.value)
     assert message.startswith("organisation/model is no folder") and "ConnectError. Check the name" in message
     assert "\n" not in message
+
+
+def test_a_snapshot_in_the_hubs_cache_is_called_by_its_hub_id(tmp_path: Path) -> None:
+    folder = tmp_path / "models--mistralai--Mistral-7B-v0.1" / "snapshots" / "0123abcd"
+    folder.mkdir(parents=True)
+    assert hub_id(str(folder)) == model_name(str(folder)) == "mistralai/Mistral-7B-v0.1"
+
+
+def test_a_local_model_has_a_name_and_no_hub_id(tmp_path: Path) -> None:
+    for name in (str(tmp_path), "my-model", "/gone/my-model"):
+        assert hub_id(name) is None
+        assert model_name(name) == Path(name).name
+
+
+@pytest.mark.parametrize(
+    ("named", "trained_for", "expected"),
+    [
+        (None, "SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct"),
+        ("/models/gemma", "google/gemma-2-2b-it", "google/gemma-2-2b-it"),
+        ("google/gemma-2-2b-it", "gemma", "google/gemma-2-2b-it"),
+        ("/models/gemma", "my-gemma", "my-gemma"),
+    ],
+)
+def test_exports_prefer_a_name_that_the_hub_knows(named: str | None, trained_for: str, expected: str) -> None:
+    assert export_name(named, trained_for) == expected

@@ -84,7 +84,7 @@ def test_we_load_what_peft_writes(tmp_path: Path, use_rslora: bool) -> None:
 @pytest.mark.parametrize("alpha", [6, 2.5])
 def test_round_trip_keeps_everything(tmp_path: Path, dtype: torch.dtype, alpha: float) -> None:
     weights = random_adapter(alpha=alpha).to(dtype)
-    origin = peft_io.provenance("Translate to Übersetzung", "0123456789abcdef")
+    origin = peft_io.provenance("Translate to Übersetzung", "0123456789abcdef", "f00d")
     save_adapter(tmp_path, weights, "tiny/llama", origin)
 
     loaded = load_adapter(tmp_path, BASE)
@@ -94,6 +94,48 @@ def test_round_trip_keeps_everything(tmp_path: Path, dtype: torch.dtype, alpha: 
     assert loaded.flatten().dtype == dtype
     assert read_provenance(tmp_path) == origin
     assert not any("Translate" in value for value in origin.values())
+
+
+def exported(folder: Path, base_model: str) -> tuple[str, str]:
+    """The base model that an export names, and its README."""
+    save_adapter(folder, random_adapter(), base_model, peft_io.provenance("d", "c", "f00d"))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    return config["base_model_name_or_path"], (folder / "README.md").read_text()
+
+
+def test_an_export_names_the_bundled_model_by_its_hub_id(tmp_path: Path) -> None:
+    name, card = exported(tmp_path, "SmolLM2-135M-Instruct")
+    assert name == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert f"base_model: {name}\n" in card and "weights f00d" in card and "dequantised from 4 bits" in card
+
+
+def test_an_export_for_a_hub_model_names_its_id(tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--google--gemma-2-2b-it" / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    for given in ("google/gemma-2-2b-it", str(snapshot)):
+        name, card = exported(tmp_path / "out", given)
+        assert name == "google/gemma-2-2b-it" and "base_model: google/gemma-2-2b-it\n" in card
+        assert "local folder" not in card
+
+
+def test_an_export_for_a_local_model_says_how_to_load_it_and_shows_no_path(tmp_path: Path) -> None:
+    (tmp_path / "my-llama").mkdir()
+    for given in (str(tmp_path / "my-llama"), "my-llama"):
+        name, card = exported(tmp_path / "out", given)
+        assert name == "my-llama"
+        assert "base_model:" not in card and "PeftModel.from_pretrained(base_model" in card
+        assert str(tmp_path) not in card
+
+
+def test_auto_peft_model_finds_the_base_model_of_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is a folder here: what is asked of it is the id that the export names."""
+    tiny_llama().save_pretrained(tmp_path / "HuggingFaceTB" / "SmolLM2-135M-Instruct")
+    save_adapter(tmp_path / "export", random_adapter(), "SmolLM2-135M-Instruct")
+    monkeypatch.chdir(tmp_path)
+    loaded = peft.AutoPeftModelForCausalLM.from_pretrained("export").eval()
+    torch.testing.assert_close(loaded(IDS).logits, functional_logits(random_adapter()), atol=1e-5, rtol=1e-5)
 
 
 def test_vllm_loads_ours_with_the_same_scale(tmp_path: Path) -> None:

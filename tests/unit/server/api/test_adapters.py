@@ -61,12 +61,13 @@ async def test_export_contains_the_generated_weights_and_their_provenance(runnin
     made = (await make(running, "x")).json()
     export = await running.http.get(f"/v1/adapters/{made['id']}/export")
     with zipfile.ZipFile(io.BytesIO(export.content)) as archive:
-        assert sorted(archive.namelist()) == ["adapter_config.json", "adapter_model.safetensors"]
+        assert sorted(archive.namelist()) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
         archive.extractall(tmp_path)
     with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
         name = "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight"
         assert file.get_tensor(name).equal(weights_for("x").b["v_proj"][1].to(torch.bfloat16))
     assert read_provenance(tmp_path)["t2l.checkpoint"] == "hypernetwork"
+    assert read_provenance(tmp_path)["t2l.base_model"] == "base"
 
 
 async def test_deleted_adapter_is_gone_everywhere_and_can_be_created_again(running):
