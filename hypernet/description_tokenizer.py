@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,9 @@ from hypernet.descriptions import (
     DescriptionTooLongError,
     DescriptionWarning,
     EmptyDescriptionError,
+    check_english,
     check_readable,
-    language_warning,
     normalise,
-    unread_warning,
 )
 
 MAX_WINDOWS = 8
@@ -40,12 +40,14 @@ class TokenizedDescription:
         token_ids: the encoder's tokens, without its special tokens.
         unread: share of the visible characters that the encoder does not read, 0 to 1: those of unknown
             words, and those that the tokenizer drops.
-        tokens_per_word: token count over word count. Words are separated by spaces.
+        words: number of words with a letter.
+        split_words: share of these words that the vocabulary splits, 0 to 1.
     """
 
     token_ids: tuple[int, ...]
     unread: float
-    tokens_per_word: float
+    words: int
+    split_words: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,29 +110,32 @@ class DescriptionTokenizer:
         Raises:
             EmptyDescriptionError: no visible character.
             DescriptionTooLongError: more than `max_tokens` tokens.
-            UnreadableDescriptionError: more than `MAX_UNREAD` of it is unread.
+            UnreadableDescriptionError: too much is unread, or written in another script.
         """
         text = normalise(description)
         if not text:
             raise EmptyDescriptionError("the description is empty: it has no visible character")
         tokenized = self(text)
-        check_readable(tokenized.unread)
         self._check_length(len(tokenized.token_ids))
-        warnings = (
-            unread_warning(tokenized.unread),
-            language_warning(text, tokenized.tokens_per_word) if self.english else None,
-        )
-        return PreparedDescription(
-            text, tokenized.token_ids, tokenized.unread, tuple(w for w in warnings if w is not None)
-        )
+        found = [check_readable(tokenized.unread)]
+        if self.english:
+            found.append(check_english(text, tokenized.words, tokenized.split_words))
+        warnings = tuple(warning for warning in found if warning is not None)
+        return PreparedDescription(text, tokenized.token_ids, tokenized.unread, warnings)
 
     def __call__(self, description: str) -> TokenizedDescription:
         """Tokenize a description. About 30 microseconds for a sentence, linear in its length."""
         text = self._complete(description)
         encoding = self._encode(text)
-        visible = sum(not c.isspace() for c in description)
+        visible = len("".join(description.split()))
         unread = min(1.0, self._unread_characters(text, encoding) / visible) if visible else 0.0
-        return TokenizedDescription(tuple(encoding.ids), unread, len(encoding.ids) / max(1, len(text.split())))
+        pieces = Counter(
+            word
+            for word, (start, end) in zip(encoding.word_ids, encoding.offsets, strict=True)
+            if any(map(str.isalpha, text[start:end]))
+        )
+        split = sum(count > 1 for count in pieces.values()) / len(pieces) if pieces else 0.0
+        return TokenizedDescription(tuple(encoding.ids), unread, len(pieces), split)
 
     def windows(self, description: str) -> list[list[int]]:
         """Token ids of the windows, special tokens included. They cover all tokens, without overlap.

@@ -18,6 +18,8 @@ from hypernet.descriptions import (
 WORDS = ["name", "the", "opposite", "of", "a", "word", ":", ".", "##s", "reply", "with"]
 CYRILLIC = [*"слово", *(f"##{c}" for c in "слово")]
 
+SUFFIXES = [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"]
+
 
 def bert(*more: str, lowercase: bool = True) -> Tokenizer:
     vocabulary = dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *more])
@@ -95,10 +97,24 @@ def test_equal_tokens_follow_what_the_encoder_distinguishes() -> None:
     assert cased.prepare("Name the word").token_ids != cased.prepare("name the word").token_ids
 
 
-def test_foreign_language_is_warned_about_only_for_an_english_vocabulary() -> None:
-    english = DescriptionTokenizer(bert(*CYRILLIC), window=40)
-    assert english.english
-    assert [w.code for w in english.prepare("слово слово").warnings] == ["description_language"]
+ENGLISH = DescriptionTokenizer(bert(*CYRILLIC, *"abcdefghijklmnopqrstuvwxyz", *SUFFIXES), window=100)
+
+
+def test_other_scripts_are_refused_by_an_english_encoder_only() -> None:
+    assert ENGLISH.english
+    with pytest.raises(UnreadableDescriptionError, match="100% of the description's letters"):
+        ENGLISH.prepare("слово слово")
+    assert [w.code for w in ENGLISH.prepare("name the opposite word of a слово").warnings] == [
+        "description_language"
+    ]
     both = DescriptionTokenizer(bert(*CYRILLIC, "слово", "слов", "лов", "сло", "ово"), window=40)
     assert not both.english
     assert both.prepare("слово слово").warnings == ()
+
+
+def test_words_that_an_english_vocabulary_splits_are_warned_about() -> None:
+    tokenized = ENGLISH("nenne the opposite of wort")
+    assert (tokenized.words, tokenized.split_words) == (5, 0.4)
+    assert [w.code for w in ENGLISH.prepare("nenne the opposite of wort").warnings] == ["description_language"]
+    assert ENGLISH.prepare("name the opposite of a wort.").warnings == ()
+    assert ENGLISH.prepare("nenne wort").warnings == ()  # too short to tell
