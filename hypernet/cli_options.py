@@ -21,9 +21,25 @@ EncoderName = Annotated[
         show_default="the checkpoint's, or the bundled encoder",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="Torch device, such as cpu or cuda.")]
+
+
+def _usable_device(name: str) -> str:
+    """Refuse a device that torch does not know or this machine does not have."""
+    if name != "cpu":
+        import torch  # slow to import: `--help` does without
+
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+            raise typer.BadParameter(f"{name} cannot be used: {str(error).splitlines()[0]}") from error
+    return name
+
+
+Device = Annotated[
+    str, typer.Option("--device", callback=_usable_device, help="Torch device, such as cpu or cuda.")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="Maximum number of questions per task.")]
 
 TaskFile = Annotated[Path, typer.Option("--tasks", help="Task file, .jsonl or .jsonl.gz.")]
