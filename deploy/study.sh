@@ -59,7 +59,7 @@ train() {
 evaluate() {
     local checkpoint=$1 name=$2 out=$3
     shift 3
-    "$T2L" eval "$checkpoint" --name "$name" --out "$OUT/$out" --examples "$EXAMPLES" "$@"
+    "$T2L" eval "$checkpoint" --name "$name" --out "$OUT/$out" --limit "$EXAMPLES" "$@"
 }
 
 derived() {
@@ -122,7 +122,7 @@ experiment_main() {
 
 experiment_oracles() {
     baselines
-    evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --trained "$OUT/lexical.jsonl.gz" --instances held-out --examples 10 \
+    evaluate "$SHIPPED" L oracles --tasks "$TRAIN" --only 'fv_*,ii_*' --trained "$DERIVED" --trained "$OUT/lexical.jsonl.gz" --instances held-out --limit 10 \
         --oracles "$OUT/library" --multitask "$OUT/multitask/best" --conditions base,prompted,multitask,oracle,matched,mismatched
     "$T2L" report "$OUT/oracles" --out "$OUT/oracles/report"
 }
@@ -135,7 +135,7 @@ experiment_benchmarks() {
         for part in "$labels $LABEL_EXAMPLES" "gsm8k,humaneval,mbpp $LONG_EXAMPLES"; do
             read -r only examples <<<"$part"
             evaluate "$SHIPPED$variant" "$(basename "$SHIPPED$variant")" benchmarks --benchmarks "$DATA/benchmarks" --only "$only" \
-                --examples "$examples" --multitask "$OUT/multitask/best" --library "$OUT/library" --hyperdecoder "$OUT/hyperdecoder/best"
+                --limit "$examples" --multitask "$OUT/multitask/best" --library "$OUT/library" --hyperdecoder "$OUT/hyperdecoder/best"
         done
     done
     "$T2L" report "$OUT/benchmarks" --out "$OUT/benchmarks/report"
@@ -173,7 +173,7 @@ experiment_onwards() {
     onwards sft L
     onwards multitask multitask
     for checkpoint in "$OUT/onwards/L/last" "$START"; do
-        "$T2L" eval "$checkpoint" --out "$OUT/onwards/eval" --examples "$EXAMPLES" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" \
+        "$T2L" eval "$checkpoint" --out "$OUT/onwards/eval" --limit "$EXAMPLES" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" \
             --multitask "$OUT/onwards/multitask/best" --conditions copy,prompted,multitask,matched
     done
     "$T2L" report "$OUT/onwards/eval" --out "$OUT/onwards/report"
@@ -202,7 +202,7 @@ experiment_relations() {
         checkpoint=$OUT/$name/L/last
         [ $name != start ] || checkpoint=$START
         evaluate "$checkpoint" "$name" relations/eval "${asked[@]}"
-        evaluate "$checkpoint" "$name" relations/eval "${asked[@]}" --examples "$MANY_EXAMPLES" --only 'fv_*,ii_*' \
+        evaluate "$checkpoint" "$name" relations/eval "${asked[@]}" --limit "$MANY_EXAMPLES" --only 'fv_*,ii_*' \
             --conditions multitask,matched
     done
     "$T2L" report "$OUT/relations/eval" --out "$OUT/relations/report"
@@ -232,7 +232,7 @@ lever() {
 compare() {
     local run=$1
     shift
-    evaluate "$OUT/$run/best" "$run" comparisons --tasks "$UNSEEN" --trained "$TRAIN" --examples "$FEW_EXAMPLES" \
+    evaluate "$OUT/$run/best" "$run" comparisons --tasks "$UNSEEN" --trained "$TRAIN" --limit "$FEW_EXAMPLES" \
         --conditions matched,mismatched "$@"
     "$T2L" report "$OUT/comparisons" --out "$OUT/comparisons/report"
 }
@@ -267,7 +267,7 @@ experiment_source() {
 experiment_robustness() {
     derived
     relations
-    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --trained "$OUT/lexical.jsonl.gz" --examples 4 --out "$OUT/robustness"
+    "$T2L" analyse robustness "$SHIPPED" --tasks "$UNSEEN" --trained "$TRAIN" --trained "$DERIVED" --trained "$OUT/lexical.jsonl.gz" --limit 4 --out "$OUT/robustness"
 }
 
 experiment_map() {
@@ -276,7 +276,7 @@ experiment_map() {
 }
 
 experiment_flops() {
-    "$T2L" flops "$SHIPPED"
+    "$T2L" analyse flops "$SHIPPED"
 }
 
 experiment_nuance() {

@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from hypernet.analysis.cli import app as analyse
-from hypernet.analysis.cli import flops
 from hypernet.cli_options import BaseModel, EncoderName, OutFolder
 from hypernet.cli_support import user_errors
 from hypernet.data.cli import app as tasks
-from hypernet.evaluation.cli import evaluate, tables
+from hypernet.evaluation.cli import evaluate, report_command
 from hypernet.model_paths import DEFAULT_CHECKPOINT
 from hypernet.training.cli import app as train
 
@@ -21,8 +20,7 @@ app.add_typer(train, name="train")
 app.add_typer(tasks, name="tasks")
 app.add_typer(analyse, name="analyse")
 app.command("eval")(evaluate)
-app.command("report")(tables)
-app.command()(flops)
+app.command("report")(report_command)
 
 
 @app.command("import-reference")

@@ -1,1 +1,1 @@
-"""What a trained hypernetwork costs, what it has learnt to tell apart, and where it breaks."""
+"""Analyses of a trained hypernetwork: its costs, what it tells apart, and where it fails."""

@@ -1,10 +1,9 @@
-"""How well a network keeps the library it was taught to write: error of the weights against performance.
+"""Compression: how much of a LoRA library a hypernetwork keeps, as weight error against performance.
 
-T2L's compression study (Charakorn et al. 2025, section 4.1 and its figure): networks
-of falling size reconstruct a library of task LoRAs; each task is a point, its error
-|B A - B* A*| / |B* A*| against its likelihood gain, as a share of what its own LoRA gains
-over the base model. Errors are those that a run logged for its best checkpoint, gains those
-of evaluation results of that checkpoint.
+Source: the compression study of T2L (Charakorn et al. 2025, section 4.1). Networks of falling size reconstruct
+a library of task LoRAs. Each task is a point: the error |B A - B* A*| / |B* A*| against the share of the
+oracle's gain that is kept. A gain is a difference in NLL from the base model. Errors are those that a run
+logged for its best checkpoint. Gains come from evaluation results of that checkpoint.
 """
 
 from __future__ import annotations
@@ -23,26 +22,26 @@ from hypernet.training.loop import read_log
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ERROR = "error/"
-WRITTEN, OWN_LORA, BASE = "training", "oracle", "base"
-"""Conditions of the results: by the network from a description it was taught, the task's LoRA, no LoRA."""
+ERROR_PREFIX = "error/"
+RECONSTRUCTED, ORACLE, BASE = "training", "oracle", "base"
+"""Conditions: the network's LoRA from a training description, the task's own LoRA, no LoRA."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
 class CompressionError(T2lError):
-    """A run or a result that the comparison needs is not there; the message says which command makes it."""
+    """A run or a result is missing; the message names the command that makes it."""
 
 
 @dataclass(frozen=True, slots=True)
-class RetainedGain:
-    """One task as one network writes it.
+class TaskReconstruction:
+    """One task's LoRA as one network reconstructs it.
 
     Attributes:
         network: name of the run.
         task: the task.
         error: |B A - B* A*| / |B* A*|.
-        gain, oracle_gain: over the base model in NLL, of the network's LoRA and of the task's own.
+        gain, oracle_gain: NLL of the base model minus that of the network's LoRA, and of the oracle. In nats.
         score, oracle_score: exact match or ROUGE-L, 0..1.
     """
 
@@ -55,74 +54,78 @@ class RetainedGain:
     oracle_score: float
 
     @property
-    def share(self) -> float:
-        """What the network's LoRA keeps of the oracle's gain."""
+    def kept_share(self) -> float:
+        """Share of the oracle's gain that the network's LoRA keeps."""
         return self.gain / self.oracle_gain
 
 
-def compression(runs: Sequence[Path], results: Sequence[EvalResult]) -> list[RetainedGain]:
+def compression(runs: Sequence[Path], results: Sequence[EvalResult]) -> list[TaskReconstruction]:
     """Every task of every run.
 
     Args:
-        runs: folders of `t2l train reconstruction`; their names are the systems' names in the results.
-        results: of `t2l eval --conditions base,oracle,training`, the systems named after the runs.
+        runs: folders of `t2l train reconstruction`. Their names are the systems of the results.
+        results: of `t2l eval --conditions base,oracle,training`.
 
     Raises:
-        CompressionError: a result is missing.
+        CompressionError: a run or a result is missing.
     """
-    found = {(c.condition, c.system if c.condition == WRITTEN else "", c.task): c for c in results}
-    kept = []
+    by_key = {(r.condition, r.system if r.condition == RECONSTRUCTED else "", r.task): r for r in results}
+    tasks = []
     for run in runs:
         for task, error in _errors(run).items():
-            written, oracle, base = (
-                _result(found, condition, run.name if condition == WRITTEN else "", task)
-                for condition in (WRITTEN, OWN_LORA, BASE)
+            reconstructed, oracle, base = (
+                _result(by_key, condition, run.name if condition == RECONSTRUCTED else "", task)
+                for condition in (RECONSTRUCTED, ORACLE, BASE)
             )
-            gain, oracle_gain = (_nll(base) - _nll(lora) for lora in (written, oracle))
-            kept.append(RetainedGain(run.name, task, error, gain, oracle_gain, written.score, oracle.score))
-    return kept
+            gain, oracle_gain = (_nll(base) - _nll(lora) for lora in (reconstructed, oracle))
+            scores = (reconstructed.score, oracle.score)
+            tasks.append(TaskReconstruction(run.name, task, error, gain, oracle_gain, *scores))
+    return tasks
 
 
-def table(kept: Sequence[RetainedGain], seed: int = 0) -> str:
-    """One row per network: the gains kept over the oracles' gains, with 95% bootstrap intervals over tasks.
+def table(tasks: Sequence[TaskReconstruction], seed: int = 0) -> str:
+    """One row per network: gains over the oracles' gains, with 95% bootstrap intervals over tasks.
 
     Raises:
         CompressionError: no task's oracle gains anything.
     """
-    gainful = _gainful(kept)
+    measured = _with_oracle_gain(tasks)
     lines = [
         "| network | relative error | share of the oracle's NLL gain kept % | score % | oracle's score % |",
         "|---|---|---|---|---|",
     ]
-    for network in dict.fromkeys(k.network for k in gainful):
-        mine = [k for k in gainful if k.network == network]
-        share = bootstrap([100 * k.share for k in mine], seed, weights=[k.oracle_gain for k in mine])
-        error = fmean(k.error for k in mine)
+    for network in dict.fromkeys(t.network for t in measured):
+        of_network = [t for t in measured if t.network == network]
+        shares, weights = [100 * t.kept_share for t in of_network], [t.oracle_gain for t in of_network]
+        share = bootstrap(shares, seed, weights=weights)
+        error = fmean(t.error for t in of_network)
+        score = 100 * fmean(t.score for t in of_network)
+        oracle_score = 100 * fmean(t.oracle_score for t in of_network)
         lines.append(
             f"| {network} | {error:.3f} | {share.mean:.0f} [{share.low:.0f}, {share.high:.0f}] "
-            f"| {100 * fmean(k.score for k in mine):.1f} | {100 * fmean(k.oracle_score for k in mine):.1f} |"
+            f"| {score:.1f} | {oracle_score:.1f} |"
         )
-    if without := sorted({k.task for k in kept} - {k.task for k in gainful}):
-        lines += ["", f"Left out, as the oracle gains nothing: {', '.join(without)}."]
+    if excluded := sorted({t.task for t in tasks} - {t.task for t in measured}):
+        lines += ["", f"Left out, because the oracle gains nothing: {', '.join(excluded)}."]
     return "\n".join(lines) + "\n"
 
 
-def draw(kept: Sequence[RetainedGain]) -> Figure:
-    """Error against share kept, a marker per network.
+def draw(tasks: Sequence[TaskReconstruction]) -> Figure:
+    """Error against share kept, with a marker per network.
 
     Raises:
         CompressionError: no task's oracle gains anything.
     """
     from matplotlib.figure import Figure
 
-    kept = _gainful(kept)
+    measured = _with_oracle_gain(tasks)
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
     panel = figure.subplots()
-    for i, network in enumerate(dict.fromkeys(k.network for k in kept)):
-        mine = [k for k in kept if k.network == network]
+    for i, network in enumerate(dict.fromkeys(t.network for t in measured)):
+        of_network = [t for t in measured if t.network == network]
         panel.scatter(
-            [k.error for k in mine],
-            [100 * k.share for k in mine],
+            [t.error for t in of_network],
+            [100 * t.kept_share for t in of_network],
             s=16,
             marker=MARKERS[i % len(MARKERS)],
             color=COLOURS[i % len(COLOURS)],
@@ -138,35 +141,42 @@ def draw(kept: Sequence[RetainedGain]) -> Figure:
     return figure
 
 
-def _gainful(kept: Sequence[RetainedGain]) -> list[RetainedGain]:
-    """The tasks of which there is a gain to keep."""
-    found = [k for k in kept if k.oracle_gain > 0]
+def _with_oracle_gain(tasks: Sequence[TaskReconstruction]) -> list[TaskReconstruction]:
+    """The tasks whose oracle is better than the base model."""
+    found = [t for t in tasks if t.oracle_gain > 0]
     if not found:
         raise CompressionError(
-            "no oracle is better than the base model: train them longer, `t2l train oracles --steps`"
+            "no oracle is better than the base model: train them longer with `t2l train oracles --steps`"
         )
     return found
 
 
 def _errors(run: Path) -> Mapping[str, float]:
-    """Task -> error of the checkpoint that the run kept as its best, which is what results are made of."""
+    """Task -> error of the run's best checkpoint."""
     if not (run / "log.jsonl").is_file():
         raise CompressionError(f"{run} holds no run: `t2l train reconstruction --out {run}` makes one")
-    checks = [line for line in read_log(run) if line["kind"] == "validation"]
-    if not checks:
-        raise CompressionError(f"{run} is not finished: go on with `t2l train reconstruction --resume`")
-    best = min(checks, key=lambda line: line["loss"])
-    return {k.removeprefix(ERROR): v for k, v in best.items() if k.startswith(ERROR)}
+    validations = [line for line in read_log(run) if line["kind"] == "validation"]
+    if not validations:
+        raise CompressionError(
+            f"{run} has no validation yet: continue with `t2l train reconstruction --resume`"
+        )
+    best = min(validations, key=lambda line: line["loss"])
+    errors = {k.removeprefix(ERROR_PREFIX): v for k, v in best.items() if k.startswith(ERROR_PREFIX)}
+    if not errors:
+        raise CompressionError(
+            f"{run} logged no reconstruction errors: it is no run of `t2l train reconstruction`"
+        )
+    return errors
 
 
 def _result(
-    found: Mapping[tuple[str, str, str], EvalResult], condition: str, system: str, task: str
+    by_key: Mapping[tuple[str, str, str], EvalResult], condition: str, system: str, task: str
 ) -> EvalResult:
-    result = found.get((condition, system, task))
+    result = by_key.get((condition, system, task))
     if result is None:
         raise CompressionError(
-            f"no result of {task} under {condition} {system}: `t2l eval {system or 'CKPT'}/best "
-            f"--name {system or 'NAME'} --instances held-out --oracles LIBRARY "
+            f"no result of {task} under {condition} {system}: `t2l eval {system or 'RUN'}/best "
+            f"--name {system or 'RUN'} --instances held-out --oracles LIBRARY "
             f"--conditions base,oracle,training` makes it"
         )
     return result
@@ -174,5 +184,7 @@ def _result(
 
 def _nll(result: EvalResult) -> float:
     if result.nll is None:
-        raise CompressionError(f"the result of {result.task} under {result.condition} has no likelihood")
+        raise CompressionError(
+            f"the result of {result.task} under {result.condition} has no likelihood: evaluate without --server"
+        )
     return result.nll

@@ -1,9 +1,8 @@
-"""Do like descriptions give like adapters? A map of both by t-SNE, and the correlation behind the picture.
+"""Do similar descriptions give similar adapters? Both spaces by t-SNE, and their correlation.
 
-Both spaces are compared by the cosine of what is left after the mean is taken away:
-generated adapters share most of their weights (the heads' biases), and raw cosines
-would all be near one. The picture may mislead, as t-SNE does; the number is a
-correlation of similarities between tasks with a permutation p-value (Mantel 1967).
+Similarity is the cosine after the mean is subtracted. Generated adapters share most of their weights (the
+heads' biases), so raw cosines would all be near one. A t-SNE picture can mislead. The number to trust is the
+correlation of the similarities between tasks, with a permutation p-value (Mantel 1967).
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hypernet.analysis.errors import TooFewTasksError
 from hypernet.data.tasks import Task
 from hypernet.generator import Generator
 
-BATCH = 16
-COLUMNS = 1 << 16
-"""Numbers of each vector that are compared at a time, in fp32."""
-PREFIXES = {"fv": "function vectors", "ii": "instruction induction", "lol": "no category"}
-"""Families of tasks that state no category, by the first part of their names."""
-# Okabe and Ito's palette, told apart by colour-blind readers, with a marker each for those who print in grey.
+BATCH_SIZE = 16
+COLUMN_CHUNK = 1 << 16
+"""Columns that are multiplied at a time, in fp32."""
+FAMILY_PREFIXES = {"fv": "function vectors", "ii": "instruction induction", "lol": "no category"}
+"""First part of a task's name -> its family, for tasks without a category."""
+# Okabe and Ito's palette, which colour-blind readers can tell apart. Markers serve prints in grey.
 BENCHMARKS = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
@@ -40,9 +40,9 @@ OTHER = {"other": ("#999999", ".")}
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """How two similarity matrices over the same n tasks agree, above the diagonal.
+    """Correlation of two similarity matrices over the same tasks, above the diagonal.
 
-    The p-values are one-sided: the share of relabellings of the tasks that agree at least as well.
+    A p-value is one-sided: the share of task permutations with at least this correlation.
     """
 
     pearson: float
@@ -55,7 +55,7 @@ class Correlation:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One description: its task, the task's family, and where the two maps put it."""
+    """One description: its task, the task's family, and its place in both maps."""
 
     task: str
     family: str
@@ -65,7 +65,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingMap:
-    """What `draw` draws and the JSON file holds."""
+    """Content of the figure and of the JSON file."""
 
     points: tuple[Point, ...]
     correlation: Correlation
@@ -80,31 +80,30 @@ class EmbeddingMap:
 def embedding_map(
     generator: Generator, tasks: Sequence[Task], *, seed: int = 0, permutations: int = 999
 ) -> EmbeddingMap:
-    """Embed the held-out descriptions of tasks, write an adapter for each, and compare.
+    """Embed the held-out descriptions of tasks, generate an adapter from each, and compare both spaces.
 
     Args:
         generator: the hypernetwork with its encoder.
-        tasks: at least four. Every description's adapter is held in memory at once, two bytes a number.
+        tasks: at least four. All adapters are in memory at once, with two bytes per weight.
         seed: of t-SNE and the permutations.
-        permutations: relabellings of the tasks.
+        permutations: number of task permutations.
 
     Raises:
-        ValueError: fewer than four tasks.
+        TooFewTasksError: fewer than four tasks.
     """
     if len(tasks) < 4:
-        raise ValueError(f"a map needs at least four tasks, not {len(tasks)}")
-    wordings = [(i, text) for i, task in enumerate(tasks) for text in task.held_out_paraphrases]
-    owners = torch.tensor([i for i, _ in wordings])  # [n]
-    z = generator.embed([text for _, text in wordings])  # [n, e]
+        raise TooFewTasksError(f"a map needs at least four tasks, and there are {len(tasks)}")
+    texts = [(i, text) for i, task in enumerate(tasks) for text in task.held_out_paraphrases]
+    task_index = torch.tensor([i for i, _ in texts])  # [n]
+    z = generator.embed([text for _, text in texts])  # [n, e]
     descriptions, weights = similarity(z), similarity(_adapters(generator, z))  # [n, n]
-    places = zip(layout(descriptions, seed), layout(weights, seed), strict=True)
+    places = zip(tsne_layout(descriptions, seed), tsne_layout(weights, seed), strict=True)
     return EmbeddingMap(
         points=tuple(
-            Point(tasks[i].task, family(tasks[i]), d, a)
-            for (i, _), (d, a) in zip(wordings, places, strict=True)
+            Point(tasks[i].task, family(tasks[i]), d, a) for (i, _), (d, a) in zip(texts, places, strict=True)
         ),
         correlation=mantel(
-            between_tasks(descriptions, owners), between_tasks(weights, owners), permutations, seed
+            average_by_task(descriptions, task_index), average_by_task(weights, task_index), permutations, seed
         ),
         hypernetwork=generator.fingerprint,
         seed=seed,
@@ -112,74 +111,74 @@ def embedding_map(
 
 
 def _adapters(generator: Generator, z: Tensor) -> Tensor:
-    """Flat adapters on the CPU. [n, e] -> [n, p], fp16: finer than bf16, and their differences are small."""
-    written = torch.empty(len(z), generator.spec.num_parameters, dtype=torch.float16)
-    for start in range(0, len(z), BATCH):
-        part = generator.generate_from_embeddings(z[start : start + BATCH])
-        written[start : start + BATCH] = torch.stack([weights.flatten() for weights in part])
-    return written
+    """Flat adapters on the CPU, [n, e] -> [n, p], in fp16. bf16 is too coarse for their small differences."""
+    flat = torch.empty(len(z), generator.spec.num_parameters, dtype=torch.float16)
+    for start in range(0, len(z), BATCH_SIZE):
+        part = generator.generate_from_embeddings(z[start : start + BATCH_SIZE])
+        flat[start : start + BATCH_SIZE] = torch.stack([weights.flatten() for weights in part])
+    return flat
 
 
 def family(task: Task) -> str:
-    """What kind of task it is: its first category, else what its name begins with."""
+    """Family of a task: its first category, else the first part of its name."""
     prefix = task.task.split("_")[0]
-    return task.categories[0] if task.categories else PREFIXES.get(prefix, prefix)
+    return task.categories[0] if task.categories else FAMILY_PREFIXES.get(prefix, prefix)
 
 
 def similarity(vectors: Tensor) -> Tensor:
-    """Cosines of rows around their mean, some columns at a time: p may be large. [n, p] -> [n, n]."""
+    """Cosines of the rows after their mean is subtracted. [n, p] -> [n, n]. p may be large."""
     products = torch.zeros(len(vectors), len(vectors), device=vectors.device)
-    for start in range(0, vectors.shape[1], COLUMNS):
-        part = vectors[:, start : start + COLUMNS].float()  # [n, columns]
+    for start in range(0, vectors.shape[1], COLUMN_CHUNK):
+        part = vectors[:, start : start + COLUMN_CHUNK].float()  # [n, columns]
         centred = part - part.mean(0)
         products += centred @ centred.T
     lengths = products.diagonal().clamp(min=1e-24).sqrt()
     return products / (lengths[:, None] * lengths)
 
 
-def between_tasks(similarities: Tensor, owners: Tensor) -> Tensor:
+def average_by_task(similarities: Tensor, task_index: Tensor) -> Tensor:
     """Average over the descriptions of two tasks. [n, n], [n] -> [tasks, tasks]."""
-    member = F.one_hot(owners).float()  # [n, tasks]
+    member = F.one_hot(task_index).float()  # [n, tasks]
     counts = member.sum(0)
     return member.T @ similarities @ member / (counts[:, None] * counts)
 
 
 def mantel(a: Tensor, b: Tensor, permutations: int, seed: int) -> Correlation:
-    """Correlate two similarity matrices [t, t], and relabel the second's tasks to see what chance gives."""
+    """Mantel test of two similarity matrices [t, t]: the tasks of the second are permuted."""
     t = a.shape[0]
     rows, columns = torch.triu_indices(t, t, offset=1)
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(t, generator=generator) for _ in range(permutations)]
     values: list[float] = []
-    for left, right in ((a, b), (_ranked(a), _ranked(b))):
-        x = _standard(left[rows, columns])
-        observed = float(x @ _standard(right[rows, columns]))
-        chance = [float(x @ _standard(right[order[rows], order[columns]])) for order in orders]
+    for left, right in ((a, b), (_rank_matrix(a), _rank_matrix(b))):
+        x = _standardise(left[rows, columns])
+        observed = float(x @ _standardise(right[rows, columns]))
+        chance = [float(x @ _standardise(right[order[rows], order[columns]])) for order in orders]
         values += [observed, (1 + sum(c >= observed for c in chance)) / (1 + permutations)]
     pearson, pearson_p, spearman, spearman_p = values
     return Correlation(pearson, pearson_p, spearman, spearman_p, t, permutations)
 
 
-def _ranked(matrix: Tensor) -> Tensor:
-    """A symmetric matrix with the ranks of its entries above the diagonal in their place. [t, t]."""
+def _rank_matrix(matrix: Tensor) -> Tensor:
+    """A symmetric matrix with its entries off the diagonal replaced by their ranks. [t, t]."""
     rows, columns = torch.triu_indices(len(matrix), len(matrix), offset=1)
     ranks = torch.zeros_like(matrix)
     ranks[rows, columns] = matrix[rows, columns].argsort().argsort().float()
     return ranks + ranks.T
 
 
-def _standard(values: Tensor) -> Tensor:
-    """Mean 0 and norm 1, so that a product of two is their correlation."""
+def _standardise(values: Tensor) -> Tensor:
+    """Mean 0 and norm 1: the inner product of two such vectors is their correlation."""
     return F.normalize((values - values.mean()).double(), dim=0)
 
 
-def layout(similarities: Tensor, seed: int) -> list[tuple[float, float]]:
-    """Places in the plane by t-SNE (van der Maaten & Hinton 2008) of cosine distances. n of (x, y)."""
+def tsne_layout(similarities: Tensor, seed: int) -> list[tuple[float, float]]:
+    """t-SNE of cosine distances (van der Maaten & Hinton 2008). [n, n] -> n of (x, y)."""
     from sklearn.manifold import TSNE  # type: ignore[import-untyped]  # slow to import
 
     n = similarities.shape[0]
     squared = (2 - 2 * similarities).clamp(min=0).fill_diagonal_(0)
-    # Started from the two widest axes, not from noise, so that the map's broad shape means something.
+    # Initialised with the two principal axes, not with noise: then the broad shape of the map is meaningful.
     values, vectors = torch.linalg.eigh(similarities.double())
     axes = vectors[:, -2:] * values[-2:].clamp(min=0).sqrt()  # [n, 2]
     start = axes / axes.std(0).clamp(min=1e-12) * 1e-4
@@ -191,7 +190,7 @@ def layout(similarities: Tensor, seed: int) -> list[tuple[float, float]]:
 
 
 def draw(found: EmbeddingMap, path: Path) -> None:
-    """Write both maps side by side, as SVG or PNG by the path's ending. The same map gives the same bytes."""
+    """Write both maps side by side as SVG or PNG, by the path's suffix. The same map gives the same bytes."""
     import matplotlib  # slow to import
     from matplotlib.figure import Figure
 
@@ -212,9 +211,9 @@ def draw(found: EmbeddingMap, path: Path) -> None:
         figure.legend(loc="outside lower center", ncols=4, frameon=False)
         c = found.correlation
         figure.suptitle(
-            f"likeness of descriptions and of adapters over {c.tasks} tasks: "
+            f"similarity of descriptions and of adapters over {c.tasks} tasks: "
             f"Spearman {c.spearman:.2f} (p = {c.spearman_p:.3f}), "
             f"Pearson {c.pearson:.2f} (p = {c.pearson_p:.3f})"
         )
-        silent = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        figure.savefig(path, dpi=120, metadata=silent)
+        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+        figure.savefig(path, dpi=120, metadata=metadata)

@@ -1,14 +1,12 @@
-"""Exact floating-point operations of an answer: through a generated adapter, or with examples in the prompt.
+"""Exact floating-point operations of an answer: with a generated adapter, and with examples in the prompt.
 
-T2L (Charakorn et al. 2025, appendix on FLOPs) argues that one small pass per task
-replaces a long prompt per request. This module counts both sides to the last
-multiplication. The usual 2N per token (Kaplan et al. 2020, section 2.1) leaves out
-attention's products and every layer's real shape, so here each matrix product is
-counted: [m, k] @ [k, n] costs 2 m k n. Norms, activations, softmax and rotation are left
-out, as `torch.utils.flop_counter` leaves them out; tests hold every formula to that
-counter, to the last digit.
+T2L (Charakorn et al. 2025, appendix on FLOPs) argues that one small pass per task replaces a long prompt per
+request. This module counts both. The usual 2N per token (Kaplan et al. 2020, section 2.1) leaves out the
+products of attention and the shapes of the layers. Here each matrix product is counted: [m, k] @ [k, n] costs
+2 m k n. Norms, activations, softmax and rotation are left out, as in `torch.utils.flop_counter`. Tests compare
+every formula with that counter, to the last digit.
 
-Attention is counted as dense squares, what a kernel without causal skipping computes.
+Attention is counted as dense squares, which is the cost of a kernel without causal skipping.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ from hypernet.model import Hypernet
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """A causal language model of the supported families, as its matrix products see it.
+    """Matrix products of a causal language model of the supported families.
 
     Attributes:
-        linears: every linear layer of its decoder layers (rank and scale mean nothing here).
+        linears: every linear layer of a decoder layer. Rank and scale have no meaning here.
         vocabulary: rows of the output projection.
     """
 
@@ -40,10 +38,10 @@ class Decoder:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Decoder:
-        """From what `config.json` holds.
+        """From the content of `config.json`.
 
         Raises:
-            BaseModelError: naming the field.
+            BaseModelError: a field is missing; the message names it.
         """
         vocabulary = config.get("vocab_size")
         if not isinstance(vocabulary, int):
@@ -51,12 +49,11 @@ class Decoder:
         return cls(lora_spec(config, rank=1, alpha=1, target_modules=TARGET_MODULES), vocabulary)
 
     def forward(self, new: int, past: int = 0, logits: int = 1, lora: LoraSpec | None = None) -> int:
-        """One pass over `new` tokens behind `past` cached ones.
+        """FLOPs of one pass over `new` tokens behind `past` cached ones.
 
-        Per layer 2 new in out for each linear layer, and 2 new (past + new) queries for each of
-        q k^T and scores v, where queries = heads * head_dim: under grouped queries a key serves
-        several heads, but each head multiplies it anew. A LoRA of rank r adds 2 new r (in + out)
-        per adapted layer.
+        Per layer: 2 new in out for each linear layer, and 2 new (past + new) heads head_dim for each of q k^T
+        and scores v. Under grouped queries a key serves several heads, but each head multiplies it anew. A LoRA
+        of rank r adds 2 new r (in + out) per adapted layer.
 
         Args:
             new: tokens computed.
@@ -76,26 +73,28 @@ class Decoder:
         return self.linears.num_layers * (linear + attention + adapter) + head
 
     def answer(self, prompt: int, answer: int, cached: int = 0, lora: LoraSpec | None = None) -> int:
-        """Greedy decoding of `answer` tokens to a prompt whose first `cached` tokens are cached.
+        """FLOPs of decoding `answer` tokens after a prompt whose first `cached` tokens are cached.
 
-        The prompt's pass gives the first token; each further one is a pass over one token.
+        The pass over the prompt gives the first token. Each further token is a pass over one token.
         """
         prefill = self.forward(prompt - cached, cached, lora=lora)
         return prefill + sum(self.forward(1, prompt + i, lora=lora) for i in range(answer - 1))
 
 
 def sentence_encoder(config: Mapping[str, Any], tokens: int) -> int:
-    """One pass of a BERT-like encoder over a text of `tokens` tokens.
+    """FLOPs of one pass of a BERT-like encoder over `tokens` tokens.
 
     Per layer, with width h and intermediate width i: 8 T h^2 for q, k, v and output; 4 T^2 h for
-    attention; 4 T h i for a plain MLP (BERT, with 2 h^2 more for its pooler), 6 T h i for a gated one (GTE).
+    attention; 4 T h i for a plain MLP (BERT, which adds 2 h^2 for its pooler), 6 T h i for a gated one (GTE).
 
     Raises:
-        BaseModelError: the family is not counted here.
+        BaseModelError: the model family is not supported.
     """
     family = config.get("model_type")
     if family not in ("bert", "gte", "new"):
-        raise BaseModelError(f"model_type is {family!r}: sentence encoders counted are bert, gte and new (GTE)")
+        raise BaseModelError(
+            f"model_type is {family!r}: supported sentence encoders are bert, gte and new (GTE)"
+        )
     h, i = int(config["hidden_size"]), int(config["intermediate_size"])
     mlp = 4 if family == "bert" else 6
     layer = 8 * tokens * h * h + 4 * tokens * tokens * h + mlp * tokens * h * i
@@ -104,11 +103,11 @@ def sentence_encoder(config: Mapping[str, Any], tokens: int) -> int:
 
 
 def encoder(name: str | None, base_model: str | None, tokens: int) -> int:
-    """One pass of the encoder of that name (see `Encoder.load`); a last-token encoder projects nothing.
+    """FLOPs of one pass of a named encoder (see `Encoder.load`). A last-token encoder projects no logits.
 
     Raises:
-        BaseModelError: its family is not counted here.
-        ModelNotFoundError: the name leads nowhere.
+        BaseModelError: its model family is not supported.
+        ModelNotFoundError: there is no such encoder.
     """
     folder, last_token = resolve_encoder(name, base_model)
     config = read_config(folder)
@@ -116,11 +115,11 @@ def encoder(name: str | None, base_model: str | None, tokens: int) -> int:
 
 
 def hypernetwork(config: HypernetConfig) -> int:
-    """One pass of the hypernetwork for one description: a whole adapter.
+    """FLOPs of one pass of the hypernetwork, which generates a whole adapter from one description.
 
-    With e, d, h the embedding, latent and head widths, M modules and L layers: the task encoder
-    e d, mixer and block 1 16 d^2 each for M L rows, block 2 16 d^2 and block 3 8 d^2 + 8 d h for
-    as many rows as the variant splits a LoRA into, and the heads 2 h out.
+    e, d, h are the embedding, latent and head widths, M the modules and L the layers. The task encoder costs
+    e d. Mixer and block 1 cost 16 d^2 each for M L rows. Block 2 costs 16 d^2 and block 3 costs 8 d^2 + 8 d h
+    per row, with as many rows as the variant splits a LoRA into. The heads cost 2 h out per row.
     """
     spec, d, h = config.lora, config.latent_size, config.head_input_size
     with torch.device("meta"):  # shapes only
@@ -139,74 +138,75 @@ def hypernetwork(config: HypernetConfig) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a variant of answering costs: once for a task, and for each request."""
+    """FLOPs of a method of answering: once per task, and per request."""
 
     name: str
-    once: int
-    each: int
+    per_task: int
+    per_request: int
 
     def total(self, requests: int) -> int:
-        """For so many requests of one task."""
-        return self.once + requests * self.each
+        """FLOPs of so many requests of one task."""
+        return self.per_task + requests * self.per_request
 
     def break_even(self, other: Cost) -> int | None:
-        """Requests after which this costs less than the other; None if it never does."""
+        """Number of requests from which this costs less than the other; None: never."""
         if self.total(1) < other.total(1):
             return 1
-        if self.each >= other.each:
+        if self.per_request >= other.per_request:
             return None
-        return math.floor((self.once - other.once) / (other.each - self.each)) + 1
+        return math.floor((self.per_task - other.per_task) / (other.per_request - self.per_request)) + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of one request. Chat template and special tokens count where they stand."""
+    """Tokens of one request. Each count includes its part of the chat template."""
 
     description: int = 32
     shot: int = 64
-    """One worked example: its input and output."""
+    """One solved example: its input and output."""
     question: int = 48
     answer: int = 8
     shots: int = 3
 
 
 def compare(base: Decoder, lora: LoraSpec, adapter: int, lengths: Lengths) -> list[Cost]:
-    """The variants to answer, T2L first.
+    """The methods of answering, T2L first.
+
+    With prefix caching, the keys and values of the text before the question are computed once. Every later
+    token still attends to them.
 
     Args:
         base: the base model.
-        lora: the generated adapter's shape.
-        adapter: cost of making it: encoder plus hypernetwork.
+        lora: shape of the generated adapter.
+        adapter: FLOPs of generating it: encoder plus hypernetwork.
         lengths: tokens of a request.
-
-    With prefix caching what stands before the question is computed once, and its keys and values
-    are kept; every later token still attends to them.
     """
     question, answer = lengths.question, lengths.answer
-    variants = [Cost("T2L", adapter, base.answer(question, answer, lora=lora))]
+    methods = [Cost("T2L", adapter, base.answer(question, answer, lora=lora))]
     for name, prefix in (
         (f"{lengths.shots}-shot ICL", lengths.shots * lengths.shot),
         ("description in the prompt", lengths.description),
     ):
-        variants.append(Cost(name, 0, base.answer(prefix + question, answer)))
-        kept = base.forward(prefix, logits=0)
-        variants.append(
-            Cost(f"{name}, prefix cached", kept, base.answer(prefix + question, answer, cached=prefix))
-        )
-    return [*variants, Cost("base model alone", 0, base.answer(question, answer))]
+        methods.append(Cost(name, 0, base.answer(prefix + question, answer)))
+        cached = base.forward(prefix, logits=0)
+        with_cache = base.answer(prefix + question, answer, cached=prefix)
+        methods.append(Cost(f"{name}, prefix cached", cached, with_cache))
+    return [*methods, Cost("base model alone", 0, base.answer(question, answer))]
 
 
 def table(costs: list[Cost], requests: tuple[int, ...] = (1, 10, 100)) -> str:
-    """Markdown: GFLOPs once, per request and for so many requests, and when T2L starts to be cheaper."""
+    """Markdown: GFLOPs per task, per request and in total, and the request from which T2L is cheaper."""
     ours = costs[0]
     counts = " | ".join(f"{n} request{'s' if n > 1 else ''}" for n in requests)
     lines = [
-        f"| variant (GFLOPs) | once per task | each request | {counts} | T2L is cheaper from request |",
+        f"| method (GFLOPs) | once per task | each request | {counts} | T2L is cheaper from request |",
         "|---|" + "---|" * (len(requests) + 3),
     ]
     for cost in costs:
         first = ours.break_even(cost)
         start = "" if cost is ours else "never" if first is None else str(first)
         totals = " | ".join(f"{cost.total(n) / 1e9:,.2f}" for n in requests)
-        lines.append(f"| {cost.name} | {cost.once / 1e9:,.3f} | {cost.each / 1e9:,.3f} | {totals} | {start} |")
+        lines.append(
+            f"| {cost.name} | {cost.per_task / 1e9:,.3f} | {cost.per_request / 1e9:,.3f} | {totals} | {start} |"
+        )
     return "\n".join(lines) + "\n"

@@ -1,1 +1,1 @@
-"""Evaluation: does the adapter follow its description, or would something simpler do as well?"""
+"""Evaluation: does an adapter follow its description, and does it beat simpler baselines?"""

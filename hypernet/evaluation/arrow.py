@@ -1,10 +1,9 @@
-"""Arrow: every token picks its own few LoRAs of a library, layer by layer, without training a router.
+"""Arrow: every token picks a few LoRAs of a library in each layer, without a trained router.
 
-Ostapenko et al. 2024, "Towards Modular LLMs by Building and Reusing a Library of
-LoRAs". An expert's prototype in a layer is the input direction that its update
-stretches most, the first right singular vector v of B A. A token x is routed by
-|x . v|; the sign of a singular vector means nothing. The k best experts share the
-token by a softmax over these scores:
+Source: Ostapenko et al. 2024, "Towards Modular LLMs by Building and Reusing a Library of LoRAs". The
+prototype of an expert in a layer is the first right singular vector v of B A. This is the input direction
+that the update stretches most. A token x has the score |x . v| for the expert, because the sign of a singular
+vector is arbitrary. A softmax over the k best scores gives the weights w_e:
 
     W x + scaling * sum_e w_e(x) B_e A_e x
 """
@@ -26,10 +25,10 @@ TOP_K = 4
 
 
 def prototypes(a: Tensor, b: Tensor) -> Tensor:
-    """First right singular vector of each B A, without ever forming the product.
+    """First right singular vector of each B A. The product itself is never formed.
 
-    With B = Q_b R_b and A^T = Q_a R_a the product is Q_b (R_b R_a^T) Q_a^T, so the small
-    r x r matrix in the middle holds its singular values.
+    With B = Q_b R_b and A^T = Q_a R_a the product is Q_b (R_b R_a^T) Q_a^T. The r x r matrix in the middle
+    has the same singular values.
 
     Args:
         a: [..., r, in].
@@ -41,12 +40,12 @@ def prototypes(a: Tensor, b: Tensor) -> Tensor:
     q_a, r_a = torch.linalg.qr(a.float().transpose(-1, -2))  # [..., in, r], [..., r, r]
     r_b = torch.linalg.qr(b.float()).R  # [..., r, r]
     right = torch.linalg.svd(r_b @ r_a.transpose(-1, -2)).Vh[..., 0, :]  # [..., r]
-    found: Tensor = (q_a @ right[..., None]).squeeze(-1)
-    return found
+    directions: Tensor = (q_a @ right[..., None]).squeeze(-1)  # [..., in]
+    return directions
 
 
-def shares(x: Tensor, v: Tensor, k: int) -> Tensor:
-    """How much of each expert each token gets: k of them share 1, the rest get 0.
+def routing_weights(x: Tensor, v: Tensor, k: int) -> Tensor:
+    """Weight of each expert for each token. The k best experts share 1; the others get 0.
 
     Args:
         x: tokens, [..., in].
@@ -62,12 +61,12 @@ def shares(x: Tensor, v: Tensor, k: int) -> Tensor:
 
 
 class Arrow:
-    """A library made ready for routing.
+    """A LoRA library with its prototypes, ready for routing.
 
     Args:
-        spec: shape and scale of its LoRAs.
-        experts: E of them.
-        dtype, device: of the model they are applied to.
+        spec: shape and scale of the LoRAs.
+        experts: E LoRAs.
+        dtype, device: of the model that the LoRAs are applied to.
         k: experts per token.
     """
 
@@ -79,10 +78,10 @@ class Arrow:
         for m in spec.modules:
             a, b = experts.a[m.name].to(device), experts.b[m.name].to(device)  # [E, L, r, in], [E, L, out, r]
             v = prototypes(a, b)  # [E, L, in]
-            # Side by side all experts are one wide LoRA: two large products instead of 2 E small ones.
+            # Side by side, all experts are one wide LoRA: two large products instead of 2 E small ones.
             self._layers[m.name] = [
                 (
-                    v[:, layer],
+                    v[:, layer],  # [E, in]
                     a[:, layer].flatten(0, 1).T.to(dtype).contiguous(),  # [in, E r]
                     b[:, layer].transpose(1, 2).flatten(0, 1).to(dtype).contiguous(),  # [E r, out]
                 )
@@ -91,7 +90,7 @@ class Arrow:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model routes inside the `with`."""
+        """Route every token of the model inside the `with` block."""
         handles = [
             model.get_submodule(f"{LAYERS_PATH}.{layer}.{m.path}").register_forward_hook(
                 self._hook(m.name, layer)
@@ -106,13 +105,13 @@ class Arrow:
                 handle.remove()
 
     def _hook(self, name: str, layer: int) -> Any:
-        v, a, b = self._layers[name][layer]
+        v, a, b = self._layers[name][layer]  # [E, in], [in, E r], [E r, out]
 
         def add_experts(_: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
-            x = args[0]
-            share = shares(x, v, self.k).to(x.dtype)  # [..., E]
-            h = (x @ a).view(*share.shape, -1) * share[..., None]  # [..., E, r]
-            mixed: Tensor = h.flatten(-2) @ b
+            x = args[0]  # [..., in]
+            weights = routing_weights(x, v, self.k).to(x.dtype)  # [..., E]
+            h = (x @ a).view(*weights.shape, -1) * weights[..., None]  # [..., E, r]
+            mixed: Tensor = h.flatten(-2) @ b  # [..., out]
             return output + self.spec.scaling * mixed
 
         return add_experts

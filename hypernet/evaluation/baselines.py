@@ -1,4 +1,4 @@
-"""Conditions with trained LoRAs: one for all tasks, their average, each task's own, and routing among them."""
+"""Conditions with trained LoRAs: a multi-task LoRA, and the average, routing and oracle of a library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypernet.peft_io import CONFIG_FILE, WEIGHTS_FILE, load_adapter_like
 
 
 def digest(folders: Iterable[Path]) -> str:
-    """Identity of PEFT folders: the bytes of their files."""
+    """Hash of the files in PEFT folders."""
     found = sha256()
     for folder in folders:
         for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -28,12 +28,12 @@ def digest(folders: Iterable[Path]) -> str:
 
 
 class MultitaskLora(Condition):
-    """One static LoRA under every question.
+    """`multitask`: one static LoRA for every question.
 
     Args:
         folder: a PEFT folder.
-        spec: the shape it must have.
-        name: what tables call it; None is the folder's name.
+        spec: the shape that it must have.
+        name: shown in tables; None: the folder's name.
 
     Raises:
         AdapterFileError: the folder is malformed or of another shape.
@@ -44,7 +44,7 @@ class MultitaskLora(Condition):
         self._adapter, self._digest = load_adapter_like(folder, spec), digest([folder])
 
     def identity(self, eval_task: EvalTask) -> Any:
-        """The LoRA's bytes."""
+        """Hash of the LoRA."""
         return self._digest
 
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
@@ -53,11 +53,11 @@ class MultitaskLora(Condition):
 
 
 class OracleLora(Condition):
-    """Each task under the LoRA that was trained on it: what a hypernetwork could reach.
+    """`oracle`: each task under the LoRA that was trained on it. A hypernetwork could reach as much.
 
     Args:
-        folder: holds TASK/ PEFT folders; tasks without one are left out.
-        spec: the shape they must have.
+        folder: holds TASK/ PEFT folders. Tasks without one are skipped.
+        spec: the shape that they must have.
     """
 
     def __init__(self, folder: Path, spec: LoraSpec) -> None:
@@ -65,7 +65,7 @@ class OracleLora(Condition):
         self._folder, self._spec = folder, spec
 
     def identity(self, eval_task: EvalTask) -> Any:
-        """The LoRA's bytes."""
+        """Hash of the LoRA."""
         return digest([self._folder / eval_task.task])
 
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
@@ -73,21 +73,21 @@ class OracleLora(Condition):
         return [PromptVariant(adapters=[load_adapter_like(self._folder / eval_task.task, self._spec)])]
 
     def skip_reason(self, eval_task: EvalTask) -> str:
-        """No LoRA was trained for it, or is not written yet."""
-        whole = all((self._folder / eval_task.task / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE))
-        return "" if whole else f"{self._folder} has no LoRA of it"
+        """Tasks whose LoRA is missing or not written in full are skipped."""
+        complete = all((self._folder / eval_task.task / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE))
+        return "" if complete else f"{self._folder} has no LoRA of the task"
 
 
 class _LibraryCondition(Condition):
-    """What is made of a whole library.
+    """A condition that uses all LoRAs of a library.
 
     Args:
         name: of the condition.
         library: the LoRAs.
-        spec: the shape they must have.
+        spec: the shape that they must have.
 
     Raises:
-        LibraryError: they have another.
+        LibraryError: they have another shape.
     """
 
     def __init__(self, name: str, library: Library, spec: LoraSpec) -> None:
@@ -101,45 +101,45 @@ class _LibraryCondition(Condition):
         return digest(self._library.folder / name for name in self._library.names)
 
     def identity(self, eval_task: EvalTask) -> Any:
-        """All LoRAs' bytes, and what is done with them."""
+        """The condition's name and a hash of all LoRAs."""
         return [self.name, self._digest]
 
 
 class AverageLora(_LibraryCondition):
-    """The element-wise average of a library under every question."""
+    """`average`: the element-wise mean of a library for every question."""
 
     def __init__(self, library: Library, spec: LoraSpec) -> None:
         super().__init__("average", library, spec)
 
     @cached_property
-    def _way(self) -> PromptVariant:
+    def _variant(self) -> PromptVariant:
         return PromptVariant(adapters=[self._library.average()])
 
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One."""
-        return [self._way]
+        return [self._variant]
 
 
 class ArrowRouting(_LibraryCondition):
-    """Arrow routing among a library's LoRAs."""
+    """`arrow`: each token is routed among the LoRAs of a library, see `arrow.py`."""
 
     def __init__(self, library: Library, spec: LoraSpec) -> None:
         super().__init__("arrow", library, spec)
 
     def identity(self, eval_task: EvalTask) -> Any:
-        """The library, and how many experts a token gets."""
+        """The library, and the number of experts per token."""
         return [*super().identity(eval_task), TOP_K]
 
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
-        """One, with nothing but the routing."""
+        """One, without an adapter: the routing is in the model."""
         return [PromptVariant()]
 
     def applied(self, base: FrozenBase) -> AbstractContextManager[None]:
-        """Routes."""
+        """The model routes inside this context."""
         arrow = Arrow(self._library.spec, self._library.stack(), base.model.dtype, device=base.device)
         return arrow.applied(base.model)
 
     @property
     def changes_model(self) -> bool:
-        """Yes: the route depends on each token, so there is no one adapter."""
+        """True: the route depends on each token, so no single adapter stands for it."""
         return True

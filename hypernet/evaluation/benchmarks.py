@@ -1,14 +1,15 @@
-"""The ten benchmarks of the paper as eval_tasks: seven of multiple choice, GSM8K, HumanEval, MBPP.
+"""The paper's ten benchmarks as eval tasks: seven of multiple choice, GSM8K, HumanEval, MBPP.
 
-Asked as the paper asks them, zero-shot through the chat template, with greedy answers: multiple choice
-answers with an option's label and nothing else, GSM8K reasons first and is read at its last number, code is
-run against its tests. The wording of the prompts is ours. One thing is stricter: an answer to a multiple
-choice must begin with a label that stands by itself; neither "Ants" nor "A plant" is taken for option A, nor
-"There is no doubt" for a no.
+As in the paper, they are asked zero-shot through the chat template and answered greedily. A multiple-choice
+answer is a label and nothing else. GSM8K reasons first, and its last number is graded. Code is run against its
+tests. The wording of the prompts is ours. Grading of multiple choice is stricter than the paper's: the answer
+must begin with a label that stands by itself. Neither "Ants" nor "A plant" is option A, and "There is no doubt"
+is not a no.
 
-A folder holds, per benchmark, `NAME.jsonl` with `question`, `context`, `choices`, `answer_index`, `answer` and
-for code `test`, `entry_point` or `test_setup`; where there are training rows, `NAME.train.jsonl`, from which
-examples are shown; and for all `descriptions.json` with `train_descriptions` and `eval_descriptions`.
+A folder holds one `NAME.jsonl` per benchmark with `question`, `context`, `choices`, `answer_index`, `answer`,
+and for code `test`, `entry_point` or `test_setup`. Training rows, from which the few-shot examples are drawn,
+are in `NAME.train.jsonl`. `descriptions.json` holds `train_descriptions` and `eval_descriptions` of each
+benchmark. Files may be gzipped.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from hypernet.config import first_problem
 from hypernet.data.tasks import open_text
 from hypernet.errors import T2lError
-from hypernet.evaluation.eval_task import MAX_PROMPT_CHARACTERS, MAX_SHOT_CHARACTERS, SHOTS, EvalTask, Sample
+from hypernet.evaluation.eval_task import (
+    MAX_PROMPT_CHARACTERS,
+    MAX_SHOT_CHARACTERS,
+    NUM_SHOTS,
+    EvalTask,
+    Sample,
+)
 from hypernet.evaluation.sandbox import passes
 
 DESCRIPTIONS_FILE = "descriptions.json"
@@ -53,7 +60,7 @@ class Question(BaseModel):
 
 
 class BenchmarkDescriptions(BaseModel):
-    """A benchmark's entry in `descriptions.json`."""
+    """The entry of a benchmark in `descriptions.json`."""
 
     train_descriptions: list[str] = Field(min_length=1)
     eval_descriptions: list[str] = Field(min_length=1)
@@ -61,72 +68,83 @@ class BenchmarkDescriptions(BaseModel):
 
 @dataclass(frozen=True)
 class BenchmarkFormat:
-    """How one benchmark is asked and graded.
+    """How a benchmark is prompted and graded.
 
     Attributes:
-        metric: what the score is called.
-        ask: a question's prompt.
-        solve: its answer, as an example shows it.
-        grade: an answer's score.
-        can_stop: whether the beginning of an answer decides the score.
-        max_tokens: of an answer.
-        answer_prefix: how every answer begins.
-        target: whether `solve` is the one right answer, whose likelihood means something.
+        metric: name of the score.
+        prompt: question -> the user's message.
+        solution: question -> its answer in a few-shot example.
+        grade: question and answer -> score, 0..1.
+        can_stop: question and beginning of an answer -> True if no further token can change the score.
+        max_tokens: limit of an answer.
+        answer_prefix: the beginning that every answer is given.
+        has_target: whether `solution` is the only right answer, so that its likelihood is measured.
+        fault: question -> why it cannot be asked so; empty if it can.
     """
 
     metric: str
-    ask: Callable[[Question], str]
-    solve: Callable[[Question], str]
+    prompt: Callable[[Question], str]
+    solution: Callable[[Question], str]
     grade: Callable[[Question, str], float]
     can_stop: Callable[[Question, str], bool]
     max_tokens: int
     answer_prefix: str = ""
-    target: bool = False
+    has_target: bool = False
+    fault: Callable[[Question], str] = lambda _: ""
 
 
-def choice(labels: str, task: str) -> BenchmarkFormat:
-    """A multiple choice whose options are labelled with the characters of `labels`."""
+def multiple_choice(labels: str, instruction: str) -> BenchmarkFormat:
+    """Multiple choice. The options are labelled with the characters of `labels`."""
 
-    def ask(q: Question) -> str:
+    def prompt(q: Question) -> str:
         options = "\n".join(f"{label}: {text.strip()}" for label, text in zip(labels, q.choices, strict=False))
         used = ", ".join(labels[: len(q.choices)])
-        return f"{task}\n\n{q.question.strip()}\n\n{options}\n\nReply with one of {used} and nothing else."
+        return (
+            f"{instruction}\n\n{q.question.strip()}\n\n{options}\n\nReply with one of {used} and nothing else."
+        )
 
     def label(q: Question) -> str:
-        assert q.answer_index is not None
-        return labels[q.answer_index]
+        return labels[q.answer_index or 0]
+
+    def fault(q: Question) -> str:
+        if not 2 <= len(q.choices) <= len(labels):
+            return f"choices: has {len(q.choices)} options, needs 2 to {len(labels)}"
+        if q.answer_index is None or not 0 <= q.answer_index < len(q.choices):
+            return f"answer_index: is {q.answer_index}, needs 0 to {len(q.choices) - 1}"
+        return ""
 
     return BenchmarkFormat(
         metric="accuracy",
-        ask=ask,
-        solve=label,
+        prompt=prompt,
+        solution=label,
         grade=lambda q, answer: float(_label(answer) == label(q)),
-        can_stop=lambda _, beginning: bool(_LABEL_SETTLED.search(beginning)),
+        can_stop=lambda _, beginning: bool(_LABEL_DECIDED.search(beginning)),
         max_tokens=6,
-        target=True,
+        has_target=True,
+        fault=fault,
     )
 
 
-# The first word, if its line ends there or it is closed by a sign that one puts behind a label: "B", "(B) air",
-# "**B**: air"; not "B air", "1.5 litres", "A, B or C".
+# The first word, if its line ends there or a closing sign follows: "B", "(B) air", "**B**: air".
+# No match: "B air", "1.5 litres", "A, B or C".
 _LABEL = re.compile(r"\W*(\w+)[^\S\n]*(?:\Z|\n|[:.;!)\]}>*`'\"](?!\w))")
-# The first word and what decides about it: a line's end, a sign and what follows it, or another word.
-_LABEL_SETTLED = re.compile(r"\w[^\S\n]*(?:\n|[^\w\s][\s\S])|\w[^\S\n]+\w")
+# The first word and what decides whether it is a label: a line end, a sign and its successor, or a word.
+_LABEL_DECIDED = re.compile(r"\w[^\S\n]*(?:\n|[^\w\s][\s\S])|\w[^\S\n]+\w")
 
 
 def _label(text: str) -> str:
-    """The label that an answer begins with, in capitals; empty if it begins otherwise."""
+    """The label at the beginning of an answer, in capitals; empty if there is none."""
     found = _LABEL.match(text)
     return found[1].upper() if found else ""
 
 
-_TRUTHS = {"true": "true", "yes": "true", "false": "false", "no": "false"}
+_BOOLEANS = {"true": "true", "yes": "true", "false": "false", "no": "false"}
 
 
-def _truth(text: str) -> str:
-    """The first word, if it says yes or no, as BoolQ's labels say it; else empty."""
+def _boolean(text: str) -> str:
+    """`true` or `false` if the first word says so; else empty."""
     found = re.search(r"\w+", text)
-    return _TRUTHS.get(found[0].lower(), "") if found else ""
+    return _BOOLEANS.get(found[0].lower(), "") if found else ""
 
 
 def last_number(text: str) -> float | None:
@@ -136,16 +154,16 @@ def last_number(text: str) -> float | None:
 
 
 def extract_code(answer: str) -> str:
-    """The program in an answer that begins inside a code block, or opens one of its own at once."""
+    """The program in an answer that continues a code block. It may also open a code block of its own."""
     inside, *rest = answer.split("```")
     return inside if inside.strip() or not rest else rest[0].removeprefix("python")
 
 
 def _humaneval(q: Question, answer: str) -> float:
     code = extract_code(answer)
-    # The prompt is a whole function by itself, of which the answer is the body, or a better definition.
-    between = "\n" if f"def {q.entry_point}" in code else ""
-    return float(passes(f"{q.question}{between}{code}\n\n{q.test}\n\ncheck({q.entry_point})\n"))
+    # The question is the head of a function. The answer is its body, or a new definition on lines of its own.
+    separator = "\n" if f"def {q.entry_point}" in code else ""
+    return float(passes(f"{q.question}{separator}{code}\n\n{q.test}\n\ncheck({q.entry_point})\n"))
 
 
 def _mbpp(q: Question, answer: str) -> float:
@@ -156,111 +174,129 @@ def _never(_: Question, __: str) -> bool:
     return False
 
 
-def _closed(_: Question, beginning: str) -> bool:
-    """The code block has been closed."""
+def _code_block_closed(_: Question, beginning: str) -> bool:
+    """Whether the answer has closed its code block."""
     inside, *rest = beginning.split("```")
     return bool(rest) and (bool(inside.strip()) or len(rest) > 1)
 
 
-_SCIENCE = choice("ABCDE", "Which option answers the question?")
+_SCIENCE = multiple_choice("ABCDE", "Which option answers the question?")
 BENCHMARKS = {
     "arc_challenge": _SCIENCE,
     "arc_easy": _SCIENCE,
     "boolq": BenchmarkFormat(
         metric="accuracy",
-        ask=lambda q: f"{q.context}\n\nQuestion: {q.question}?\n\nReply with true or false and nothing else.",
-        solve=lambda q: q.answer,
-        grade=lambda q, answer: float(_truth(answer) == q.answer),
+        prompt=lambda q: (
+            f"{q.context}\n\nQuestion: {q.question}?\n\nReply with true or false and nothing else."
+        ),
+        solution=lambda q: q.answer,
+        grade=lambda q, answer: float(_boolean(answer) == q.answer),
         can_stop=lambda _, beginning: bool(re.search(r"\w\W", beginning)),
         max_tokens=16,
-        target=True,
+        has_target=True,
+        fault=lambda q: "" if q.answer in ("true", "false") else "answer: must be true or false",
     ),
     "gsm8k": BenchmarkFormat(
         metric="accuracy",
-        ask=lambda q: q.question,
-        solve=lambda q: q.rationale,
+        prompt=lambda q: q.question,
+        solution=lambda q: q.rationale,
         grade=lambda q, answer: float(last_number(answer) == last_number(q.answer)),
         can_stop=_never,
         max_tokens=256,
         answer_prefix=STEPS,
+        fault=lambda q: "answer: holds no number" if last_number(q.answer) is None else "",
     ),
-    "hellaswag": choice("0123", "Which of the numbered endings continues the passage?"),
+    "hellaswag": multiple_choice("0123", "Which of the numbered endings continues the passage?"),
     "humaneval": BenchmarkFormat(
         metric="pass@1",
-        ask=lambda q: f"Complete this Python function.\n\n{CODE}{q.question}```",
-        solve=lambda q: f"{q.question}{q.answer}\n```",
+        prompt=lambda q: f"Complete this Python function.\n\n{CODE}{q.question}```",
+        solution=lambda q: f"{q.question}{q.answer}\n```",
         grade=_humaneval,
-        can_stop=_closed,
+        can_stop=_code_block_closed,
         max_tokens=256,
         answer_prefix=CODE,
+        fault=lambda q: "" if q.test and q.entry_point else "test and entry_point: one of them is empty",
     ),
     "mbpp": BenchmarkFormat(
         metric="pass@1",
-        ask=lambda q: f"{q.question} It must pass these tests:\n\n{CODE}{q.test}\n```",
-        solve=lambda q: f"{q.answer}\n```",
+        prompt=lambda q: f"{q.question} It must pass these tests:\n\n{CODE}{q.test}\n```",
+        solution=lambda q: f"{q.answer}\n```",
         grade=_mbpp,
-        can_stop=_closed,
+        can_stop=_code_block_closed,
         max_tokens=256,
         answer_prefix=CODE,
+        fault=lambda q: "" if q.test else "test: is empty",
     ),
-    "openbookqa": choice("ABCD", "Which option answers the question or completes the sentence?"),
-    "piqa": choice("01", "Which option solves the problem, or is the more usual variant to do it?"),
-    "winogrande": choice("12", "Which option belongs where the sentence has a gap (_)?"),
+    "openbookqa": multiple_choice("ABCD", "Which option answers the question or completes the sentence?"),
+    "piqa": multiple_choice("01", "Which option solves the problem, or is the more usual way to do it?"),
+    "winogrande": multiple_choice("12", "Which option belongs where the sentence has a gap (_)?"),
 }
 
 
 def load_benchmarks(
     folder: Path, n: int, seed: int, needed: Collection[str] = tuple(BENCHMARKS)
 ) -> list[EvalTask]:
-    """Draw up to n questions of each benchmark that is there.
+    """Draw up to n samples of each benchmark that the folder holds.
+
+    Args:
+        folder: the benchmark files.
+        n: samples per benchmark.
+        seed: of the draw.
+        needed: names of the benchmarks that must be there.
 
     Raises:
         BenchmarkError: a needed file is missing, or one is malformed.
     """
+    path = folder / DESCRIPTIONS_FILE
     try:
-        wordings = TypeAdapter(dict[str, BenchmarkDescriptions]).validate_json(
-            (folder / DESCRIPTIONS_FILE).read_bytes()
-        )
-        there = {name for name in wordings if _file(folder, name).exists()}
+        described = TypeAdapter(dict[str, BenchmarkDescriptions]).validate_json(path.read_bytes())
+        present = {name for name in described if _file(folder, name).exists()}
         return [
-            _benchmark_task(folder, name, wordings[name], n, seed)
+            _benchmark_task(folder, name, described[name], n, seed)
             for name in BENCHMARKS
-            if name in there | {*needed}
+            if name in present | {*needed}
         ]
-    except (OSError, KeyError) as error:
-        raise BenchmarkError(f"{folder} is no folder of the ten benchmarks: {error}") from error
+    except OSError as error:
+        raise BenchmarkError(f"{folder} is no folder of benchmarks: {error}") from error
+    except KeyError as error:
+        raise BenchmarkError(f"{path}: has no entry {error}") from error
     except ValidationError as error:
-        raise BenchmarkError(f"{folder / DESCRIPTIONS_FILE}: {first_problem(error)}") from error
+        raise BenchmarkError(f"{path}: {first_problem(error)}") from error
 
 
-def _benchmark_task(folder: Path, name: str, wordings: BenchmarkDescriptions, n: int, seed: int) -> EvalTask:
-    style, rng = BENCHMARKS[name], random.Random(f"{seed}:{name}")
-    rows = _read(_file(folder, name))
-    fitting = [q for q in rng.sample(rows, len(rows)) if len(style.ask(q)) <= MAX_PROMPT_CHARACTERS]
-    asked = fitting[:n]
-    training = _file(folder, f"{name}.train")
-    seen = _read(training) if training.exists() else []
-    solved = [(style.ask(q), style.answer_prefix + style.solve(q)) for q in rng.sample(seen, len(seen))]
-    fresh = [pair for pair in solved if pair[0] not in {style.ask(q) for q in asked}]
+def _benchmark_task(
+    folder: Path, name: str, descriptions: BenchmarkDescriptions, n: int, seed: int
+) -> EvalTask:
+    form, rng = BENCHMARKS[name], random.Random(f"{seed}:{name}")
+    questions = _read(_file(folder, name), form)
+    questions = rng.sample(questions, len(questions))
+    sampled = [q for q in questions if len(form.prompt(q)) <= MAX_PROMPT_CHARACTERS][:n]
+    path = _file(folder, f"{name}.train")
+    training = _read(path, form) if path.exists() else []
+    solved = [
+        (form.prompt(q), form.answer_prefix + form.solution(q)) for q in rng.sample(training, len(training))
+    ]
+    prompts = {form.prompt(q) for q in sampled}
+    unused = [pair for pair in solved if pair[0] not in prompts]
     return EvalTask(
         task=name,
-        metric=style.metric,
-        samples=[_sample(style, q) for q in asked],
-        examples=sorted(fresh, key=lambda pair: sum(map(len, pair)) > MAX_SHOT_CHARACTERS)[:SHOTS],
-        eval_descriptions=wordings.eval_descriptions[:3],
-        training_descriptions=wordings.train_descriptions[:3],
-        max_tokens=style.max_tokens,
-        answer_prefix=style.answer_prefix,
+        metric=form.metric,
+        samples=[_sample(form, q) for q in sampled],
+        examples=sorted(unused, key=lambda pair: sum(map(len, pair)) > MAX_SHOT_CHARACTERS)[:NUM_SHOTS],
+        eval_descriptions=descriptions.eval_descriptions[:3],
+        training_descriptions=descriptions.train_descriptions[:3],
+        max_tokens=form.max_tokens,
+        answer_prefix=form.answer_prefix,
     )
 
 
-def _sample(style: BenchmarkFormat, q: Question) -> Sample:
+def _sample(form: BenchmarkFormat, q: Question) -> Sample:
     return Sample(
-        prompt=style.ask(q),
-        target=style.solve(q) if style.target else None,
-        grade=lambda answer: style.grade(q, answer),
+        prompt=form.prompt(q),
+        target=form.solution(q) if form.has_target else None,
+        grade=lambda answer: form.grade(q, answer),
         key=q.model_dump_json(),
-        can_stop=lambda beginning: style.can_stop(q, beginning),
+        can_stop=lambda beginning: form.can_stop(q, beginning),
     )
 
 
@@ -269,12 +305,17 @@ def _file(folder: Path, name: str) -> Path:
     return packed if packed.exists() else folder / f"{name}.jsonl"
 
 
-def _read(path: Path) -> list[Question]:
-    rows = []
+def _read(path: Path, form: BenchmarkFormat) -> list[Question]:
+    questions = []
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
             try:
-                rows.append(Question.model_validate_json(line))
+                question = Question.model_validate_json(line)
             except ValidationError as error:
                 raise BenchmarkError(f"{path}, line {number}: {first_problem(error, 'the line')}") from error
-    return rows
+            if fault := form.fault(question):
+                raise BenchmarkError(f"{path}, line {number}: {fault}")
+            questions.append(question)
+    return questions

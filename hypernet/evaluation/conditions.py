@@ -1,19 +1,18 @@
-"""Conditions: what stands before a question, and what is added to the weights.
+"""Conditions: how a question is prompted and which adapter answers it.
 
-    copy        no model at all: the question is its own answer, which no metric of overlap may reward
-    base        nothing
-    prompted    the description stands in the prompt
-    icl         three solved examples stand before the question
-    matched     an adapter from the task's held-out descriptions
-    training    ... from its descriptions that are not held out, which training has seen if it saw the
-                task; those above, of a task without others
+    copy        no model: the answer is the question itself. No overlap metric may reward this.
+    base        the base model, with the question alone
+    prompted    the base model, with the description in the prompt
+    icl         the base model, with three solved examples before the question
+    matched     an adapter generated from the task's held-out descriptions
+    training    ... from its other descriptions, which training has seen if it has seen the task
     mismatched  ... from the held-out descriptions of several other tasks, one of each
     random      ... from random letters
     empty       ... from the empty description
 
-A hypernetwork that does as well under the last three has learnt one multi-task
-LoRA, not to read. Other adapters to compare with are in `baselines.py`, adapters under fuller prompts in
-`prompt_forms.py`.
+The last three are controls. A hypernetwork that scores as well under them has learnt one multi-task LoRA and
+does not read the description. Trained LoRAs to compare with are in `baselines.py`, conditions with both an
+adapter and a fuller prompt in `prompt_forms.py`.
 """
 
 from __future__ import annotations
@@ -21,43 +20,44 @@ from __future__ import annotations
 import random
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from hypernet.evaluation.eval_task import DESCRIPTION_ONLY, EvalTask, Sample
+from hypernet.evaluation.eval_task import EvalTask, Sample
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.lora import LoraWeights
-from hypernet.prompts import with_description
+
+NO_EXAMPLES = "no instance is left for the few-shot examples"
 
 
 @dataclass(frozen=True)
 class PromptVariant:
-    """One variant to ask all questions of a eval_task.
+    """One way to ask all samples of a task.
 
     Attributes:
-        adapters: none, one for all questions, or one per question.
-        head: stands before each question, in the same turn.
-        turns: stand before it, as (user, assistant).
+        adapters: none, one for all samples, or one per sample.
+        instruction: text before each question, in the same turn.
+        turns: solved examples before the question, as (user, assistant).
     """
 
     adapters: Sequence[LoraWeights] = ()
-    head: str = ""
+    instruction: str = ""
     turns: Sequence[tuple[str, str]] = ()
 
-    def question(self, sample: Sample) -> str:
-        """What the user says last."""
-        return with_description(self.head, sample.prompt)
+    def user_message(self, sample: Sample) -> str:
+        """The last user turn."""
+        return f"{self.instruction}\n\n{sample.prompt}" if self.instruction else sample.prompt
 
 
 class Condition(ABC):
-    """A rule that says in which variants a eval_task is asked; scores are averaged over them.
+    """A rule that gives the prompt variants of a task. Scores are averaged over the variants.
 
     Attributes:
         name: e.g. `matched`.
-        system: which checkpoint or LoRA; empty for the base model alone.
+        system: the checkpoint or LoRA; empty for the base model alone.
     """
 
     def __init__(self, name: str, system: str = "") -> None:
@@ -65,42 +65,42 @@ class Condition(ABC):
 
     @abstractmethod
     def identity(self, eval_task: EvalTask) -> Any:
-        """What decides the answers, base model and questions aside, as plain values. Must be cheap."""
+        """Everything but base model and samples that decides the answers, as plain values. Must be cheap."""
 
     @abstractmethod
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
-        """The variants; adapters are made here."""
+        """The prompt variants. Adapters are generated or loaded here."""
 
     def skip_reason(self, eval_task: EvalTask) -> str:
-        """Why this eval_task cannot be asked so; empty if it can."""
+        """Why the condition cannot be evaluated on this task; empty if it can."""
         return ""
 
     def applied(self, base: FrozenBase) -> AbstractContextManager[None]:
-        """What else must happen to the model meanwhile."""
+        """Context in which the base model is changed as the condition needs it."""
         return nullcontext()
 
     def fixed_answer(self, sample: Sample) -> str | None:
-        """The answer, of a condition that needs no model for it."""
+        """The answer of a condition that runs no model; None: the model answers."""
         return None
 
     @property
     def changes_model(self) -> bool:
-        """True if `applied` does something, so that no other condition can share the batch."""
+        """True if `applied` changes the model, so that no other condition can share a batch."""
         return False
 
 
 class CopyInput(Condition):
-    """The question is its own answer: what a score is worth that is not above this one."""
+    """`copy`: the answer is the question itself. A score that is not above this one means nothing."""
 
     def __init__(self) -> None:
         super().__init__("copy")
 
     def identity(self, eval_task: EvalTask) -> Any:
-        """The name."""
+        """The condition's name."""
         return self.name
 
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
-        """None is asked."""
+        """None, because no model runs."""
         return []
 
     def fixed_answer(self, sample: Sample) -> str:
@@ -108,20 +108,19 @@ class CopyInput(Condition):
         return sample.prompt
 
     def skip_reason(self, eval_task: EvalTask) -> str:
-        """It is graded by running it."""
-        return (
-            "" if all(sample.target is not None for sample in eval_task.samples) else "its answers are programs"
-        )
+        """Tasks that are graded by running a program or reading a calculation are skipped."""
+        has_targets = all(sample.target is not None for sample in eval_task.samples)
+        return "" if has_targets else "answers have no single target"
 
 
 class BaseModelOnly(Condition):
-    """The base model sees the question alone."""
+    """`base`: the base model with the question alone."""
 
     def __init__(self) -> None:
         super().__init__("base")
 
     def identity(self, eval_task: EvalTask) -> Any:
-        """Nothing."""
+        """Nothing is added."""
         return []
 
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
@@ -130,7 +129,7 @@ class BaseModelOnly(Condition):
 
 
 class DescriptionInPrompt(Condition):
-    """The base model sees description and question."""
+    """`prompted`: the base model with the description before the question."""
 
     def __init__(self) -> None:
         super().__init__("prompted")
@@ -141,11 +140,11 @@ class DescriptionInPrompt(Condition):
 
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One per description."""
-        return [PromptVariant(head=wording) for wording in eval_task.eval_descriptions]
+        return [PromptVariant(instruction=description) for description in eval_task.eval_descriptions]
 
 
 class InContextLearning(Condition):
-    """The base model sees three solved examples as earlier turns of the chat, then the question."""
+    """`icl`: the base model with three solved examples as earlier turns of the chat."""
 
     def __init__(self) -> None:
         super().__init__("icl")
@@ -159,54 +158,60 @@ class InContextLearning(Condition):
         return [PromptVariant(turns=eval_task.examples)]
 
     def skip_reason(self, eval_task: EvalTask) -> str:
-        """Every instance is asked."""
-        return "" if eval_task.examples else "no instance is left to be shown as an example"
+        """Tasks without few-shot examples are skipped."""
+        return "" if eval_task.examples else NO_EXAMPLES
 
 
 class GeneratedAdapters(Condition):
-    """Adapters that a hypernetwork writes.
+    """Adapters that a hypernetwork generates from descriptions.
 
     Args:
         name: of the condition.
-        system: the checkpoint's name.
+        system: name of the checkpoint.
         generator: the hypernetwork with its encoder.
-        wordings: what it reads for a eval_task.
+        descriptions: gives the descriptions of a task.
     """
 
     def __init__(
-        self, name: str, system: str, generator: Generator, wordings: Callable[[EvalTask], Sequence[str]]
+        self,
+        name: str,
+        system: str,
+        generator: Generator,
+        descriptions: Callable[[EvalTask], Sequence[str]],
     ) -> None:
         super().__init__(name, system)
-        self.generator, self.wordings = generator, wordings
+        self.generator, self.descriptions = generator, descriptions
 
     def skip_reason(self, eval_task: EvalTask) -> str:
-        """There is nothing to read."""
-        return "" if self.wordings(eval_task) else "there are no such descriptions of it"
+        """Tasks without such descriptions are skipped."""
+        return "" if self.descriptions(eval_task) else "the task has no such descriptions"
 
     def identity(self, eval_task: EvalTask) -> Any:
-        """Hypernetwork, encoder and descriptions."""
-        return [self.generator.fingerprint, self.generator.encoder_fingerprint, list(self.wordings(eval_task))]
+        """Fingerprints of hypernetwork and encoder, and the descriptions."""
+        descriptions = list(self.descriptions(eval_task))
+        return [self.generator.fingerprint, self.generator.encoder_fingerprint, descriptions]
 
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
         """One per description."""
-        return [PromptVariant(adapters=[a]) for a in self.generator.generate(list(self.wordings(eval_task)))]
+        adapters = self.generator.generate(list(self.descriptions(eval_task)))
+        return [PromptVariant(adapters=[adapter]) for adapter in adapters]
 
 
 class Hyperdecoder(GeneratedAdapters):
-    """Every question is its own description (Ivison & Peters 2022)."""
+    """`hyperdecoder`: each question is the description of its own adapter (Ivison & Peters 2022)."""
 
     def __init__(self, system: str, generator: Generator) -> None:
         super().__init__(
-            "hyperdecoder", system, generator, lambda eval_task: [i.prompt for i in eval_task.samples]
+            "hyperdecoder", system, generator, lambda eval_task: [s.prompt for s in eval_task.samples]
         )
 
     def identity(self, eval_task: EvalTask) -> Any:
-        """As any hypernetwork's, but an adapter answers one question only."""
+        """As of any hypernetwork, with a mark: an adapter answers one sample only."""
         return ["one each", *super().identity(eval_task)]
 
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
-        """One, with an adapter per question."""
-        return [PromptVariant(adapters=self.generator.generate(list(self.wordings(eval_task))))]
+        """One, with an adapter per sample."""
+        return [PromptVariant(adapters=self.generator.generate(list(self.descriptions(eval_task))))]
 
 
 def t2l_conditions(
@@ -217,7 +222,7 @@ def t2l_conditions(
     Args:
         generator: the checkpoint.
         system: its name.
-        mismatched: whose descriptions a task gets under `mismatched`; see `mismatched_descriptions`.
+        mismatched: task -> descriptions for the condition `mismatched`; see `mismatched_descriptions`.
         seed: of the random strings.
     """
     rules: dict[str, Callable[[EvalTask], Sequence[str]]] = {
@@ -230,40 +235,45 @@ def t2l_conditions(
     return [GeneratedAdapters(name, system, generator, rule) for name, rule in rules.items()]
 
 
-MISMATCHED_TASKS = 8
-"""How many other tasks a task is mismatched with: with a single one, luck would decide how hard that is."""
+NUM_MISMATCHED = 8
+"""Mismatched tasks per task. With one only, the difficulty of the mismatch would be chance."""
 
 
-def mismatched_descriptions(wordings: Mapping[str, Sequence[str]], seed: int) -> dict[str, Sequence[str]]:
-    """Task -> other tasks' descriptions, one of each. A task that is alone has no other, and is left out.
+def mismatched_descriptions(
+    descriptions: Mapping[str, Sequence[str]], description_only: Collection[str], seed: int
+) -> dict[str, Sequence[str]]:
+    """Task -> descriptions of other tasks, one of each. A task without others is missing.
 
     Args:
-        wordings: of all tasks of a file: who is whose stranger must not depend on which
-            of them are evaluated today.
-        seed: of the pairing.
+        descriptions: of all tasks of a file. The choice must not depend on `--only`.
+        description_only: names of the tasks whose input alone does not say what to do.
+        seed: of the choice.
     """
-    others = mismatched_tasks([name for name, said in wordings.items() if said], seed)
-    return {name: [wordings[other][0] for other in its] for name, its in others.items()}
+    named = [name for name, texts in descriptions.items() if texts]
+    chosen = mismatched_tasks(named, description_only, seed)
+    return {name: [descriptions[other][0] for other in others] for name, others in chosen.items()}
 
 
-def mismatched_tasks(names: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """Task -> the tasks that are its mismatches, `MISMATCHED_TASKS` of them if there are so many.
+def mismatched_tasks(
+    names: Sequence[str], description_only: Collection[str], seed: int
+) -> dict[str, list[str]]:
+    """Task -> up to `NUM_MISMATCHED` other tasks.
 
-    Those that follow it in one random cycle: file order would pair near-twins, and a twin's
-    description is no mismatch. Tasks that only a description can tell have a cycle of their own:
-    the description of an essay question would fail there by the form of its answers, without
-    any reading.
+    They are its successors in a random cycle of all tasks. In file order, near-duplicates are neighbours,
+    and the description of a near-duplicate is no mismatch. Description-only tasks have a cycle of their own:
+    there, the description of e.g. an essay task would fail by the form of its answers, whether or not the
+    hypernetwork reads.
     """
-    told = [name for name in names if name.startswith(DESCRIPTION_ONLY)]
-    rest = [name for name in names if name not in told]
-    kinds = (told, rest) if min(len(told), len(rest)) > 1 else (names,)
-    found = {}
-    for kind in kinds:
-        cycle = random.Random(seed).sample(kind, len(kind))
+    told = [name for name in names if name in description_only]
+    rest = [name for name in names if name not in description_only]
+    groups = (told, rest) if min(len(told), len(rest)) > 1 else (names,)
+    chosen = {}
+    for group in groups:
+        cycle = random.Random(seed).sample(group, len(group))
         for i, name in enumerate(cycle):
-            if others := [*cycle[i + 1 :], *cycle[:i]][:MISMATCHED_TASKS]:
-                found[name] = others
-    return found
+            if others := [*cycle[i + 1 :], *cycle[:i]][:NUM_MISMATCHED]:
+                chosen[name] = others
+    return chosen
 
 
 def random_strings(like: Iterable[str], seed: str) -> list[str]:

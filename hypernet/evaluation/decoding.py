@@ -1,12 +1,11 @@
-"""Likelihood of the known answers and the model's own greedy ones, from one reading of the prompts.
+"""Likelihood of known answers, and the model's own greedy answers, from one pass over the prompts.
 
-Scoring an example asks two things: how likely is the known answer, and what would
-the model say itself? Both begin with the same prompt, so packed rows go through the
-model once and leave their keys and values behind. The known answer then serves as
-a draft (speculative decoding, Leviathan et al. 2023): the model's choice after each
-of its tokens is known already, so a greedy answer starts where the two part, and one
-that never parts from the draft needs no further step. The rest is decoded together,
-and answers that have ended, or whose score is settled, leave the batch.
+An example is scored in two ways: the likelihood of the target, and the answer that the model gives itself.
+Both start with the same prompt. Packed rows therefore go through the model once, and their keys and values
+stay in a cache. The target then serves as the draft of speculative decoding (Leviathan et al. 2023). The
+model's choice after each draft token is known, so a greedy answer starts where it differs from the draft, and
+an answer that equals the draft needs no further step. The other answers are decoded in one batch. An answer
+that has ended, or whose score is decided, leaves the batch.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from hypernet.frozen import FrozenBase
 from hypernet.lora import LoraBatch
 from hypernet.packing import Example, PackedBatch, pack, shared_prefix
 
-SHRINK = 0.75
-"""Ended answers leave once no more than this share goes on: leaving copies all keys and values."""
-PROJECTED = 1024
+SHRINK_SHARE = 0.75
+"""The batch is compacted once no more than this share of its answers is active: that copies the cache."""
+PROJECTION_CHUNK = 1024
 """Positions projected to the vocabulary at once: 200 MB in fp32 for 49,152 tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a model makes of K examples.
+    """Results of K examples.
 
     Attributes:
         nll: mean negative log-likelihood per token of each known response, in nats. [K].
-        tokens: greedy answers, end of turn left out. [K].
+        tokens: greedy answers without the end of turn. [K].
     """
 
     nll: list[float]
@@ -43,19 +42,25 @@ class Answers:
 
 
 CanStop = Callable[[int, list[int]], bool]
-"""Whether example i's answer need not go on after these tokens."""
+"""(example, tokens so far) -> True if its answer may end here."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Open:
-    """An answer, from where it leaves its draft."""
+class _Answer:
+    """A greedy answer in progress.
 
-    number: int
+    Attributes:
+        example: its number.
+        row: the packed row that holds it.
+        columns: positions of the row that it attends to: its prompt, and the accepted part of the draft.
+        tokens: its tokens; grows. The model has not read the last one yet.
+        limit: maximum number of tokens.
+    """
+
+    example: int
     row: int
     columns: list[int]
-    """What it may look at of its packed row: its prompt, and the draft as far as that was right."""
-    said: list[int]
-    """Its tokens. The model has not read the last one yet. Grows."""
+    tokens: list[int]
     limit: int
 
 
@@ -71,66 +76,67 @@ def answer(
 
     Args:
         base: the model.
-        rows: N rows of examples; those of a row share their adapter. Responses end with the end of turn.
+        rows: N rows of examples. The examples of a row share an adapter. Responses end with the end of turn.
         adapters: N adapters, one per row, or None for the base model.
-        limits: [K], the most tokens of each greedy answer.
-        can_stop: stops an answer early.
+        limits: [K], maximum number of tokens of each greedy answer.
+        can_stop: ends an answer early.
     """
     packed = pack(rows).to(base.device)
     cache = DynamicCache()
     with base.adapted(adapters):
         hidden = base.hidden(packed.tokens, packed.positions, packed.mask, cache)  # [N, T, hidden]
     nll, choices = _score(base, hidden[packed.rows, packed.columns], packed.targets)  # [S], [S]
-    answers = _follow_drafts(rows, packed, choices.tolist(), limits)
+    answers = _verify_drafts(rows, packed, choices.tolist(), limits)
     end = base.chat.end_of_turn
 
-    def goes_on(a: _Open) -> bool:
-        return a.said[-1] != end and len(a.said) < a.limit and not can_stop(a.number, a.said)
+    def is_active(a: _Answer) -> bool:
+        return a.tokens[-1] != end and len(a.tokens) < a.limit and not can_stop(a.example, a.tokens)
 
-    _decode(base, adapters, cache, [a for a in answers if goes_on(a)], goes_on)
-    said = [a.said[:-1] if a.said[-1] == end else a.said for a in answers]
-    return Answers(packed.mean_per_example(nll).tolist(), said)
+    _decode(base, adapters, cache, [a for a in answers if is_active(a)], is_active)
+    tokens = [a.tokens[:-1] if a.tokens[-1] == end else a.tokens for a in answers]
+    return Answers(packed.mean_per_example(nll).tolist(), tokens)
 
 
 def greedy(
     base: FrozenBase, prompts: list[list[int]], adapter: LoraBatch | None, max_tokens: int
 ) -> list[list[int]]:
-    """Greedy answers to prompts, all under one adapter (a batch of one) or none; no end of turn."""
+    """Greedy answers without the end of turn, all under one adapter (a batch of one) or none."""
     rows = [[Example(prompt, [base.chat.end_of_turn])] for prompt in prompts]
     return answer(base, rows, adapter and adapter.take([0] * len(rows)), [max_tokens] * len(rows)).tokens
 
 
-def _score(base: FrozenBase, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood of each target, and the model's own choice there. [S, hidden] -> [S], [S]."""
+def _score(base: FrozenBase, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """NLL of each target, and the model's own choice in its place. [S, hidden], [S] -> [S], [S]."""
     nll, choices = [], []
-    for piece, known in zip(torch.split(states, PROJECTED), torch.split(targets, PROJECTED), strict=True):
-        logits = base.project(piece).float()
+    chunks = zip(torch.split(hidden, PROJECTION_CHUNK), torch.split(targets, PROJECTION_CHUNK), strict=True)
+    for states, known in chunks:
+        logits = base.project(states).float()  # [chunk, vocabulary]
         nll.append(F.cross_entropy(logits, known, reduction="none"))
         choices.append(logits.argmax(-1))
     return torch.cat(nll), torch.cat(choices)
 
 
-def _follow_drafts(
+def _verify_drafts(
     rows: list[list[Example]], packed: PackedBatch, choices: list[int], limits: list[int]
-) -> list[_Open]:
-    """Each answer up to and including the first token that is not its draft's. [K]."""
+) -> list[_Answer]:
+    """Each answer up to and including its first token that differs from the draft. [K]."""
     columns = packed.columns.tolist()
-    answers: list[_Open] = []
-    spot = 0
+    answers: list[_Answer] = []
+    first = 0  # the example's first response token among all S
     for n, row in enumerate(rows):
         shared = shared_prefix(row)
         for example in row:
             limit = limits[len(answers)]
-            said: list[int] = []
-            for choice, drafted in zip(choices[spot:], example.response[:limit], strict=False):
-                said.append(choice)
+            tokens: list[int] = []
+            for choice, drafted in zip(choices[first:], example.response[:limit], strict=False):
+                tokens.append(choice)
                 if choice != drafted:
                     break
-            # The spot that predicts the first response token is the prompt's last one.
-            start = columns[spot] + 1 - (len(example.prompt) - shared)
-            seen = [*range(shared), *range(start, columns[spot] + len(said))]
-            answers.append(_Open(len(answers), n, seen, said, limit))
-            spot += len(example.response)
+            # The prompt's last token predicts the first response token.
+            start = columns[first] + 1 - (len(example.prompt) - shared)
+            attended = [*range(shared), *range(start, columns[first] + len(tokens))]
+            answers.append(_Answer(len(answers), n, attended, tokens, limit))
+            first += len(example.response)
     return answers
 
 
@@ -138,37 +144,37 @@ def _decode(
     base: FrozenBase,
     adapters: LoraBatch | None,
     cache: DynamicCache,
-    answers: list[_Open],
-    goes_on: Callable[[_Open], bool],
+    answers: list[_Answer],
+    is_active: Callable[[_Answer], bool],
 ) -> None:
-    """Write every answer to its end or limit, all in one batch that shrinks as they end."""
+    """Decode R answers in one batch that shrinks as they end. Their `tokens` grow in place."""
     if not answers:
         return
-    seen = _gather(cache, answers, base.device)  # [R, W], where a key is
-    positions = torch.tensor([len(a.columns) for a in answers], device=base.device)
+    key_mask = _unpack_cache(cache, answers, base.device)  # [R, W]
+    positions = torch.tensor([len(a.columns) for a in answers], device=base.device)  # [R]
     while answers:
-        enough = SHRINK * len(answers)
-        going_on = list(range(len(answers)))
+        enough = SHRINK_SHARE * len(answers)
+        active = list(range(len(answers)))
         with base.adapted(adapters and adapters.take([a.row for a in answers])):
-            while len(going_on) > enough:
-                seen = F.pad(seen, (0, 1), value=True)
-                last = torch.tensor([a.said[-1] for a in answers], device=base.device)
-                key_positions = seen.long().cumsum(1) - 1  # [R, W]
+            while len(active) > enough:
+                key_mask = F.pad(key_mask, (0, 1), value=True)  # [R, W + 1]
+                key_positions = key_mask.long().cumsum(1) - 1  # [R, W + 1]
+                last = torch.tensor([a.tokens[-1] for a in answers], device=base.device)  # [R]
                 hidden = base.hidden(
-                    last[:, None], positions[:, None], seen[:, None, None], cache, key_positions
-                )
+                    last[:, None], positions[:, None], key_mask[:, None, None], cache, key_positions
+                )  # [R, 1, hidden]
                 positions = positions + 1
-                choices = base.project(hidden[:, -1]).argmax(-1).tolist()
-                for i in going_on:
-                    answers[i].said.append(choices[i])
-                going_on = [i for i in going_on if goes_on(answers[i])]
-        answers = [answers[i] for i in going_on]
-        seen, positions = seen[going_on], positions[going_on]
-        cache.batch_select_indices(torch.tensor(going_on, dtype=torch.long, device=base.device))
+                choices = base.project(hidden[:, -1]).argmax(-1).tolist()  # [R]
+                for i in active:
+                    answers[i].tokens.append(choices[i])
+                active = [i for i in active if is_active(answers[i])]
+        answers = [answers[i] for i in active]
+        key_mask, positions = key_mask[active], positions[active]
+        cache.batch_select_indices(torch.tensor(active, dtype=torch.long, device=base.device))
 
 
-def _gather(cache: DynamicCache, answers: list[_Open], device: str) -> Tensor:
-    """Turn the cache of N packed rows into one of R answers that end together. [R, W], True where a key is."""
+def _unpack_cache(cache: DynamicCache, answers: list[_Answer], device: str) -> Tensor:
+    """Turn the cache of N packed rows into one of R answers, right-aligned. [R, W], True where a key is."""
     width = max(len(a.columns) for a in answers)
     rows = torch.tensor([[a.row] for a in answers], device=device)  # [R, 1]
     columns = torch.tensor(

@@ -1,6 +1,6 @@
-"""Figures of a group of results: what the own description gains over the rest, and each task by itself.
+"""Figures of a table: gains of the own description over the other rows, and the scores of each task.
 
-SVG without dates and random names: the same results give the same file.
+SVG files hold no dates and no random names, so the same results give the same file.
 """
 
 from __future__ import annotations
@@ -10,26 +10,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hypernet.evaluation.metrics import bootstrap
-from hypernet.evaluation.report import OWN, group_rows, others, paired, row_name, table_columns
+from hypernet.evaluation.report import (
+    MATCHED,
+    comparison_rows,
+    group_rows,
+    paired_differences,
+    row_name,
+    table_columns,
+)
 from hypernet.evaluation.results import EvalResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BARS = (("matched", "#1f6f8b"), ("mismatched", "#d98c5f"), ("prompted", "#b8b8b8"))
-"""Conditions of the bars, and their colours."""
+"""(condition, colour) of each bar."""
 
 
 def write_figures(results: Sequence[EvalResult], folder: Path, stem: str, seed: int = 0) -> list[Path]:
-    """Draw both figures of each checkpoint.
+    """Draw both figures of each checkpoint, and return their paths.
 
     Args:
-        results: one group, as `report.groups` makes them.
-        folder: where to.
-        stem: how the files' names begin.
+        results: one group of `report.table_groups`.
+        folder: output folder.
+        stem: beginning of the file names.
         seed: of the intervals.
     """
-    systems = [system for condition, system in group_rows(results) if condition == OWN]
+    systems = [system for condition, system in group_rows(results) if condition == MATCHED]
     written = []
     for system in systems:
         name = f"{stem}-{system}" if len(systems) > 1 else stem
@@ -44,36 +51,38 @@ def write_figures(results: Sequence[EvalResult], folder: Path, stem: str, seed: 
 
 
 def differences(results: Sequence[EvalResult], system: str, seed: int = 0) -> Figure:
-    """Forest plot: own description minus each other condition, mean and 95% interval, one panel a column."""
+    """Forest plot of own description minus each other row: mean and 95% interval, one panel per column."""
     rows = group_rows(results)
-    rest = others(rows, system)
-    columns = [c for c in table_columns(results) if c.values(rows[OWN, system])]
-    figure = _figure(3.2 * len(columns) + 2.4, 0.32 * len(rest) + 1.1)
+    others = comparison_rows(rows, system)
+    columns = [c for c in table_columns(results) if c.values(rows[MATCHED, system])]
+    figure = _figure(3.2 * len(columns) + 2.4, 0.32 * len(others) + 1.1)
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for panel, column in zip(panels, columns, strict=True):
-        for place, other in enumerate(rest):
-            values = list(paired(rows[OWN, system], rows[other], column).values())
+        for place, other in enumerate(others):
+            values = list(paired_differences(rows[MATCHED, system], rows[other], column).values())
             if not values:
                 continue
-            found = bootstrap(values, seed)
-            clear = found.low > 0 or found.high < 0
-            colour = "#1f6f8b" if clear else "#999999"
-            panel.plot([found.low, found.high], [place, place], color=colour, linewidth=1.6)
-            panel.plot(found.mean, place, "o", color=colour, markersize=4)
+            interval = bootstrap(values, seed)
+            significant = interval.low > 0 or interval.high < 0
+            colour = "#1f6f8b" if significant else "#999999"
+            panel.plot([interval.low, interval.high], [place, place], color=colour, linewidth=1.6)
+            panel.plot(interval.mean, place, "o", color=colour, markersize=4)
         panel.axvline(0, color="black", linewidth=0.6)
         panel.set_title(column.title.replace(" %", ", points"), fontsize=8)
         panel.tick_params(labelsize=7)
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
-    panels[0].set_yticks(range(len(rest)), [row_name(*other, several=other[0] == OWN) for other in rest])
+    panels[0].set_yticks(
+        range(len(others)), [row_name(*other, several=other[0] == MATCHED) for other in others]
+    )
     panels[0].invert_yaxis()
     return figure
 
 
 def bars(results: Sequence[EvalResult], system: str) -> Figure:
-    """Score of each task with its own description, with another's, and with the description in the prompt."""
+    """Bars of each task's score with its own description, another's, and the description in the prompt."""
     rows = group_rows(results)
-    own = rows[OWN, system]
+    own = rows[MATCHED, system]
     tasks = sorted(own, key=lambda task: (own[task].metric, -own[task].score))
     figure = _figure(0.28 * len(tasks) + 1.6, 3.0)
     panel = figure.subplots()
@@ -95,13 +104,13 @@ def bars(results: Sequence[EvalResult], system: str) -> Figure:
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # slow to import, and evaluation does not need it
+    from matplotlib.figure import Figure  # slow to import; evaluation does without
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure so that the same figure is the same bytes."""
+    """Write a figure. The same figure gives the same bytes."""
     import matplotlib
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
-"""Conditions that adapt the base model and tell it more in the prompt, too.
+"""Conditions that combine an adapter with a fuller prompt.
 
-    matched_prompted    the task's own adapters, each with its description in the prompt
-    matched_icl         the same adapters behind three solved examples
-    multitask_prompted  one multi-task LoRA, with each description in the prompt
-    multitask_icl       the same LoRA behind three solved examples
+    matched_prompted    the task's generated adapters, each with its description in the prompt
+    matched_icl         the same adapters, with three solved examples before the question
+    multitask_prompted  one multi-task LoRA, with the description in the prompt
+    multitask_icl       the same LoRA, with three solved examples before the question
 
-Each pairs with the condition that it adds to, and with `prompted` or `icl`, which lack the adapter.
+Each pairs with the condition that it extends, and with `prompted` or `icl`, which have no adapter.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from hypernet.evaluation.conditions import Condition, GeneratedAdapters, PromptVariant
+from hypernet.evaluation.conditions import NO_EXAMPLES, Condition, GeneratedAdapters, PromptVariant
 from hypernet.evaluation.eval_task import EvalTask
 from hypernet.frozen import FrozenBase
 
 COMBINED = ("matched", "multitask")
-"""Conditions that are asked with more in the prompt, too."""
+"""Conditions that are combined with fuller prompts."""
 
 
 class _Combined(Condition):
-    """Another condition's adapters under a fuller prompt.
+    """The adapters of another condition under a fuller prompt.
 
     Args:
-        adapted: gives the adapters.
-        suffix: what the name of the condition ends in.
+        adapted: the condition that gives the adapters.
+        suffix: added to its name.
     """
 
     def __init__(self, adapted: Condition, suffix: str) -> None:
@@ -36,21 +36,21 @@ class _Combined(Condition):
         self.adapted = adapted
 
     def skip_reason(self, eval_task: EvalTask) -> str:
-        """What the adapters lack."""
+        """The reason of the condition that gives the adapters."""
         return self.adapted.skip_reason(eval_task)
 
     def applied(self, base: FrozenBase) -> AbstractContextManager[None]:
-        """What the adapters need."""
+        """The context of the condition that gives the adapters."""
         return self.adapted.applied(base)
 
     @property
     def changes_model(self) -> bool:
-        """As the adapters say."""
+        """True if the condition that gives the adapters changes the model."""
         return self.adapted.changes_model
 
 
 class WithDescription(_Combined):
-    """Adapters, and the description in the prompt: each adapter's own where it was generated from one."""
+    """Adapters with the description in the prompt. A generated adapter has its own description there."""
 
     def __init__(self, adapted: Condition) -> None:
         super().__init__(adapted, "prompted")
@@ -63,17 +63,17 @@ class WithDescription(_Combined):
         """One per description."""
         variants = self.adapted.variants(eval_task)
         if isinstance(self.adapted, GeneratedAdapters):
-            told = zip(self.adapted.wordings(eval_task), variants, strict=True)
-            return [replace(variant, head=description) for description, variant in told]
+            pairs = zip(self.adapted.descriptions(eval_task), variants, strict=True)
+            return [replace(variant, instruction=description) for description, variant in pairs]
         return [
-            replace(variant, head=description)
+            replace(variant, instruction=description)
             for description in eval_task.eval_descriptions
             for variant in variants
         ]
 
 
 class WithExamples(_Combined):
-    """Adapters, and solved examples as earlier turns."""
+    """Adapters with solved examples as earlier turns."""
 
     def __init__(self, adapted: Condition) -> None:
         super().__init__(adapted, "icl")
@@ -87,13 +87,11 @@ class WithExamples(_Combined):
         return [replace(variant, turns=eval_task.examples) for variant in self.adapted.variants(eval_task)]
 
     def skip_reason(self, eval_task: EvalTask) -> str:
-        """Examples, or what the adapters lack."""
-        return super().skip_reason(eval_task) or (
-            "" if eval_task.examples else "no instance is left to be shown as an example"
-        )
+        """Tasks without few-shot examples or without the adapters are skipped."""
+        return super().skip_reason(eval_task) or ("" if eval_task.examples else NO_EXAMPLES)
 
 
 def combined(conditions: Iterable[Condition]) -> list[Condition]:
-    """The conditions of `COMBINED` among those given, under each fuller prompt."""
-    found = [c for c in conditions if c.name in COMBINED]
-    return [*(WithDescription(c) for c in found), *(WithExamples(c) for c in found)]
+    """Those of the conditions that are named in `COMBINED`, under each fuller prompt."""
+    adapted = [condition for condition in conditions if condition.name in COMBINED]
+    return [*(WithDescription(c) for c in adapted), *(WithExamples(c) for c in adapted)]

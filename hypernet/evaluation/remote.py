@@ -1,7 +1,7 @@
-"""The same conditions through a running server: many adapters in one engine, scores without likelihoods.
+"""Evaluates conditions through a running server: many adapters in one engine, scores without likelihoods.
 
-Prompts are rendered here with the base model's own chat template and sent as they
-are, so that the server's model reads exactly what `runner.py` would give it.
+Prompts are rendered here with the base model's own chat template and sent raw. The server's model therefore
+reads exactly the prompts of `runner.py`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ServerError(T2lError):
 
 
 class RemoteRunner:
-    """Makes results by asking a server.
+    """Computes results with a server.
 
     Args:
         url: of the server.
@@ -44,7 +44,7 @@ class RemoteRunner:
         base: name of the base model.
         chat: its chat format.
         store: where results are kept.
-        seed: noted in each result.
+        seed: recorded in each result.
 
     Raises:
         ServerError: the server cannot be reached or serves another checkpoint.
@@ -62,7 +62,7 @@ class RemoteRunner:
             )
 
     def run(self, conditions: Sequence[Condition], eval_tasks: Sequence[EvalTask]) -> Iterator[EvalResult]:
-        """Every result that can be made so, as it is finished."""
+        """Every result that the conditions do not skip."""
         for condition in conditions:
             for eval_task in eval_tasks:
                 if not condition.skip_reason(eval_task):
@@ -72,20 +72,22 @@ class RemoteRunner:
         parts = ["server", PROTOCOL, self.checkpoint, eval_task.digest, rendered_tokens(eval_task, self.chat)]
         parts.append(condition.identity(eval_task))
         key = sha256(repr(parts).encode()).hexdigest()[:16]
-        if found := self.store.load(eval_task.task, condition.name, condition.system, key):
-            return found
+        if stored := self.store.load(eval_task, condition.name, condition.system, key):
+            return stored
         limit = answer_token_limit(eval_task, self.chat)
-        asked = [
+        requests = [
             {
-                "prompt": self.chat.render(variant.question(i), variant.turns, eval_task.answer_prefix),
+                "prompt": self.chat.render(
+                    variant.user_message(sample), variant.turns, eval_task.answer_prefix
+                ),
                 "raw": True,
                 "max_tokens": limit,
             }
             | ({"task_description": description} if description else {})
             for variant, description in _remote_variants(condition, eval_task)
-            for i in eval_task.samples
+            for sample in eval_task.samples
         ]
-        said = asyncio.run(self._complete(asked))
+        completions = asyncio.run(self._complete(requests))
         n = len(eval_task.samples)
         result = EvalResult.from_answers(
             eval_task,
@@ -93,48 +95,56 @@ class RemoteRunner:
             system=condition.system,
             base=self.base,
             seed=self.seed,
-            answers=[said[start : start + n] for start in range(0, len(said), n)],
+            answers=[completions[start : start + n] for start in range(0, len(completions), n)],
             nlls=None,
         )
         self.store.save(result, key)
         return result
 
-    async def _complete(self, bodies: list[dict[str, Any]]) -> list[str]:
-        """Completions in the order of the requests, a few at a time."""
+    async def _complete(self, requests: list[dict[str, Any]]) -> list[str]:
+        """Completions in the order of the requests. Up to `CONCURRENCY` requests run at once."""
         gate = asyncio.Semaphore(CONCURRENCY)
         async with httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT_S) as http:
 
-            async def one(body: dict[str, Any]) -> str:
+            async def complete(request: dict[str, Any]) -> str:
                 async with gate:
-                    answer = await _checked(http.post("/v1/generate", json=body))
-                return str(answer.json()["completion"])
+                    response = await _checked(http.post("/v1/generate", json=request))
+                return str(response.json()["completion"])
 
-            return await asyncio.gather(*map(one, bodies))
+            return await asyncio.gather(*map(complete, requests))
 
 
 def is_servable(condition: Condition) -> bool:
-    """Whether a server can be asked so: with no adapter, or one that it writes for a description."""
+    """Whether a server can evaluate the condition: without an adapter, or with a generated one."""
     if isinstance(condition, WithDescription | WithExamples):
         return is_servable(condition.adapted)
     if isinstance(condition, GeneratedAdapters):
-        # Without a description the base model answers, so the empty one cannot be sent.
+        # Without a description the base model answers, so the empty description cannot be sent.
         return condition.name != "empty" and not isinstance(condition, Hyperdecoder)
     return condition.name in ("base", "prompted", "icl")
 
 
 def served_checkpoint(url: str) -> str:
-    """Fingerprint of the hypernetwork behind a server: its exported adapters name it.
+    """Fingerprint of the hypernetwork behind a server, read from an adapter that it exports.
 
     Raises:
-        ServerError: it cannot be reached, or refuses.
+        ServerError: the server cannot be reached, or refuses.
     """
-    return asyncio.run(_served_checkpoint(url))
+    try:
+        return asyncio.run(_served_checkpoint(url))
+    except (ValueError, LookupError, TypeError, zipfile.BadZipFile, httpx.InvalidURL) as error:
+        raise ServerError(
+            f"{url} is not a Text-to-LoRA server ({error!r}): --server takes its address, "
+            "such as http://localhost:8000"
+        ) from error
 
 
 async def _served_checkpoint(url: str) -> str:
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as http:
-        made = (await _checked(http.post("/v1/adapters", json={"task_description": "Who wrote this?"}))).json()
-        archive = (await _checked(http.get(f"/v1/adapters/{made['id']}/export"))).content
+        created = (
+            await _checked(http.post("/v1/adapters", json={"task_description": "Who wrote this?"}))
+        ).json()
+        archive = (await _checked(http.get(f"/v1/adapters/{created['id']}/export"))).content
     with TemporaryDirectory() as folder:
         zipfile.ZipFile(io.BytesIO(archive)).extractall(folder)
         return read_provenance(Path(folder))["t2l.checkpoint"]
@@ -153,12 +163,12 @@ async def _checked(request: Awaitable[httpx.Response]) -> httpx.Response:
 
 
 def _remote_variants(condition: Condition, eval_task: EvalTask) -> list[tuple[PromptVariant, str]]:
-    """Each variant, with the description that the server shall write an adapter for."""
+    """Each variant, with the description that the server generates its adapter from."""
     if isinstance(condition, GeneratedAdapters):
-        return [(PromptVariant(), description) for description in condition.wordings(eval_task)]
+        return [(PromptVariant(), description) for description in condition.descriptions(eval_task)]
     if isinstance(condition, WithDescription | WithExamples) and isinstance(
         condition.adapted, GeneratedAdapters
     ):
-        told = zip(condition.variants(eval_task), condition.adapted.wordings(eval_task), strict=True)
-        return [(replace(variant, adapters=()), description) for variant, description in told]
+        pairs = zip(condition.variants(eval_task), condition.adapted.descriptions(eval_task), strict=True)
+        return [(replace(variant, adapters=()), description) for variant, description in pairs]
     return [(variant, "") for variant in condition.variants(eval_task)]

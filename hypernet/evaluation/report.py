@@ -1,4 +1,4 @@
-"""Cells to Markdown: means with bootstrap intervals, and how much the own description is better, paired."""
+"""Results as Markdown tables: means with bootstrap intervals, and paired differences."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 
-from hypernet.evaluation.eval_task import DESCRIPTION_ONLY
 from hypernet.evaluation.metrics import METRICS, bootstrap
 from hypernet.evaluation.results import EvalResult
 
-REWRITTEN = {
+ROBUSTNESS_TITLES = {
     "other": "T2L, its other wordings",
     "definition": "T2L, its definition alone",
     "typos": "T2L, own description with typos",
@@ -20,8 +19,8 @@ REWRITTEN = {
     "shuffled": "T2L, own description with its words shuffled",
     "terse": "T2L, first three words of the own description",
 }
-"""Conditions of `analysis/robustness.py`."""
-NAMES = {
+"""Condition of `analysis/robustness.py` -> title of its row."""
+ROW_TITLES = {
     "copy": "the question itself as the answer",
     "base": "base model",
     "prompted": "base + description in the prompt",
@@ -36,16 +35,20 @@ NAMES = {
     "matched_prompted": "T2L, own description, in the prompt too",
     "matched_icl": "T2L, own description + three examples in the prompt",
     "training": "T2L, own description (wordings that are not held out)",
-    **REWRITTEN,
+    **ROBUSTNESS_TITLES,
     "mismatched": "T2L, another task's description",
     "random": "T2L, random letters",
     "empty": "T2L, empty description",
     "oracle": "a LoRA trained on the task itself (oracle)",
 }
-"""Conditions in the order of the table."""
-OWN, TAUGHT, ORACLE = "matched", "training", "oracle"
-WRITTEN = (OWN, "matched_prompted", "matched_icl", TAUGHT, *REWRITTEN, "mismatched", "random", "empty")
-"""Conditions of a checkpoint; they are compared within it."""
+"""Condition -> title of its row, in the order of the rows."""
+MATCHED, TRAINING, ORACLE = "matched", "training", "oracle"
+CHECKPOINT_CONDITIONS = (
+    *(MATCHED, "matched_prompted", "matched_icl", TRAINING),
+    *ROBUSTNESS_TITLES,
+    *("mismatched", "random", "empty"),
+)
+"""Conditions of a checkpoint under test. They are compared within the checkpoint."""
 LIKELIHOOD = "token NLL"
 DESCRIPTION_ONLY_TITLE = "exact match % where only the description tells"
 
@@ -56,7 +59,7 @@ NOTES = {
     ),
     False: ("Benchmarks", ""),
 }
-"""Heading and note of a table, by whether it is of tasks."""
+"""Whether a table is of tasks -> its heading and note."""
 
 Row = dict[str, EvalResult]
 """One row of a table: task -> result."""
@@ -66,32 +69,33 @@ Rows = dict[tuple[str, str], Row]
 
 @dataclass(frozen=True)
 class Column:
-    """One number of a table.
+    """One column of a table.
 
     Attributes:
         title: its heading.
-        read: a result's values by name; their mean is shown, and they are what is resampled.
-        digits: shown after the point.
-        counted: what the values are values of.
+        extract: result -> values by name. The table shows their mean and resamples them.
+        digits: after the decimal point.
+        unit: what the values are counted in.
     """
 
     title: str
-    read: Callable[[EvalResult], dict[str, float]]
+    extract: Callable[[EvalResult], dict[str, float]]
     digits: int = 1
-    counted: str = "tasks"
+    unit: str = "tasks"
 
     def values(self, row: Row) -> dict[str, float]:
-        """All values of a row."""
-        return {name: value for result in row.values() for name, value in self.read(result).items()}
+        """All values of a row by name."""
+        return {name: value for result in row.values() for name, value in self.extract(result).items()}
 
 
 def report(results: Sequence[EvalResult], seed: int = 0) -> str:
     """The tables of a folder: one of the tasks, one of the benchmarks."""
     sections = []
-    for group in groups(results):
+    for group in table_groups(results):
         title, note = NOTES[group[0].metric in METRICS]
-        about = f"{group[0].base}, seed {group[0].seed}, {_range([c.n for c in group])} questions a task"
-        sections.append(f"## {title}\n\n{about}; mean [95% bootstrap interval]{note}.\n\n{tables(group, seed)}")
+        questions = f"{_range([result.n for result in group])} questions a task"
+        about = f"{group[0].base}, seed {group[0].seed}, {questions}; mean [95% bootstrap interval]{note}."
+        sections.append(f"## {title}\n\n{about}\n\n{tables(group, seed)}")
     return "\n".join(sections)
 
 
@@ -100,108 +104,134 @@ def scores(results: Sequence[EvalResult]) -> str:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["task", "condition", "system", "metric", "n", "seed", "score", "nll"])
-    for c in sorted(results, key=lambda c: (c.task, c.condition, c.system)):
-        nll = "" if c.nll is None else f"{c.nll:.5f}"
-        writer.writerow([c.task, c.condition, c.system, c.metric, c.n, c.seed, f"{c.score:.5f}", nll])
+    for r in sorted(results, key=lambda r: (r.task, r.condition, r.system)):
+        nll = "" if r.nll is None else f"{r.nll:.5f}"
+        writer.writerow([r.task, r.condition, r.system, r.metric, r.n, r.seed, f"{r.score:.5f}", nll])
     return text.getvalue()
 
 
-def groups(results: Sequence[EvalResult]) -> list[list[EvalResult]]:
-    """Cells that belong in one table."""
-    found: dict[bool, list[EvalResult]] = {}
+def table_groups(results: Sequence[EvalResult]) -> list[list[EvalResult]]:
+    """The results of each table: tasks first, then benchmarks."""
+    groups: dict[bool, list[EvalResult]] = {}
     for result in results:
-        found.setdefault(result.metric not in METRICS, []).append(result)
-    return [found[key] for key in sorted(found)]
+        groups.setdefault(result.metric not in METRICS, []).append(result)
+    return [groups[key] for key in sorted(groups)]
 
 
 def group_name(group: Sequence[EvalResult]) -> str:
-    """A short name of a group, for files."""
+    """Name of a table in file names."""
     return "tasks" if group[0].metric in METRICS else "benchmarks"
 
 
 def tables(results: Sequence[EvalResult], seed: int = 0) -> str:
-    """The main table, then for each checkpoint the paired differences of its own description from the rest."""
+    """The main table, then per checkpoint the paired differences of its own description from other rows."""
     rows = group_rows(results)
     columns = [c for c in table_columns(results) if any(map(c.values, rows.values()))]
-    usual = [max(len(c.values(row)) for row in rows.values()) for c in columns]
-    several = len({system for condition, system in rows if condition in WRITTEN}) > 1
-    lines = _head("condition", [f"{c.title} ({n} {c.counted})" for c, n in zip(columns, usual, strict=True)])
+    counts = [max(len(c.values(row)) for row in rows.values()) for c in columns]
+    several = len({system for condition, system in rows if condition in CHECKPOINT_CONDITIONS}) > 1
+    lines = _head("condition", [f"{c.title} ({n} {c.unit})" for c, n in zip(columns, counts, strict=True)])
     for (condition, system), row in rows.items():
-        shown = [_show(c.values(row), c, n, seed) for c, n in zip(columns, usual, strict=True)]
+        cells = [_show(c.values(row), c, n, seed) for c, n in zip(columns, counts, strict=True)]
         name = row_name(condition, system, several)
-        lines.append(_line([f"**{name}**" if condition == OWN else name, *shown]))
-    for system in [system for condition, system in rows if condition == OWN]:
+        lines.append(_line([f"**{name}**" if condition == MATCHED else name, *cells]))
+    lines += _omitted_rows(results, rows, several)
+    for system in [system for condition, system in rows if condition == MATCHED]:
         whose = f" of {system}" if several else ""
         lines += ["", f"Own description{whose} minus ..., paired:", ""]
         lines += _head("... minus", [c.title.replace(" %", ", points") for c in columns])
-        for other in others(rows, system):
-            differences = [paired(rows[OWN, system], rows[other], c) for c in columns]
-            shown = [_show(d, c, n, seed) for d, c, n in zip(differences, columns, usual, strict=True)]
-            lines.append(_line([row_name(*other, several=other[0] == OWN), *shown]))
+        for other in comparison_rows(rows, system):
+            differences = [paired_differences(rows[MATCHED, system], rows[other], c) for c in columns]
+            cells = [_show(d, c, n, seed) for d, c, n in zip(differences, columns, counts, strict=True)]
+            lines.append(_line([row_name(*other, several=other[0] == MATCHED), *cells]))
         for other in (key for key in rows if key[0] == ORACLE):
-            shares = [_share(rows[OWN, system], rows[other], c, seed) for c in columns]
+            shares = [_oracle_share(rows[MATCHED, system], rows[other], c, seed) for c in columns]
             lines.append(_line([f"share of what {row_name(*other)} reaches, %", *shares]))
     return "\n".join(lines) + "\n"
 
 
 def group_rows(results: Iterable[EvalResult]) -> Rows:
-    """Cells by (condition, system), in the order of `NAMES`, then by task.
+    """Results by (condition, system) in the order of `ROW_TITLES`, then by task.
 
-    Without the training wordings where of every task they are the evaluation wordings, too.
+    The row `training` is omitted where every task has the same descriptions there as under `matched`.
     """
+    rows = _all_rows(results)
+    return {key: row for key, row in rows.items() if not _repeats_matched(key, rows)}
+
+
+def _all_rows(results: Iterable[EvalResult]) -> Rows:
+    order = {condition: place for place, condition in enumerate(ROW_TITLES)}
     rows: Rows = {}
-    order = list(NAMES)
-    for result in sorted(results, key=lambda c: (order.index(c.condition), c.system, c.task)):
+    # A condition without a title, e.g. of a later version, comes last under its own name.
+    for result in sorted(
+        results, key=lambda r: (order.get(r.condition, len(order)), r.condition, r.system, r.task)
+    ):
         rows.setdefault((result.condition, result.system), {})[result.task] = result
-    return {
-        key: row for key, row in rows.items() if key[0] != TAUGHT or not _same(row, rows.get((OWN, key[1])))
-    }
+    return rows
 
 
-def _same(row: Row, other: Row | None) -> bool:
-    """Whether two rows' results were made from the same wordings: then all that they hold is the same."""
-    return row == {task: c.model_copy(update={"condition": TAUGHT}) for task, c in (other or {}).items()}
+def _repeats_matched(key: tuple[str, str], rows: Rows) -> bool:
+    """Whether a row is `training` with the results of `matched`: equal descriptions give equal results."""
+    condition, system = key
+    matched = rows.get((MATCHED, system), {})
+    same = {task: result.model_copy(update={"condition": TRAINING}) for task, result in matched.items()}
+    return condition == TRAINING and rows[key] == same
 
 
-def others(rows: Rows, system: str) -> list[tuple[str, str]]:
-    """What a checkpoint's own description is compared with: every baseline, its own controls, and what
-    other checkpoints make of the own description."""
-    rest = [key for key in rows if key != (OWN, system)]
-    return [(c, its) for c, its in rest if c not in WRITTEN or its == system or c == OWN]
+def _omitted_rows(results: Iterable[EvalResult], rows: Rows, several: bool) -> list[str]:
+    """A line per row that the table omits."""
+    omitted = [row_name(*key, several) for key in _all_rows(results) if key not in rows]
+    reason = "every task has the same descriptions there as under the own description (evaluation wording)"
+    return ["", *(f"No row for `{name}`: {reason}." for name in omitted)] if omitted else []
 
 
-def paired(mine: Row, theirs: Row, column: Column) -> dict[str, float]:
-    """Mine minus theirs, where both have the value."""
-    left, right = column.values(mine), column.values(theirs)
+def comparison_rows(rows: Rows, system: str) -> list[tuple[str, str]]:
+    """The rows that a checkpoint's own description is compared with.
+
+    These are all baselines, the checkpoint's other conditions, and other checkpoints' own descriptions.
+    """
+    rest = [key for key in rows if key != (MATCHED, system)]
+    return [
+        (condition, other)
+        for condition, other in rest
+        if condition not in CHECKPOINT_CONDITIONS or other == system or condition == MATCHED
+    ]
+
+
+def paired_differences(row: Row, other: Row, column: Column) -> dict[str, float]:
+    """Values of a row minus those of another, where both have one."""
+    left, right = column.values(row), column.values(other)
     return {name: left[name] - right[name] for name in left if name in right}
 
 
-def _share(mine: Row, oracles: Row, column: Column, seed: int) -> str:
-    """Sum of mine over the sum of the oracles', of tasks where an oracle scores at all. Not of likelihoods."""
-    own, theirs = column.values(mine), column.values(oracles)
-    both = [name for name in own if theirs.get(name, 0) > 0]
+def _oracle_share(row: Row, oracle: Row, column: Column, seed: int) -> str:
+    """Sum of a row over the sum of the oracle's, in %, of tasks where the oracle scores. Empty for NLL."""
+    values, reached = column.values(row), column.values(oracle)
+    both = [name for name in values if reached.get(name, 0) > 0]
     if not both or column.title == LIKELIHOOD:
         return ""
-    weights = [theirs[name] for name in both]
-    found = bootstrap([100 * own[name] / theirs[name] for name in both], seed, weights=weights)
-    return f"{found.mean:.0f} [{found.low:.0f}, {found.high:.0f}]"
+    weights = [reached[name] for name in both]
+    share = bootstrap([100 * values[name] / reached[name] for name in both], seed, weights=weights)
+    return f"{share.mean:.0f} [{share.low:.0f}, {share.high:.0f}]"
 
 
 def table_columns(results: Sequence[EvalResult]) -> list[Column]:
-    """For tasks likelihood, each task's own metric, and that by kinds of task; for benchmarks one column
-    each, over its questions, and the mean over benchmarks."""
+    """The columns of a table.
+
+    Of tasks: likelihood, the score by each task's own metric, and the score by kinds of task. Of benchmarks:
+    one column each, over its questions, and the mean over benchmarks.
+    """
     if results[0].metric in METRICS:
         return [
-            Column(LIKELIHOOD, lambda c: {} if c.nll is None else {c.task: c.nll}, 2),
+            Column(LIKELIHOOD, lambda r: {} if r.nll is None else {r.task: r.nll}, 2),
             Column("score %", _score),
-            Column("exact match %", lambda c: _score(c) if c.metric == "exact_match" else {}),
-            Column("ROUGE-L %", lambda c: _score(c) if c.metric == "rougeL" else {}),
-            Column(DESCRIPTION_ONLY_TITLE, lambda c: _score(c) if c.task.startswith(DESCRIPTION_ONLY) else {}),
+            Column("exact match %", lambda r: _score(r) if r.metric == "exact_match" else {}),
+            Column("ROUGE-L %", lambda r: _score(r) if r.metric == "rougeL" else {}),
+            Column(DESCRIPTION_ONLY_TITLE, lambda r: _score(r) if r.description_only else {}),
         ]
-    names = sorted({c.task for c in results})
+    names = sorted({r.task for r in results})
     return [
-        *(Column(f"{name} %", partial(_questions, name), counted="questions") for name in names),
-        Column("mean %", _score, counted="benchmarks"),
+        *(Column(f"{name} %", partial(_question_scores, name), unit="questions") for name in names),
+        Column("mean %", _score, unit="benchmarks"),
     ]
 
 
@@ -209,15 +239,16 @@ def _score(result: EvalResult) -> dict[str, float]:
     return {result.task: 100 * result.score}
 
 
-def _questions(task: str, result: EvalResult) -> dict[str, float]:
-    """Each question's score, averaged over wordings."""
+def _question_scores(task: str, result: EvalResult) -> dict[str, float]:
+    """Score of each question in %, averaged over prompt variants."""
     if result.task != task:
         return {}
-    return {f"{task} {i}": 100 * sum(s) / len(s) for i, s in enumerate(zip(*result.scores, strict=True))}
+    by_question = zip(*result.scores, strict=True)
+    return {f"{task} {i}": 100 * sum(s) / len(s) for i, s in enumerate(by_question)}
 
 
 def _show(values: dict[str, float], column: Column, usual: int, seed: int) -> str:
-    """Mean and interval, and of how many values where it is not the column's number."""
+    """Mean and interval, with the number of values where it is not the column's."""
     if not values:
         return ""
     interval = bootstrap(list(values.values()), seed)
@@ -225,13 +256,14 @@ def _show(values: dict[str, float], column: Column, usual: int, seed: int) -> st
         f"{round(x, column.digits) + 0.0:.{column.digits}f}"
         for x in (interval.low, interval.mean, interval.high)
     )
-    return f"{mean} [{low}, {high}]" + ("" if interval.n == usual else f" ({interval.n} {column.counted})")
+    return f"{mean} [{low}, {high}]" + ("" if interval.n == usual else f" ({interval.n} {column.unit})")
 
 
 def row_name(condition: str, system: str = "", several: bool = False) -> str:
-    """A row's name in plain text; which checkpoint it is only where there are several."""
-    told = system and (several or condition not in WRITTEN)
-    return f"{NAMES[condition]} ({system})" if told else NAMES[condition]
+    """Title of a row. A checkpoint's name is part of it only if there are several checkpoints."""
+    title = ROW_TITLES.get(condition, condition)
+    named = system and (several or condition not in CHECKPOINT_CONDITIONS)
+    return f"{title} ({system})" if named else title
 
 
 def _range(numbers: list[int]) -> str:

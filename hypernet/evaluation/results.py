@@ -1,43 +1,56 @@
-"""Results on disk: one JSON file per task and condition, named after everything that it depends on."""
+"""Evaluation results on disk: one JSON file per task and condition, named by a hash of all inputs."""
 
 from __future__ import annotations
 
+import errno
 import glob
+import os
+import re
 from pathlib import Path
 from statistics import fmean
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
 from hypernet.config import Record
+from hypernet.data.tasks import DESCRIPTION_ONLY_PREFIXES
+from hypernet.errors import T2lError
 from hypernet.evaluation.eval_task import EvalTask
 from hypernet.files import write_atomically
 
 
 class EvalResult(Record):
-    """One task under one condition."""
+    """One task under one condition. The fields are those of the JSON file."""
 
     task: str
     condition: str
     system: str
-    """What made the adapter: a checkpoint, a LoRA's folder; empty for the base model alone."""
+    """The checkpoint or the folder of the LoRA; empty for the base model alone."""
     metric: str
     base: str
     """Name of the base model."""
     seed: int
     n: int
-    """Questions asked."""
+    """Number of samples."""
     score: float
     """Mean of `scores`."""
     nll: float | None
     """Mean of `nlls`."""
     wording_scores: list[float]
-    """Mean of `scores` per wording."""
+    """Mean of `scores` per prompt variant."""
     scores: list[list[float]]
-    """Of each wording's greedy answers, 0..1."""
+    """Score of each greedy answer, 0..1. [variants, n]."""
     nlls: list[list[float]] | None
-    """Per wording and question, mean negative log-likelihood per token of the target answer, in nats."""
+    """Mean negative log-likelihood per token of the target, in nats. [variants, n]."""
     answers: list[list[str]]
-    """The greedy answers, for people to read; cut short once their score was can_stop."""
+    """Greedy answers, cut off once their score was decided. [variants, n]."""
+    told_only: bool | None = None
+    """Whether only the description says what to do. None in older files; see `description_only`."""
+
+    @property
+    def description_only(self) -> bool:
+        """Whether only the description says what to do. Older files do not say; the task's name does."""
+        return self.task.startswith(DESCRIPTION_ONLY_PREFIXES) if self.told_only is None else self.told_only
 
     @classmethod
     def from_answers(
@@ -51,8 +64,11 @@ class EvalResult(Record):
         answers: list[list[str]],
         nlls: list[list[float]] | None,
     ) -> EvalResult:
-        """Grade the answers of each wording."""
-        scores = [[i.grade(a) for i, a in zip(eval_task.samples, said, strict=True)] for said in answers]
+        """Grade the answers. `answers` and `nlls` are [variants, n]."""
+        scores = [
+            [sample.grade(text) for sample, text in zip(eval_task.samples, texts, strict=True)]
+            for texts in answers
+        ]
         return cls(
             task=eval_task.task,
             condition=condition,
@@ -67,49 +83,77 @@ class EvalResult(Record):
             scores=scores,
             nlls=nlls,
             answers=answers,
+            told_only=eval_task.description_only,
         )
 
 
-class ResultStore:
-    """The results of one folder.
+class NoResultsError(T2lError):
+    """A folder without results."""
 
-    A result's key is a hash of all that decides its numbers; conditions that come to
-    the same (a held-out wording that training has seen, say) have the same key and
-    share the work. Of a task, condition and system a folder keeps the last content
-    only: a checkpoint that was trained anew under its old name replaces its results.
+
+class ResultStore:
+    """The results in one folder.
+
+    The key of a result is a hash of everything that decides its numbers. Conditions with equal inputs (e.g. a
+    held-out description that training has seen) have the same key and are computed once. Per task, condition
+    and system, the folder keeps the newest result only: a checkpoint that was trained again under its old
+    name replaces its results.
+
+    Args:
+        folder: created if it is missing.
+
+    Raises:
+        OSError: the folder cannot be created or written to.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):  # better now than after minutes of computing
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
-    def load(self, task: str, condition: str, system: str, key: str) -> EvalResult | None:
-        """A result that was made before; None if there is none, or its file is damaged."""
-        pattern = f"{glob.escape(task)}.*.{key}.json"
-        result = next(filter(None, map(read_result, sorted(self.folder.glob(pattern)))), None)
-        if result and (result.condition, result.system) != (condition, system):
-            result = result.model_copy(update={"condition": condition, "system": system})
+    def load(self, eval_task: EvalTask, condition: str, system: str, key: str) -> EvalResult | None:
+        """A stored result. None: there is none, or its file is damaged."""
+        pattern = f"{glob.escape(_file_name(eval_task.task))}.*.{key}.json"
+        stored = next(filter(None, map(read_result, sorted(self.folder.glob(pattern)))), None)
+        if stored is None:
+            return None
+        labels = {"condition": condition, "system": system, "told_only": eval_task.description_only}
+        result = stored.model_copy(update=labels)
+        if result != stored:
             self.save(result, key)
-        elif result:
-            self._retire(result, key)
+        else:
+            self._remove_stale(result, key)
         return result
 
     def save(self, result: EvalResult, key: str) -> None:
-        """Write a result whole or not at all."""
-        path = self.folder / f"{result.task}.{result.condition}.{key}.json"
-        write_atomically(path, result.model_dump_json() + "\n")
-        self._retire(result, key)
+        """Write a result atomically.
 
-    def _retire(self, result: EvalResult, key: str) -> None:
-        """Remove results of other content that this one takes the place of."""
-        for path in self.folder.glob(f"{glob.escape(result.task)}.{result.condition}.*.json"):
-            old = None if path.name.endswith(f".{key}.json") else read_result(path)
-            if old and old.system == result.system:
+        Raises:
+            OSError: the file cannot be written.
+        """
+        path = self.folder / f"{_file_name(result.task)}.{result.condition}.{key}.json"
+        write_atomically(path, result.model_dump_json() + "\n")
+        self._remove_stale(result, key)
+
+    def _remove_stale(self, result: EvalResult, key: str) -> None:
+        """Remove results of the same task, condition and system that have another key."""
+        for path in self.folder.glob(f"{glob.escape(_file_name(result.task))}.{result.condition}.*.json"):
+            other = None if path.name.endswith(f".{key}.json") else read_result(path)
+            if other and other.system == result.system:
                 path.unlink()
 
 
+def _file_name(task: str) -> str:
+    """A task's name as part of a file name: a slash, for instance, is quoted."""
+    return quote(task, safe=" ()[]{}+,;=@&'!~")
+
+
+_RESULT_NAME = re.compile(r"\.[0-9a-f]{16}\.json$")
+
+
 def read_result(path: Path) -> EvalResult | None:
-    """A result file; None if it is damaged."""
+    """A result file; None if it is damaged or holds something else."""
     try:
         return EvalResult.model_validate_json(path.read_bytes())
     except ValidationError:
@@ -117,14 +161,23 @@ def read_result(path: Path) -> EvalResult | None:
 
 
 def read_results(folder: Path) -> list[EvalResult]:
-    """All whole results below a folder, by path."""
+    """All results in a folder and below it, by path."""
     return [result for results in results_by_folder(folder).values() for result in results]
 
 
 def results_by_folder(folder: Path) -> dict[Path, list[EvalResult]]:
-    """The whole results of a folder and of those below it; each folder is one set of settings."""
+    """Folder -> its results, for a folder and those below it. A folder holds one set of settings."""
     found: dict[Path, list[EvalResult]] = {}
     for path in sorted(folder.rglob("*.json")):
         if result := read_result(path):
             found.setdefault(path.parent, []).append(result)
     return found
+
+
+def damaged_results(folder: Path) -> list[Path]:
+    """Files in a folder and below it that have the name of a result, but cannot be read as one."""
+    return [
+        path
+        for path in sorted(folder.rglob("*.json"))
+        if _RESULT_NAME.search(path.name) and not read_result(path)
+    ]

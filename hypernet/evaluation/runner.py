@@ -1,9 +1,8 @@
-"""Runs conditions over eval_tasks: what is not on disk yet goes through the model in large mixed batches.
+"""Evaluates conditions on tasks in this process, in large batches of mixed tasks and adapters.
 
-The unit of work is a row: some questions of one eval_task, asked in one variant, under one
-adapter. Rows of several tasks, wordings and conditions share a batch, each with its
-own adapter, so that a slow machine is always fed; a result is written once its last
-row is done.
+The unit of work is a row: some samples of one task under one prompt variant and one adapter. Rows of several
+tasks, variants and conditions share a batch, each with its own adapter, which keeps a slow machine busy.
+A result is stored once its last row is done.
 """
 
 from __future__ import annotations
@@ -25,27 +24,27 @@ from hypernet.lora import LoraBatch, LoraWeights
 from hypernet.packing import ChatFormat, Example, fit_row, row_length
 
 ROW_TOKENS = 256
-"""Attention over a packed row costs its square; the shared prefix is saved once per row."""
+"""Attention over a packed row costs its length squared; the shared prefix is saved once per row."""
 BATCH_TOKENS = 6144
-"""Tokens read at once: enough to keep the cores busy, few enough for the memory of a laptop."""
+"""Tokens of a prefill batch: enough to keep the cores busy, few enough for the memory of a laptop."""
 BATCH_ANSWERS = 96
-"""Answers written at once."""
-WAVE = 4
-"""Batches planned together, so that rows of like length meet; also how much an interruption loses."""
+"""Answers decoded at once."""
+PLANNED_BATCHES = 4
+"""Batches planned together, so that rows of similar length meet. An interruption loses as many."""
 MAX_ANSWER_TOKENS = 48
 SLACK_TOKENS = 4
-"""An answer may be that much longer than the longest target one."""
+"""Tokens that an answer may be longer than the longest target."""
 PROTOCOL = 2
-"""Part of every result's key: raise it when the same inputs would give other numbers."""
+"""Part of every key. Raise it when the same inputs would give other numbers."""
 
 
 @dataclass
 class _Job:
-    """A result to be made, and all who want it: conditions that come to the same share the work."""
+    """A result to be computed, and the conditions that share it because their inputs are equal."""
 
     key: str
     eval_task: EvalTask
-    wanted_by: list[Condition]
+    conditions: list[Condition]
     answers: list[list[str]] = field(default_factory=list)
     nlls: list[list[float]] = field(default_factory=list)
     rows_left: int = 0
@@ -53,7 +52,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Row:
-    """Questions that share an adapter and lie side by side."""
+    """Samples of one job that share an adapter and are packed side by side."""
 
     job: _Job
     variant: int
@@ -68,71 +67,72 @@ class _Row:
 
 
 class Runner:
-    """Makes results.
+    """Computes results with a base model in this process.
 
     Args:
         base: the base model.
         store: where results are kept.
-        seed: noted in each result.
+        seed: recorded in each result.
     """
 
     def __init__(self, base: FrozenBase, store: ResultStore, seed: int) -> None:
         self.base, self.store, self.seed = base, store, seed
 
     def run(self, conditions: Sequence[Condition], eval_tasks: Sequence[EvalTask]) -> Iterator[EvalResult]:
-        """Every result that can be made, those on disk first."""
+        """Every result that the conditions do not skip; stored ones come first."""
         jobs: dict[str, _Job] = {}
         for condition in conditions:
             for eval_task in eval_tasks:
                 if condition.skip_reason(eval_task):
                     continue
                 key = self.key(condition, eval_task)
-                if found := self.store.load(eval_task.task, condition.name, condition.system, key):
-                    yield found
-                elif None not in (said := [condition.fixed_answer(sample) for sample in eval_task.samples]):
-                    yield self._keep(condition, eval_task, key, [[text or "" for text in said]], None)
+                fixed = [condition.fixed_answer(sample) for sample in eval_task.samples]
+                if stored := self.store.load(eval_task, condition.name, condition.system, key):
+                    yield stored
+                elif None not in fixed:
+                    yield self._store(condition, eval_task, key, [[text or "" for text in fixed]], None)
                 elif key in jobs:
-                    jobs[key].wanted_by.append(condition)
+                    jobs[key].conditions.append(condition)
                 else:
                     jobs[key] = _Job(key, eval_task, [condition])
-        # What cannot share a batch is kept apart; short questions come first and sit together.
-        ordered = sorted(jobs.values(), key=lambda j: (_kind(j), _mean_length(j.eval_task)))
-        for _, group in groupby(ordered, _kind):
-            yield from self._make(list(group))
+        # Jobs that cannot share a batch are kept apart. Tasks with short prompts come first, side by side.
+        ordered = sorted(jobs.values(), key=lambda job: (_batch_group(job), _mean_length(job.eval_task)))
+        for _, group in groupby(ordered, _batch_group):
+            yield from self._run_jobs(list(group))
 
     def key(self, condition: Condition, eval_task: EvalTask) -> str:
-        """Identity of a result's content."""
+        """Hash of everything that decides a result's numbers."""
         parts = [PROTOCOL, self.base.fingerprint, str(self.base.model.dtype), eval_task.digest]
         parts += [rendered_tokens(eval_task, self.base.chat), condition.identity(eval_task)]
         return sha256(repr(parts).encode()).hexdigest()[:16]
 
-    def _make(self, jobs: list[_Job]) -> Iterator[EvalResult]:
+    def _run_jobs(self, jobs: list[_Job]) -> Iterator[EvalResult]:
         """The results of jobs that may share batches."""
-        with jobs[0].wanted_by[0].applied(self.base):
-            wave: list[_Row] = []
+        with jobs[0].conditions[0].applied(self.base):
+            planned: list[_Row] = []
             for job in jobs:
-                wave += self._rows(job)
-                if sum(row.length for row in wave) >= WAVE * BATCH_TOKENS or job is jobs[-1]:
-                    for batch in _batches(wave):
-                        yield from self._measure(batch)
-                    wave = []
+                planned += self._pack_rows(job)
+                if sum(row.length for row in planned) >= PLANNED_BATCHES * BATCH_TOKENS or job is jobs[-1]:
+                    for batch in _batches(planned):
+                        yield from self._run_batch(batch)
+                    planned = []
 
-    def _rows(self, job: _Job) -> list[_Row]:
-        """A job's questions in every variant, packed."""
+    def _pack_rows(self, job: _Job) -> list[_Row]:
+        """A job's samples under every prompt variant, packed into rows."""
         chat, eval_task = self.base.chat, job.eval_task
-        variants = job.wanted_by[0].variants(eval_task)
-        target = [
-            chat.response(i.target) if i.target is not None else [chat.end_of_turn] for i in eval_task.samples
+        variants = job.conditions[0].variants(eval_task)
+        targets = [
+            chat.response(s.target) if s.target is not None else [chat.end_of_turn] for s in eval_task.samples
         ]
         limit = answer_token_limit(eval_task, chat)
         rows = []
         for number, variant in enumerate(variants):
             prompts = [
-                chat.prompt(variant.question(i), variant.turns, eval_task.answer_prefix)
-                for i in eval_task.samples
+                chat.prompt(variant.user_message(sample), variant.turns, eval_task.answer_prefix)
+                for sample in eval_task.samples
             ]
-            examples = [Example(p, g) for p, g in zip(prompts, target, strict=True)]
-            for samples, adapter in _shares(variant, len(examples)):
+            examples = [Example(p, t) for p, t in zip(prompts, targets, strict=True)]
+            for samples, adapter in _group_by_adapter(variant, len(examples)):
                 left = samples
                 while left:
                     fitting = fit_row([examples[i] for i in left], ROW_TOKENS)
@@ -143,25 +143,25 @@ class Runner:
         job.rows_left = len(rows)
         return rows
 
-    def _measure(self, batch: list[_Row]) -> Iterator[EvalResult]:
-        """Run one batch, and give the results that it completes."""
+    def _run_batch(self, batch: list[_Row]) -> Iterator[EvalResult]:
+        """Run one batch, and yield the results that it completes."""
         adapters = _stack(
             [row.adapter for row in batch if row.adapter], self.base.model.dtype, self.base.device
         )
         limits = [row.limit for row in batch for _ in row.samples]
-        asked = [row.job.eval_task.samples[i] for row in batch for i in row.samples]
-        found = answer(
+        samples = [row.job.eval_task.samples[i] for row in batch for i in row.samples]
+        answers = answer(
             self.base,
             [row.examples for row in batch],
             adapters,
             limits,
-            can_stop=lambda i, tokens: asked[i].can_stop(self.base.chat.text(tokens)),
+            can_stop=lambda i, tokens: samples[i].can_stop(self.base.chat.text(tokens)),
         )
-        results = zip(found.nll, found.tokens, strict=True)
+        outputs = zip(answers.nll, answers.tokens, strict=True)
         for row in batch:
             job = row.job
             for sample in row.samples:
-                nll, tokens = next(results)
+                nll, tokens = next(outputs)
                 job.nlls[row.variant][sample] = nll
                 job.answers[row.variant][sample] = self.base.chat.text(tokens)
             job.rows_left -= 1
@@ -169,12 +169,12 @@ class Runner:
                 yield from self._finish(job)
 
     def _finish(self, job: _Job) -> Iterator[EvalResult]:
-        """Grade, write and give the results of a finished job."""
+        """Grade, store and yield the results of a finished job."""
         has_targets = all(sample.target is not None for sample in job.eval_task.samples)
-        for condition in job.wanted_by:
-            yield self._keep(condition, job.eval_task, job.key, job.answers, job.nlls if has_targets else None)
+        for condition in job.conditions:
+            yield self._store(condition, job.eval_task, job.key, job.answers, job.nlls if has_targets else None)
 
-    def _keep(
+    def _store(
         self,
         condition: Condition,
         eval_task: EvalTask,
@@ -196,26 +196,24 @@ class Runner:
 
 
 def rendered_tokens(eval_task: EvalTask, chat: ChatFormat) -> list[int]:
-    """Tokens of the first sample, rendered behind itself as a solved turn.
+    """Tokens of the first sample behind itself as a solved turn: they identify tokenizer and chat template.
 
-    The base model's fingerprint is that of its weights; a template can change without them.
+    The fingerprint of a base model covers its weights only.
     """
     first = eval_task.samples[0]
     return chat.prompt(first.prompt, [(first.prompt, first.target or first.prompt)], eval_task.answer_prefix)
 
 
 def answer_token_limit(eval_task: EvalTask, chat: ChatFormat) -> int:
-    """The most tokens of an answer."""
-    longest = (
-        max(len(chat.response(i.target)) for i in eval_task.samples if i.target is not None)
-        if not eval_task.max_tokens
-        else 0
-    )
-    return eval_task.max_tokens or min(longest + SLACK_TOKENS, MAX_ANSWER_TOKENS)
+    """Maximum number of tokens of an answer."""
+    if eval_task.max_tokens:
+        return eval_task.max_tokens
+    longest = max(len(chat.response(s.target)) for s in eval_task.samples if s.target is not None)
+    return min(longest + SLACK_TOKENS, MAX_ANSWER_TOKENS)
 
 
-def _shares(variant: PromptVariant, n: int) -> list[tuple[list[int], LoraWeights | None]]:
-    """Which questions go under which adapter."""
+def _group_by_adapter(variant: PromptVariant, n: int) -> list[tuple[list[int], LoraWeights | None]]:
+    """The n samples in groups that share an adapter."""
     if not variant.adapters:
         return [(list(range(n)), None)]
     if len(variant.adapters) == 1:
@@ -224,7 +222,7 @@ def _shares(variant: PromptVariant, n: int) -> list[tuple[list[int], LoraWeights
 
 
 def _batches(rows: list[_Row]) -> Iterator[list[_Row]]:
-    """Rows in batches within the budgets, each of like length and like answers."""
+    """Rows in batches within the budgets. The rows of a batch are similar in length and answer limit."""
     rows = sorted(rows, key=lambda r: (r.adapter is None, r.limit, r.length))
     batch: list[_Row] = []
     for row in rows:
@@ -242,15 +240,16 @@ def _batches(rows: list[_Row]) -> Iterator[list[_Row]]:
 
 
 def _stack(adapters: list[LoraWeights], dtype: torch.dtype, device: str) -> LoraBatch | None:
-    """One adapter per row; each distinct one is cast once. Those from disk come from the CPU."""
+    """One adapter per row, on the model's device. Each distinct adapter is cast once."""
     if not adapters:
         return None
     cast = {id(a): a.to(dtype, device) for a in adapters}
     return LoraBatch.stack([cast[id(a)] for a in adapters])
 
 
-def _kind(job: _Job) -> str:
-    condition = job.wanted_by[0]
+def _batch_group(job: _Job) -> str:
+    """Jobs of one group may share batches."""
+    condition = job.conditions[0]
     return f"{condition.name} {condition.system}" if condition.changes_model else ""
 
 

@@ -1,4 +1,4 @@
-"""Error against performance, recomputed by hand on small results."""
+"""Weight error against performance, computed by hand on small results."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_task_is_its_error_in_the_best_checkpoint_and_its_share_of_the_oracles_gain(run: Path) -> None:
+def test_error_is_that_of_the_best_checkpoint_and_share_that_of_the_oracle_gain(run: Path) -> None:
     a, b = compression([run], RESULTS)
-    assert (a.error, a.share, a.score, a.oracle_score) == (0.5, pytest.approx(0.75), 0.5, 1.0)
-    assert (b.error, b.share) == (0.1, pytest.approx(1.0))
+    assert (a.error, a.kept_share, a.score, a.oracle_score) == (0.5, pytest.approx(0.75), 0.5, 1.0)
+    assert (b.error, b.kept_share) == (0.1, pytest.approx(1.0))
     # three of four nats and two of two: five of six
     assert "| recon-S | 0.300 | 83 [75, 100] | 75.0 | 100.0 |" in table([a, b])
 
 
-def test_a_task_whose_oracle_gains_nothing_is_named_and_not_counted(run: Path) -> None:
+def test_a_task_whose_oracle_gains_nothing_is_left_out_by_name(run: Path) -> None:
     a, b = compression([run], RESULTS)
     shown = table([a, replace(b, oracle_gain=-1e-3)])
     assert "| recon-S | 0.500 | 75 [75, 75] | 50.0 | 100.0 |" in shown
@@ -73,17 +73,17 @@ def test_a_task_whose_oracle_gains_nothing_is_named_and_not_counted(run: Path) -
         draw([replace(a, oracle_gain=0.0)])
 
 
-def test_what_is_missing_is_named_with_the_command_that_makes_it(run: Path, tmp_path: Path) -> None:
+def test_errors_name_the_command_that_makes_the_missing_part(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CompressionError, match=r"no result of b under training recon-S.*--name recon-S"):
         compression([run], RESULTS[:-1])
     with pytest.raises(CompressionError, match="holds no run"):
         compression([tmp_path / "none"], RESULTS)
     (run / "log.jsonl").write_text(json.dumps({"kind": "step"}) + "\n")
-    with pytest.raises(CompressionError, match="not finished"):
+    with pytest.raises(CompressionError, match="has no validation yet"):
         compression([run], RESULTS)
 
 
-def test_the_command_writes_table_and_figure(run: Path, tmp_path: Path) -> None:
+def test_command_writes_table_and_figure(run: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     results.mkdir()
     for i, c in enumerate(RESULTS):

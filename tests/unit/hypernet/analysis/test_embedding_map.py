@@ -8,14 +8,15 @@ from hypernet.analysis.embedding_map import (
     Correlation,
     EmbeddingMap,
     Point,
-    between_tasks,
+    average_by_task,
     draw,
     embedding_map,
     family,
-    layout,
     mantel,
     similarity,
+    tsne_layout,
 )
+from hypernet.analysis.errors import TooFewTasksError
 from hypernet.data.tasks import Instance, Task
 from hypernet.generator import Generator
 
@@ -28,35 +29,35 @@ def task(name: str, *descriptions: str, categories: tuple[str, ...] = ()) -> Tas
 def clusters(t: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     """Three noisy descriptions of each of t tasks."""
     torch.manual_seed(0)
-    owners = torch.arange(t).repeat_interleave(3)
-    return torch.randn(t, 12)[owners] + 0.1 * torch.randn(3 * t, 12), owners
+    task_index = torch.arange(t).repeat_interleave(3)
+    return torch.randn(t, 12)[task_index] + 0.1 * torch.randn(3 * t, 12), task_index
 
 
 def test_similarities_are_averaged_over_a_tasks_descriptions() -> None:
-    vectors, owners = clusters()
+    vectors, task_index = clusters()
     together = similarity(vectors)
-    by_task = between_tasks(together, owners)
+    by_task = average_by_task(together, task_index)
     assert by_task.shape == (8, 8)
     expected = torch.stack([together[i, j] for i in range(3) for j in range(3, 6)]).mean()
     torch.testing.assert_close(by_task[0, 1], expected)
 
 
-def test_a_shared_offset_does_not_make_things_alike() -> None:
+def test_a_shared_offset_does_not_change_similarities() -> None:
     vectors, _ = clusters()
     torch.testing.assert_close(similarity(vectors), similarity(vectors + 100), atol=1e-3, rtol=1e-3)
 
 
-def test_column_by_column_and_in_half_precision_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_half_precision_give_the_same_similarities(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, _ = clusters()
     around = vectors - vectors.mean(0)
     expected = torch.nn.functional.cosine_similarity(around[:, None], around, dim=-1)
     torch.testing.assert_close(similarity(vectors), expected)
-    monkeypatch.setattr(embedding_map_module, "COLUMNS", 5)
+    monkeypatch.setattr(embedding_map_module, "COLUMN_CHUNK", 5)
     torch.testing.assert_close(similarity(vectors), expected)
     torch.testing.assert_close(similarity(vectors.half()), expected, atol=2e-3, rtol=0)
 
 
-def test_adapters_are_kept_in_two_bytes_a_number(tiny_generator: Generator) -> None:
+def test_adapters_are_stored_in_fp16(tiny_generator: Generator) -> None:
     z = tiny_generator.embed([f"do {i}" for i in range(19)])  # more than one batch
     kept = embedding_map_module._adapters(tiny_generator, z)
     assert (kept.dtype, kept.shape) == (torch.float16, (19, tiny_generator.spec.num_parameters))
@@ -65,39 +66,39 @@ def test_adapters_are_kept_in_two_bytes_a_number(tiny_generator: Generator) -> N
     )
 
 
-def test_correlation_agrees_with_scipy_and_knows_chance() -> None:
+def test_correlation_agrees_with_scipy_and_has_a_permutation_p_value() -> None:
     from scipy.stats import pearsonr, spearmanr
 
-    vectors, owners = clusters()
-    a = between_tasks(similarity(vectors), owners)
-    b = between_tasks(similarity(vectors + 0.5 * torch.randn_like(vectors)), owners)
+    vectors, task_index = clusters()
+    a = average_by_task(similarity(vectors), task_index)
+    b = average_by_task(similarity(vectors + 0.5 * torch.randn_like(vectors)), task_index)
     rows, columns = torch.triu_indices(8, 8, offset=1)
     found = mantel(a, b, 199, seed=0)
     assert found.pearson == pytest.approx(pearsonr(a[rows, columns], b[rows, columns]).statistic, abs=1e-5)
     assert found.spearman == pytest.approx(spearmanr(a[rows, columns], b[rows, columns]).statistic, abs=1e-5)
     assert found.pearson_p == found.spearman_p == 1 / 200  # no relabelling does as well
     torch.manual_seed(1)
-    unrelated = between_tasks(similarity(torch.randn(24, 12)), owners)
+    unrelated = average_by_task(similarity(torch.randn(24, 12)), task_index)
     assert mantel(a, unrelated, 199, seed=0).spearman_p > 0.05
     assert mantel(a, b, 199, seed=0) == found
 
 
-def test_a_tasks_family_is_its_category_or_its_names_beginning() -> None:
+def test_family_is_the_category_or_the_prefix_of_the_name() -> None:
     assert family(task("lol_1", "d", categories=("Question Answering",))) == "Question Answering"
     assert family(task("fv_antonym", "d")) == "function vectors"
     assert family(task("own_task", "d")) == "own"
 
 
 def test_the_map_keeps_neighbours_together() -> None:
-    vectors, owners = clusters()
-    places = torch.tensor(layout(similarity(vectors), seed=0))
-    assert places.tolist() == torch.tensor(layout(similarity(vectors), seed=0)).tolist()
+    vectors, task_index = clusters()
+    places = torch.tensor(tsne_layout(similarity(vectors), seed=0))
+    assert places.tolist() == torch.tensor(tsne_layout(similarity(vectors), seed=0)).tolist()
     nearest = torch.cdist(places, places).fill_diagonal_(torch.inf).argmin(dim=1)
-    assert (owners[nearest] == owners).float().mean() > 0.8
+    assert (task_index[nearest] == task_index).float().mean() > 0.8
 
 
 @pytest.mark.parametrize("ending", ["svg", "png"])
-def test_figures_are_small_and_the_same_every_time(tmp_path: Path, ending: str) -> None:
+def test_figures_are_small_and_reproducible(tmp_path: Path, ending: str) -> None:
     points = tuple(
         Point(f"t{i}", f"family {i % 10}", (float(i), i / 2), (float(-i), i * 2.0)) for i in range(120)
     )
@@ -119,5 +120,5 @@ def test_a_map_of_a_real_hypernetwork(tiny_generator: Generator) -> None:
     assert [p.task for p in found.points] == [t.task for t in tasks for _ in range(2)]
     assert -1 <= found.correlation.spearman <= 1
     assert found.to_json()["hypernetwork"] == found.hypernetwork
-    with pytest.raises(ValueError, match="at least four"):
+    with pytest.raises(TooFewTasksError, match="at least four"):
         embedding_map(tiny_generator, tasks[:3])

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hypernet.analysis.errors import TooFewTasksError
 from hypernet.analysis.nuance import answers
 from hypernet.analysis.nuance import table as nuance_table
 from hypernet.analysis.robustness import half, robustness_conditions, shuffled, terse, with_typos
@@ -13,7 +14,7 @@ from hypernet.base_model import lora_spec
 from hypernet.data.tasks import Instance, Task
 from hypernet.evaluation.decoding import greedy
 from hypernet.evaluation.eval_task import build_eval_task
-from hypernet.evaluation.report import REWRITTEN
+from hypernet.evaluation.report import ROBUSTNESS_TITLES
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 
@@ -30,7 +31,7 @@ def tasks() -> list[Task]:
         Task(
             task=f"fv_{i}",
             definition=f"definition {i}" if i else "",
-            descriptions=[f"one variant to say {i}", f"another variant, {i}", "a third variant"],
+            descriptions=[f"one way to say {i}", f"another way, {i}", "a third way"],
             eval_descriptions=[f"how to do task {i}"],
             instances=[Instance(input=f"input {k}", output=[f"out {k}"]) for k in range(4)],
         )
@@ -39,7 +40,7 @@ def tasks() -> list[Task]:
 
 
 @given(TEXT, st.integers())
-def test_typos_and_shuffles_keep_what_is_there(text: str, seed: int) -> None:
+def test_typos_and_shuffles_keep_letters_and_words(text: str, seed: int) -> None:
     rng = random.Random(seed)
     assert sorted(with_typos(text, rng)) == sorted(text)
     assert sorted(shuffled(text, rng).split()) == sorted(text.split())
@@ -47,7 +48,7 @@ def test_typos_and_shuffles_keep_what_is_there(text: str, seed: int) -> None:
     assert terse(text).split() == text.split()[:3]
 
 
-def test_typos_do_happen() -> None:
+def test_typos_change_the_text() -> None:
     text = "Translate the given sentence from English into French."
     assert with_typos(text, random.Random(0)) != text
 
@@ -55,25 +56,27 @@ def test_typos_do_happen() -> None:
 def test_worse_descriptions_are_conditions_beside_the_controls(tiny_generator: Generator) -> None:
     given = tasks()
     conditions = {c.name: c for c in robustness_conditions(tiny_generator, "t", given, seed=0)}
-    assert set(conditions) == {"matched", "empty", "mismatched", "random", *REWRITTEN}
-    asked = build_eval_task(given[0], 3, seed=0)
-    lacking = {name for name, condition in conditions.items() if condition.skip_reason(asked)}
-    assert lacking == {"definition"}
-    identities = {name: str(condition.identity(asked)) for name, condition in conditions.items()}
+    assert set(conditions) == {"matched", "empty", "mismatched", "random", *ROBUSTNESS_TITLES}
+    eval_task = build_eval_task(given[0], 3, seed=0)
+    skipping = {name for name, condition in conditions.items() if condition.skip_reason(eval_task)}
+    assert skipping == {"definition"}
+    identities = {name: str(condition.identity(eval_task)) for name, condition in conditions.items()}
     assert len(set(identities.values())) == len(conditions)
-    assert "one variant to say 0" in identities["other"]
+    assert "one way to say 0" in identities["other"]
     assert "'how to'" in identities["half"]
     assert "'how to do'" in identities["terse"]
-    again = {c.name: str(c.identity(asked)) for c in robustness_conditions(tiny_generator, "t", given, seed=0)}
+    again = {
+        c.name: str(c.identity(eval_task)) for c in robustness_conditions(tiny_generator, "t", given, seed=0)
+    }
     assert again == identities
 
 
-def test_one_task_has_no_stranger(tiny_generator: Generator) -> None:
-    with pytest.raises(ValueError, match="at least two"):
+def test_a_single_task_has_no_mismatched_task(tiny_generator: Generator) -> None:
+    with pytest.raises(TooFewTasksError, match="at least two tasks"):
         robustness_conditions(tiny_generator, "t", tasks()[:1], seed=0)
 
 
-def test_nuance_puts_answers_side_by_side(base: FrozenBase, tiny_generator: Generator) -> None:
+def test_nuance_lists_the_answer_of_each_description(base: FrozenBase, tiny_generator: Generator) -> None:
     prompt = "a | b"
     found = answers(base, tiny_generator, prompt, ["Say it\nloud.", "Say it."], max_tokens=5)
     assert [a.description for a in found] == [None, "Say it\nloud.", "Say it."]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hypernet.base_model import lora_spec
-from hypernet.evaluation.arrow import Arrow, prototypes, shares
+from hypernet.evaluation.arrow import Arrow, prototypes, routing_weights
 from hypernet.frozen import FrozenBase
 from hypernet.lora import LoraBatch
 
@@ -27,15 +27,15 @@ def test_an_expert_that_does_nothing_has_a_finite_prototype() -> None:
     assert prototypes(torch.randn(1, 4, 20), torch.zeros(1, 12, 4)).isfinite().all()
 
 
-def test_the_best_experts_share_each_token_and_signs_do_not_matter() -> None:
+def test_the_best_experts_share_each_token_whatever_their_sign() -> None:
     torch.manual_seed(0)
     x, v = torch.randn(2, 7, 16), torch.randn(6, 16)
-    found = shares(x, v, 4)
+    found = routing_weights(x, v, 4)
     assert ((found > 0).sum(-1) == 4).all()
     torch.testing.assert_close(found.sum(-1), torch.ones(2, 7))
-    torch.testing.assert_close(found, shares(x, -v, 4))
+    torch.testing.assert_close(found, routing_weights(x, -v, 4))
     assert (found.argmax(-1) == (x @ v.T).abs().argmax(-1)).all()
-    assert ((shares(x, v[:2], 4) > 0).sum(-1) == 2).all()  # fewer experts than k
+    assert ((routing_weights(x, v[:2], 4) > 0).sum(-1) == 2).all()  # fewer experts than k
 
 
 def test_routing_equals_the_dense_sums(tiny_base: Path) -> None:
@@ -93,7 +93,7 @@ def test_one_expert_is_a_plain_lora(tiny_base: Path, k: int) -> None:
         torch.testing.assert_close(base.model(ids).logits, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_experts_from_disk_go_where_the_model_is(tiny_base: Path) -> None:
+def test_experts_move_to_the_device_of_the_model(tiny_base: Path) -> None:
     spec = lora_spec(tiny_base, rank=3, alpha=6)
     size = (2, spec.num_layers)
     experts = LoraBatch(

@@ -1,4 +1,4 @@
-"""The ten benchmarks from small files: prompts, labels, numbers and programs are read as they should be."""
+"""The ten benchmarks from small files: prompts, grading, few-shot examples, malformed files."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def sample(eval_tasks: dict[str, EvalTask], name: str) -> Sample:
     return eval_tasks[name].samples[0]
 
 
-def test_all_ten_are_loaded_and_examples_are_never_asked(eval_tasks: dict[str, EvalTask]) -> None:
+def test_all_ten_are_loaded_and_few_shot_examples_are_no_samples(eval_tasks: dict[str, EvalTask]) -> None:
     assert set(eval_tasks) == set(BENCHMARKS) == set(ROWS)
     for name, eval_task in eval_tasks.items():
         assert len(eval_task.samples) == 4
@@ -118,13 +118,13 @@ def test_answers_are_read_as_labels_words_and_numbers(
             assert one.grade(beginning) == one.grade(answer), (beginning, answer)
 
 
-def test_a_no_among_other_words_is_no_answer() -> None:
+def test_boolq_reads_the_first_word_only() -> None:
     question = Question(question="is it", answer="false")
     for answer, score in (("No.", 1), ("false", 1), ("There is no evidence", 0), ("Not false", 0)):
         assert BENCHMARKS["boolq"].grade(question, answer) == score
 
 
-def test_options_stand_in_the_prompt_with_the_labels_that_there_are(eval_tasks: dict[str, EvalTask]) -> None:
+def test_prompt_lists_the_options_with_their_labels(eval_tasks: dict[str, EvalTask]) -> None:
     assert "A: iron\nB: air\nC: ice\n" in sample(eval_tasks, "arc_challenge").prompt
     assert "one of A, B, C and" in sample(eval_tasks, "arc_challenge").prompt
     assert "E: hail" in sample(eval_tasks, "arc_easy").prompt
@@ -132,7 +132,7 @@ def test_options_stand_in_the_prompt_with_the_labels_that_there_are(eval_tasks: 
     assert sample(eval_tasks, "gsm8k").target is sample(eval_tasks, "mbpp").target is None
 
 
-def test_programs_are_run_against_their_tests(eval_tasks: dict[str, EvalTask]) -> None:
+def test_code_is_graded_by_its_tests(eval_tasks: dict[str, EvalTask]) -> None:
     human = sample(eval_tasks, "humaneval")
     assert human.grade("    return math.sqrt(x)\n```\nIt takes the root.") == 1
     assert human.grade("def f(x):\n    return x ** 0.5\n```\n") == 1
@@ -146,7 +146,7 @@ def test_programs_are_run_against_their_tests(eval_tasks: dict[str, EvalTask]) -
     assert basic.grade("") == 0
 
 
-def test_code_and_numbers() -> None:
+def test_code_and_last_number_are_extracted() -> None:
     assert extract_code("x = 1\n```\ntext") == "x = 1\n"
     assert extract_code("\n```python\nx = 2\n```\nmore").strip() == "x = 2"
     assert extract_code("x = 3") == "x = 3"
@@ -155,7 +155,7 @@ def test_code_and_numbers() -> None:
     assert last_number("none") is None
 
 
-def test_a_folder_of_some_is_enough_for_those(folder: Path) -> None:
+def test_a_folder_with_some_benchmarks_is_enough(folder: Path) -> None:
     rows = (folder / "gsm8k.jsonl").read_bytes()
     for path in folder.glob("*.jsonl"):
         path.unlink()
@@ -166,12 +166,12 @@ def test_a_folder_of_some_is_enough_for_those(folder: Path) -> None:
         load_benchmarks(folder, 4, 0, ["gsm8k", "piqa"])
 
 
-def test_what_is_there_beside_the_needed_is_loaded_too_for_its_descriptions(folder: Path) -> None:
+def test_benchmarks_beyond_the_needed_are_loaded_too(folder: Path) -> None:
     (folder / "mbpp.jsonl").unlink()
     assert {s.task for s in load_benchmarks(folder, 4, 0, ["gsm8k"])} > {"gsm8k", "piqa"}
 
 
-def test_faults_are_named(folder: Path) -> None:
+def test_malformed_files_are_named(folder: Path) -> None:
     (folder / "piqa.jsonl").write_text('{"question": 3}\n')
     with pytest.raises(BenchmarkError, match=r"piqa\.jsonl, line 1: question"):
         load_benchmarks(folder, 4, 0)
@@ -182,3 +182,34 @@ def test_faults_are_named(folder: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"piqa\.train_descriptions"):
         load_benchmarks(folder, 4, 0)
     assert Question.model_validate({"question": "q", "answer": "a"}).choices == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "fault"),
+    [
+        ("piqa", {"answer_index": None}, "answer_index: is None, needs 0 to 1"),
+        ("piqa", {"answer_index": 2}, "answer_index: is 2, needs 0 to 1"),
+        ("arc_easy", {"choices": ["a"]}, "choices: has 1 options, needs 2 to 5"),
+        ("piqa", {"choices": ["a", "b", "c"]}, "choices: has 3 options, needs 2 to 2"),
+        ("boolq", {"answer": "yes"}, "answer: must be true or false"),
+        ("gsm8k", {"answer": "five"}, "answer: holds no number"),
+        ("humaneval", {"test": ""}, "test and entry_point: one of them is empty"),
+        ("mbpp", {"test": ""}, "test: is empty"),
+    ],
+)
+def test_questions_that_cannot_be_graded_are_refused(
+    folder: Path, name: str, change: dict[str, Any], fault: str
+) -> None:
+    rows = [{"answer": "", **ROWS[name]}, {"answer": "", **ROWS[name], **change}]
+    (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(BenchmarkError) as error:
+        load_benchmarks(folder, 4, 0)
+    assert f"{name}.jsonl, line 2: {fault}" in str(error.value)
+
+
+def test_a_benchmark_without_descriptions_is_named(folder: Path) -> None:
+    descriptions = json.loads((folder / "descriptions.json").read_text())
+    del descriptions["piqa"]
+    (folder / "descriptions.json").write_text(json.dumps(descriptions))
+    with pytest.raises(BenchmarkError, match=r"descriptions\.json: has no entry 'piqa'"):
+        load_benchmarks(folder, 4, 0)

@@ -77,14 +77,14 @@ def test_packed_rows_with_any_draft_answer_as_each_alone(
     assert found.nll == pytest.approx(lone, rel=1e-4)
 
 
-def test_limits_hold_and_greedy_is_the_same_thing(base: FrozenBase, adapters: LoraBatch) -> None:
+def test_limits_hold_and_greedy_gives_the_same_answers(base: FrozenBase, adapters: LoraBatch) -> None:
     prompts = [base.chat.prompt(word) for word in WORDS]
     whole = [alone(base, p, adapters, 2) for p in prompts]
     assert greedy(base, prompts, adapters.take([2]), LIMIT) == whole
     assert greedy(base, prompts, adapters.take([2]), 2) == [tokens[:2] for tokens in whole]
 
 
-def test_a_settled_answer_stops_and_the_others_go_on(base: FrozenBase) -> None:
+def test_a_decided_answer_stops_and_the_others_continue(base: FrozenBase) -> None:
     prompts = [base.chat.prompt(word) for word in WORDS]
     whole = greedy(base, prompts, None, LIMIT)
     assert max(map(len, whole)) > 3
