@@ -1,4 +1,4 @@
-"""One streamed request to `/v1/generate`, and what a stopwatch beside the client sees of it."""
+"""Sends one streamed request to `/v1/generate` and records its timing."""
 
 from __future__ import annotations
 
@@ -11,81 +11,82 @@ import httpx
 
 
 @dataclass(slots=True)
-class Sample:
-    """One request's fate. Times in seconds of the caller's clock."""
+class RequestRecord:
+    """Timing and outcome of one request. Times are in seconds of the caller's clock."""
 
-    due: float
-    """When it should have been sent: waiting for a busy client counts as waiting."""
-    pieces: list[float] = field(default_factory=list)
-    """When each piece of the completion came."""
+    scheduled_at: float
+    """Scheduled sending time. A delay in a busy client counts as latency."""
+    chunk_times: list[float] = field(default_factory=list)
+    """Arrival time of each chunk of the completion."""
     end: float = 0.0
+    """Time of the last event."""
     tokens: int | None = None
-    """Of the completion; None until its last event."""
+    """Completion tokens. None before the last event."""
     source: str = "base"
-    """Where the adapter was: memory, redis, generated; or base."""
+    """Source of the adapter: memory, redis or generated. base: no adapter."""
     error: str | None = None
-    """The code of the error that it got instead."""
+    """Error code. None: the request succeeded."""
 
     @property
-    def first(self) -> float:
-        """Seconds to the first piece."""
-        return self.pieces[0] - self.due
+    def time_to_first_token(self) -> float:
+        """Seconds to the first chunk."""
+        return self.chunk_times[0] - self.scheduled_at
 
     @property
-    def gaps(self) -> list[float]:
-        """Seconds between one piece and the next."""
-        return [b - a for a, b in zip(self.pieces, self.pieces[1:], strict=False)]
+    def inter_token_latencies(self) -> list[float]:
+        """Seconds between consecutive chunks."""
+        return [b - a for a, b in zip(self.chunk_times, self.chunk_times[1:], strict=False)]
 
     @property
-    def whole(self) -> float:
-        """Seconds to the end of the answer."""
-        return self.end - self.due
+    def total_latency(self) -> float:
+        """Seconds to the end of the response."""
+        return self.end - self.scheduled_at
 
 
-async def ask(
-    http: httpx.AsyncClient, body: dict[str, Any], clock: Callable[[], float], due: float | None = None
-) -> Sample:
-    """Send a request with `stream` on and follow it to its end. Never raises for what the server does.
+async def send_request(
+    http: httpx.AsyncClient, body: dict[str, Any], clock: Callable[[], float], scheduled_at: float | None = None
+) -> RequestRecord:
+    """Send a streaming request and read it to its end. Errors of the server are recorded, not raised.
 
     Args:
         http: a client with the server's base URL.
-        body: of `/v1/generate`; `stream` is added.
+        body: JSON body for `/v1/generate`, without `stream`.
         clock: monotonic seconds.
-        due: when it should have been sent; None is now.
+        scheduled_at: scheduled sending time. None: now.
     """
-    sample = Sample(clock() if due is None else due)
+    record = RequestRecord(clock() if scheduled_at is None else scheduled_at)
     try:
         async with http.stream("POST", "/v1/generate", json=body | {"stream": True}) as response:
             if response.status_code != 200:
-                sample.error = _code(await response.aread(), f"http_{response.status_code}")
+                record.error = _code(await response.aread(), f"http_{response.status_code}")
             else:
                 async for line in response.aiter_lines():
                     if line.startswith("data: {"):
-                        _read(json.loads(line.removeprefix("data: ")), sample, clock)
+                        _read(json.loads(line.removeprefix("data: ")), record, clock)
     except httpx.HTTPError as error:
-        sample.error = type(error).__name__
+        record.error = type(error).__name__
     except (ValueError, KeyError, TypeError):
-        sample.error = "bad_event"
-    sample.end = clock()
-    if sample.error is None and sample.tokens is None:
-        sample.error = "cut_off"
-    return sample
+        record.error = "bad_event"
+    record.end = clock()
+    if record.error is None and record.tokens is None:
+        record.error = "cut_off"
+    return record
 
 
-def _read(event: dict[str, Any], sample: Sample, clock: Callable[[], float]) -> None:
+def _read(event: dict[str, Any], record: RequestRecord, clock: Callable[[], float]) -> None:
     if "error" in event:
-        sample.error = str(event["error"]["code"])
+        record.error = str(event["error"]["code"])
     elif "usage" in event:
-        sample.tokens = event["usage"]["completion_tokens"]
-        sample.source = event["adapter"]["source"] if event["adapter"] else "base"
-        # A completion without text has no piece before its last event.
-        sample.pieces = sample.pieces or [clock()]
+        record.tokens = event["usage"]["completion_tokens"]
+        record.source = event["adapter"]["source"] if event["adapter"] else "base"
+        # A completion without text has no chunk before its last event.
+        record.chunk_times = record.chunk_times or [clock()]
     else:
-        sample.pieces.append(clock())
+        record.chunk_times.append(clock())
 
 
-def _code(body: bytes, otherwise: str) -> str:
+def _code(body: bytes, default: str) -> str:
     try:
         return str(json.loads(body)["error"]["code"])
     except (ValueError, KeyError, TypeError):
-        return otherwise
+        return default

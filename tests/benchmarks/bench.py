@@ -1,7 +1,7 @@
-"""`make bench`: ratios of two things measured side by side in one run, on the embedded default.
+"""Benchmarks: ratios of two quantities that are measured side by side in one run, on the shipped default.
 
-Absolute numbers depend on the machine and on whatever else it does; ratios of
-neighbouring rounds are what to compare. Under fifteen minutes on two idle cores.
+Absolute numbers depend on the machine and on its other load, so compare ratios. A full run takes less
+than fifteen minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -14,74 +14,78 @@ import time
 from typing import Any
 
 from tests.benchmarks import report
-from tests.benchmarks.measure import Row
-from tests.benchmarks.parts import (
+from tests.benchmarks.cases import (
     arrivals,
+    cache_tiers,
     decode,
-    first,
+    first_token,
     generation,
     growth,
-    large,
     memory,
-    mix,
-    tiers,
+    shapes_7b,
     training,
+    workload,
 )
-from tests.benchmarks.world import World
+from tests.benchmarks.context import BenchContext
+from tests.benchmarks.measure import Comparison
 
-PARTS = {
+COMPARISONS = {
     "generation": generation.run,
     "memory": memory.run,
-    "tiers": tiers.run,
+    "cache_tiers": cache_tiers.run,
     "decode": decode.run,
-    "first": first.run,
+    "first_token": first_token.run,
     "arrivals": arrivals.run,
     "training": training.run,
-    "large": large.run,
+    "shapes_7b": shapes_7b.run,
 }
-WITHOUT_ROWS = {"mix": mix.run, "growth": growth.run}
-"""Parts whose numbers are no ratios."""
+"""Cases whose results are ratios, in the order of the table."""
+REPORTS = {"workload": workload.run, "growth": growth.run}
+"""Cases with other results."""
 
 
 def main() -> None:
-    """Run what was asked for, print the table, write runs/bench.json and the block in docs/performance.md."""
+    """Run the chosen cases, print the table, write runs/bench.json and, for a full run, docs/performance.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=[*PARTS, *WITHOUT_ROWS], help="a part; may repeat")
-    parser.add_argument("--quick", action="store_true", help="two rounds of less, for a look")
+    parser.add_argument(
+        "--only", action="append", choices=[*COMPARISONS, *REPORTS], help="run this case; may be repeated"
+    )
+    parser.add_argument("--quick", action="store_true", help="run two rounds of shorter cases")
     options = parser.parse_args()
-    sleep_while_waiting()
-    whole = not options.only and not options.quick
-    about = report.machine()
-    chosen = options.only or [*PARTS, *WITHOUT_ROWS]
-    rows, notes = asyncio.run(measure(chosen, quick=options.quick))
-    report.write(rows, notes, about, page=whole)
-    print(report.describe(about), "", report.table(rows), sep="\n")
+    restart_with_passive_openmp()
+    full = not options.only and not options.quick
+    machine = report.machine()
+    chosen = options.only or [*COMPARISONS, *REPORTS]
+    comparisons, results = asyncio.run(measure(chosen, quick=options.quick))
+    report.write_results(comparisons, results, machine, page=full)
+    print(report.describe_machine(machine), "", report.markdown_table(comparisons), sep="\n")
 
 
-def sleep_while_waiting() -> None:
-    """Start over with OpenMP threads that sleep between tasks: spinning ones would slow what runs beside."""
+def restart_with_passive_openmp() -> None:
+    """Restart this process with OpenMP threads that sleep between tasks. Spinning ones slow down the rest."""
     if os.environ.get("OMP_WAIT_POLICY") != "PASSIVE":
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read when torch is loaded, which has happened
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+        command = [sys.executable, "-m", "tests.benchmarks.bench", *sys.argv[1:]]
+        os.execv(sys.executable, command)
 
 
-async def measure(chosen: list[str], *, quick: bool) -> tuple[list[Row], dict[str, Any]]:
-    """Rows of the chosen parts, in the table's order, and what does not fit into rows."""
-    rows: list[Row] = []
-    notes: dict[str, Any] = {}
-    async with World(rounds=2 if quick else 3, quick=quick) as world:
-        for name in [*PARTS, *WITHOUT_ROWS]:
+async def measure(chosen: list[str], *, quick: bool) -> tuple[list[Comparison], dict[str, Any]]:
+    """Run cases. Returns their comparisons, in the order of the table, and their other results."""
+    comparisons: list[Comparison] = []
+    results: dict[str, Any] = {}
+    async with BenchContext(rounds=2 if quick else 3, quick=quick) as context:
+        for name in [*COMPARISONS, *REPORTS]:
             if name not in chosen:
                 continue
             started = time.monotonic()
-            if name in WITHOUT_ROWS:
-                notes[name] = await WITHOUT_ROWS[name](world)
+            if name in REPORTS:
+                results[name] = await REPORTS[name](context)
             else:
-                found = await PARTS[name](world)
-                print(report.table(found) + "\n", flush=True)
-                rows += found
-            notes[f"seconds, {name}"] = round(time.monotonic() - started, 1)
-    return rows, notes
+                found = await COMPARISONS[name](context)
+                print(report.markdown_table(found) + "\n", flush=True)
+                comparisons += found
+            results[f"seconds, {name}"] = round(time.monotonic() - started, 1)
+    return comparisons, results
 
 
 if __name__ == "__main__":

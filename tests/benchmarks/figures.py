@@ -1,4 +1,4 @@
-"""Curves of the benchmark as SVG under docs/figures."""
+"""Figures of the benchmarks, as SVG files in docs/figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PREFIX = "growth-"
 
 @dataclass(slots=True)
 class Curve:
-    """Throughput and latency against one quantity that grows."""
+    """Throughput and latency as functions of one quantity."""
 
     axis: str
     x: list[int] = field(default_factory=list)
@@ -21,7 +21,7 @@ class Curve:
 
 
 def draw(name: str, curve: Curve) -> None:
-    """Two panels side by side: tokens per second, and time to the first token."""
+    """Draw two panels: tokens per second, and time to the first token."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -47,5 +47,5 @@ def draw(name: str, curve: Curve) -> None:
 
 
 def links() -> str:
-    """The figures there are, as Markdown for docs/performance.md."""
+    """Markdown images of all figures, for docs/performance.md."""
     return "\n".join(f"![{path.stem}](figures/{path.name})" for path in sorted(FOLDER.glob(f"{PREFIX}*.svg")))

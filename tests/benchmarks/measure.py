@@ -1,4 +1,4 @@
-"""Two things timed side by side, and the row of the table that comes of it."""
+"""Side-by-side measurements and their comparison."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any, Literal
 
 import torch
 
-Work = Callable[[int], float | Awaitable[float]]
-"""Does round number n and returns what it measured."""
+Measurement = Callable[[int], float | Awaitable[float]]
+"""Runs round n and returns the measured value."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A ratio of two medians' worth of rounds.
+class Comparison:
+    """The ratio of two quantities that were measured in the same rounds.
 
     Attributes:
-        measure: what the ratio says.
-        target: e.g. ">= 2.0"; empty for a row that only informs.
-        a: numerator, one number a round.
-        b: denominator, one number a round.
-        unit: of both.
+        measure: label of the ratio.
+        target: condition on the ratio, such as ">= 2.0". Empty: no target.
+        a: numerator, one value per round.
+        b: denominator, one value per round.
+        unit: unit of both.
     """
 
     measure: str
@@ -37,25 +37,25 @@ class Row:
 
     @property
     def ratios(self) -> list[float]:
-        """One per round: what was near in time shares the machine's moods."""
+        """One ratio per round: values of one round were measured under the same load."""
         return [a / b for a, b in zip(self.a, self.b, strict=True)]
 
     @property
     def ratio(self) -> float:
-        """Median of the rounds' ratios."""
+        """Median of the ratios."""
         return statistics.median(self.ratios)
 
     @property
     def verdict(self) -> Literal["", "met", "missed"]:
-        """Whether the target is met."""
+        """Whether the ratio meets the target."""
         if not self.target:
             return ""
         sign, bound = self.target.split()
         met = self.ratio >= float(bound) if sign == ">=" else self.ratio <= float(bound)
         return "met" if met else "missed"
 
-    def record(self) -> dict[str, Any]:
-        """For JSON."""
+    def as_json(self) -> dict[str, Any]:
+        """The comparison as JSON."""
         return {
             "measure": self.measure,
             "target": self.target,
@@ -67,19 +67,20 @@ class Row:
         }
 
 
-async def interleaved(rounds: int, works: Mapping[str, Work]) -> dict[str, list[float]]:
-    """Every work once a round, in an order drawn for each: nobody always follows the same neighbour."""
-    seen: dict[str, list[float]] = {name: [] for name in works}
+async def run_interleaved(rounds: int, measurements: Mapping[str, Measurement]) -> dict[str, list[float]]:
+    """Run every measurement once per round, in a random order for each round, so that none always follows
+    the same other one. Returns the values by name."""
+    values: dict[str, list[float]] = {name: [] for name in measurements}
     for number in range(rounds):
-        for name in random.Random(number).sample(list(works), len(works)):
-            result = works[name](number)
-            seen[name].append(await result if inspect.isawaitable(result) else result)
-    return seen
+        for name in random.Random(number).sample(list(measurements), len(measurements)):
+            result = measurements[name](number)
+            values[name].append(await result if inspect.isawaitable(result) else result)
+    return values
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """As the server's own process has it (`T2L_HYPERNETWORK_THREADS`)."""
+def single_thread() -> Iterator[None]:
+    """Limit torch to one thread, as the server does by default (`T2L_HYPERNETWORK_THREADS`)."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -88,8 +89,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long a call takes."""
+def elapsed_seconds(work: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -1,7 +1,7 @@
-"""What the published method costs: one description at a time, module by module, into files.
+"""The procedure of the published method: one description at a time, module by module, into files.
 
-As its script does it: embed one description; per module one pass over the layers;
-copy every layer's A and B apart; write safetensors and JSON.
+For each description, it embeds the description, runs one pass over the layers for each module, copies A
+and B of every layer, and writes safetensors and JSON.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hypernet.lora import LoraWeights
 from hypernet.peft_io import save_adapter
 
 
-class Published:
-    """The hypernetwork of a checkpoint, driven the published way."""
+class PublishedGenerator:
+    """The hypernetwork of a checkpoint, run by the published procedure."""
 
     def __init__(self, folder: Path) -> None:
         self._model, config = checkpoint.load_checkpoint(folder)
@@ -26,8 +26,8 @@ class Published:
         self._encoder = Encoder.load(None)
 
     @torch.inference_mode()
-    def make(self, description: str, folder: Path) -> None:
-        """Write the PEFT folder of one description's adapter."""
+    def generate(self, description: str, folder: Path) -> None:
+        """Generate the adapter of one description and write its PEFT folder."""
         net, layers = self._model, self.spec.num_layers
         embedding = self._encoder.encode([description])  # [1, e]
         a, b = {}, {}

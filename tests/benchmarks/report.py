@@ -1,4 +1,4 @@
-"""Where the numbers go: the terminal, runs/bench.json, and the block in docs/performance.md."""
+"""Output of the benchmarks: the terminal, runs/bench.json, and the table in docs/performance.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tests.benchmarks.figures import links
-from tests.benchmarks.measure import Row
+from tests.benchmarks.measure import Comparison
 
 ROOT = Path(__file__).parents[2]
 JSON = Path("runs/bench.json")
@@ -22,7 +22,7 @@ BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """Description of this machine."""
     cpu = torch.cpu.get_capabilities()
     return {
         "cpu": cpu.get("cpu_name", platform.processor()),
@@ -34,10 +34,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def table(rows: list[Row]) -> str:
-    """Rows as Markdown: medians of a and b, the median ratio and its spread over the rounds."""
+def markdown_table(comparisons: list[Comparison]) -> str:
+    """Comparisons as a Markdown table: medians of a and b, median and range of the ratio."""
     lines = ["| measure | a | b | a / b | rounds | target | |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
+    for row in comparisons:
         a, b = statistics.median(row.a), statistics.median(row.b)
         spread = f"{min(row.ratios):.2f} to {max(row.ratios):.2f}" if len(row.a) > 1 else "1"
         lines.append(
@@ -47,23 +47,27 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def write(rows: list[Row], notes: dict[str, Any], about: dict[str, Any], *, page: bool) -> None:
-    """Keep the numbers, and with `page` put the table into docs/performance.md between its markers."""
+def write_results(
+    comparisons: list[Comparison], results: dict[str, Any], info: dict[str, Any], *, page: bool
+) -> None:
+    """Write runs/bench.json. With `page`, replace the table between the markers of docs/performance.md."""
     JSON.parent.mkdir(exist_ok=True)
-    numbers = {"machine": about, "rows": [row.record() for row in rows], **notes}
+    numbers = {"machine": info, "rows": [row.as_json() for row in comparisons], **results}
     JSON.write_text(json.dumps(numbers, indent=2) + "\n")
     if page:
         before, _, rest = PAGE.read_text().partition(BEGIN)
         after = rest.partition(END)[2]
         if not after:
-            raise SystemExit(f"{PAGE} has no {BEGIN} ... {END} block to write to")
-        block = "\n\n".join([describe(about), table(rows), links()])
+            raise SystemExit(
+                f"{PAGE} has no block between {BEGIN} and {END}: add these two lines where the table belongs"
+            )
+        block = "\n\n".join([describe_machine(info), markdown_table(comparisons), links()])
         PAGE.write_text(f"{before}{BEGIN}\n{block}\n{END}{after}")
 
 
-def describe(about: dict[str, Any]) -> str:
-    """One line under which the table stands."""
+def describe_machine(info: dict[str, Any]) -> str:
+    """The line above the table."""
     return (
-        f"Measured {about['at'][:10]}: {about['cores']} cores of {about['cpu']} "
-        f"({', '.join(about['instructions'])}), torch {about['torch']}, load {about['load_before']:.1f} before."
+        f"Measured {info['at'][:10]}: {info['cores']} cores of {info['cpu']} "
+        f"({', '.join(info['instructions'])}), torch {info['torch']}, load {info['load_before']:.1f} before."
     )

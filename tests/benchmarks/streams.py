@@ -1,4 +1,4 @@
-"""Sixteen streams at once, on whatever can stream: tokens per second and time to the first token."""
+"""Streams of completions from each system under test."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from typing import Any
 import httpx
 
 from hypernet.lora import LoraWeights
-from server.bench.client import Sample, ask
+from server.bench.client import RequestRecord, send_request
 from server.engine.interface import Sampling
 from server.engine.vllm import VllmEngine
 
 STREAMS = 16
 
 
-async def together(stream: Callable[[int], Awaitable[list[float]]], streams: int = STREAMS) -> float:
-    """Tokens per second while all streams decode: reading the prompts is not what is measured.
+async def decode_throughput(stream: Callable[[int], Awaitable[list[float]]], streams: int = STREAMS) -> float:
+    """Tokens per second while all streams decode. Prefill is not measured.
 
     Args:
-        stream: runs stream i; when each of its tokens came.
-        streams: how many at once.
+        stream: runs stream i and returns the arrival time of each token.
+        streams: number of concurrent streams.
     """
     times = await asyncio.gather(*map(stream, range(streams)))
     start, end = max(t[0] for t in times), min(t[-1] for t in times)
     made = sum(start < at <= end for t in times for at in t)
     if not made:
-        raise RuntimeError("a stream ended before another began: there was no moment with all of them")
+        raise RuntimeError("a stream ended before another began: use more tokens")
     return made / (end - start)
 
 
 def prompt(number: int) -> str:
-    """Different from its first words on, so that no prefix cache answers for the engine."""
+    """A prompt whose first tokens differ for each number, so that no prefix cache hides work."""
     return f"{number}: tell me a long story about the sea."
 
 
-async def on_engine(
+async def stream_from_engine(
     engine: VllmEngine, number: int, tokens: int, name: str, weights: LoraWeights | None
 ) -> list[float]:
-    """One stream on an engine in this process; when each token came."""
+    """One stream of an engine in this process. Returns the arrival time of each token."""
     ids = engine.tokenize([{"role": "user", "content": prompt(number)}], None)
     sampling, times = Sampling(tokens, temperature=1.0, seed=number), list[float]()
     async with AsyncExitStack() as held:
@@ -52,17 +52,19 @@ async def on_engine(
     return times
 
 
-async def on_ours(http: httpx.AsyncClient, number: int, tokens: int, description: str | None) -> Sample:
+async def stream_from_t2l(
+    http: httpx.AsyncClient, number: int, tokens: int, description: str | None
+) -> RequestRecord:
     """One stream of our server."""
     body = {"prompt": prompt(number), "task_description": description, "max_tokens": tokens}
-    sample = await ask(http, body | {"temperature": 1.0, "seed": number}, time.perf_counter)
-    if sample.error:
-        raise RuntimeError(f"our server answered {sample.error}; see runs/bench-ours.log")
-    return sample
+    record = await send_request(http, body | {"temperature": 1.0, "seed": number}, time.perf_counter)
+    if record.error:
+        raise RuntimeError(f"our server failed with {record.error}. Its log is runs/bench-t2l.log")
+    return record
 
 
-async def on_stock(http: httpx.AsyncClient, number: int, tokens: int, model: str) -> list[float]:
-    """One stream of vLLM's server; when each token came."""
+async def stream_from_vllm(http: httpx.AsyncClient, number: int, tokens: int, model: str) -> list[float]:
+    """One stream of vLLM's server. Returns the arrival time of each token."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": "user", "content": prompt(number)}],
@@ -74,16 +76,16 @@ async def on_stock(http: httpx.AsyncClient, number: int, tokens: int, model: str
     times: list[float] = []
     async with http.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.status_code != 200:
-            raise RuntimeError(f"stock vLLM answered {(await response.aread()).decode()}")
+            raise RuntimeError(f"vLLM's server failed: {(await response.aread()).decode()}")
         async for line in response.aiter_lines():
-            # The first event only names the role, the last only the reason to finish.
+            # The first event contains only the role, the last one only the finish reason.
             if line.startswith("data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
                 times.append(time.perf_counter())
     return times
 
 
-async def load_on_stock(http: httpx.AsyncClient, name: str, folder: str) -> None:
-    """Have vLLM's server read an adapter from disk."""
+async def load_adapter_in_vllm(http: httpx.AsyncClient, name: str, folder: str) -> None:
+    """Make vLLM's server load an adapter from disk."""
     reply = await http.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": folder})
     if reply.status_code != 200:
-        raise RuntimeError(f"stock vLLM did not load {folder}: {reply.text}")
+        raise RuntimeError(f"vLLM's server could not load {folder}: {reply.text}")

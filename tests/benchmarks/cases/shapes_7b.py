@@ -1,6 +1,6 @@
-"""The shapes of a 7B base model, random weights: writing adapters and filling slots against moving the bytes.
+"""The shapes of a 7B base model with random weights: generating and loading adapters against copying bytes.
 
-On a GPU where there is one. Elsewhere it shows that the code path runs, and what it costs there.
+Runs on a GPU if there is one. On a CPU it shows that the code runs, and its cost there.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from hypernet.inference.network import InferenceHypernet
 from hypernet.lora import LoraWeights
 from hypernet.model import Hypernet
 from server.engine.patches.stacked_slots import SlotLocation, StackedAdapter, StackedSlots
-from tests.benchmarks.measure import Row, interleaved, one_thread, seconds
-from tests.benchmarks.world import World
+from tests.benchmarks.context import BenchContext
+from tests.benchmarks.measure import Comparison, elapsed_seconds, run_interleaved, single_thread
 
 MISTRAL_7B = {
     "model_type": "mistral",
@@ -29,20 +29,20 @@ MISTRAL_7B = {
     "num_key_value_heads": 8,
 }
 EMBEDDING = 1024
-"""gte-large-en-v1.5's."""
+"""Embedding size of gte-large-en-v1.5."""
 SLOTS = 8
 
 
-async def run(world: World) -> list[Row]:
-    """Milliseconds of each, over those of moving as many bytes."""
+async def run(context: BenchContext) -> list[Comparison]:
+    """Milliseconds of each, against a copy of as many bytes."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     spec = lora_spec(MISTRAL_7B, rank=8, alpha=16)
-    with one_thread():
-        return [*await writing(world, spec, device), *await filling(world, spec, device)]
+    with single_thread():
+        return [*await generation(context, spec, device), *await loading(context, spec, device)]
 
 
-async def writing(world: World, spec: LoraSpec, device: str) -> list[Row]:
-    """A pass reads the network's weights once and writes n adapters in fp32."""
+async def generation(context: BenchContext, spec: LoraSpec, device: str) -> list[Comparison]:
+    """One pass reads the network's weights once and writes n adapters in fp32."""
     dtype = fastest_dtype(device)
     config = HypernetConfig(lora=spec, variant="L", embedding_size=EMBEDDING)
     network = Hypernet(config).to(device)
@@ -52,20 +52,20 @@ async def writing(world: World, spec: LoraSpec, device: str) -> list[Row]:
     for count in (1, 8, 64) if device == "cuda" else (1, 8):
         embeddings = torch.randn(count, EMBEDDING, device=device)
         nbytes = weights + 4 * count * spec.num_parameters
-        seen = await interleaved(
-            world.rounds,
+        seen = await run_interleaved(
+            context.rounds,
             {
                 "pass": timed(device, lambda embeddings=embeddings: ready(embeddings)),
-                "bytes": timed(device, moved(nbytes // 2, device)),  # a copy reads and writes
+                "bytes": timed(device, copy_bytes(nbytes // 2, device)),  # a copy reads and writes
             },
         )
-        what = f"7B shapes on {device}: {count} adapter{'s' * (count > 1)} written / moving as many bytes"
-        rows.append(Row(what, "", seen["pass"], seen["bytes"], "ms"))
+        what = f"7B shapes on {device}: {count} adapter{'s' * (count > 1)} generated / copying as many bytes"
+        rows.append(Comparison(what, "", seen["pass"], seen["bytes"], "ms"))
     return rows
 
 
-async def filling(world: World, spec: LoraSpec, device: str) -> list[Row]:
-    """An adapter goes into its slots: two strided copies a module against one copy of all bytes."""
+async def loading(context: BenchContext, spec: LoraSpec, device: str) -> list[Comparison]:
+    """Load an adapter into its slots: two strided copies per module, against one copy of all bytes."""
     like = {"dtype": torch.bfloat16, "device": device}
     adapter = LoraWeights.unflatten(spec, torch.randn(spec.num_parameters).to(**like))
     locations = {m.name: SlotLocation(m.name, 0) for m in spec.modules}
@@ -77,26 +77,26 @@ async def filling(world: World, spec: LoraSpec, device: str) -> list[Row]:
         for m in spec.modules
     }
     ready = StackedAdapter(adapter, locations)
-    seen = await interleaved(
-        world.rounds,
+    seen = await run_interleaved(
+        context.rounds,
         {
             "fill": timed(device, lambda: ready.fill(stacks, 3)),
-            "copy": timed(device, moved(2 * spec.num_parameters, device)),
+            "copy": timed(device, copy_bytes(2 * spec.num_parameters, device)),
         },
     )
-    what = f"7B shapes on {device}: an adapter into its slots / one copy of as many bytes"
-    return [Row(what, "", seen["fill"], seen["copy"], "ms")]
+    what = f"7B shapes on {device}: an adapter loaded into its slots / copying as many bytes"
+    return [Comparison(what, "", seen["fill"], seen["copy"], "ms")]
 
 
-def moved(nbytes: int, device: str) -> Callable[[], Tensor]:
-    """One copy of so many bytes."""
+def copy_bytes(nbytes: int, device: str) -> Callable[[], Tensor]:
+    """A function that copies a number of bytes once."""
     source = torch.ones(nbytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
 
 def timed(device: str, work: Callable[[], object], times: int = 5) -> Callable[[int], float]:
-    """Milliseconds of one call, the best of some."""
+    """A measurement: milliseconds of one call, the minimum of several."""
 
     def once() -> None:
         work()
@@ -105,6 +105,6 @@ def timed(device: str, work: Callable[[], object], times: int = 5) -> Callable[[
 
     def measure(_: int) -> float:
         once()
-        return 1e3 * min(seconds(once) for _ in range(times))
+        return 1e3 * min(elapsed_seconds(once) for _ in range(times))
 
     return measure

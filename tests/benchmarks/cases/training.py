@@ -1,4 +1,4 @@
-"""Fine-tuning a hypernetwork, beside what the machine could do: its measured rate of matrix products."""
+"""Training speed, against the speed of the step's matrix products alone."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ from hypernet.model_paths import base_model_folder
 from hypernet.training.config import SftConfig
 from hypernet.training.loop import StepResult
 from hypernet.training.sft import SftRun
-from tests.benchmarks.measure import Row, seconds
-from tests.benchmarks.world import World
+from tests.benchmarks.context import BenchContext
+from tests.benchmarks.measure import Comparison, elapsed_seconds
 
 PRODUCT = (1408, 576, 1536)
-"""Rows, inner and columns of the product that is timed: the base model's widest layer on one batch."""
+"""Rows, inner size and columns of the timed product: the base model's widest layer on one batch."""
 TASKS = 24
 
 
-async def run(world: World) -> list[Row]:
-    """Tokens a second of an SFT step, over those of its products alone at the measured rate."""
+async def run(context: BenchContext) -> list[Comparison]:
+    """Tokens per second of an SFT step, against those of its matrix products alone at the measured FLOP/s."""
     sft = start()
     with FlopCounterMode(display=False) as counter:
         step(sft, 0)
     flops = counter.get_total_flops()
     took, bound = list[float](), list[float]()
     tokens = 0
-    for number in range(1, world.rounds + 1):
+    for number in range(1, context.rounds + 1):
         rate = matmul_rate()
         result: list[StepResult] = []
-        elapsed = seconds(lambda number=number, result=result: result.append(step(sft, number)))
+        elapsed = elapsed_seconds(lambda number=number, result=result: result.append(step(sft, number)))
         tokens = result[0].tokens
         took.append(tokens / elapsed)
         bound.append(tokens / (flops / rate))
     return [
-        Row(f"training, tokens/s / at the rate of bare products, {tokens} a step", "", took, bound, "tokens/s")
+        Comparison(
+            f"training, steps of {tokens} tokens / their matrix products alone", "", took, bound, "tokens/s"
+        )
     ]
 
 
 def shares() -> dict[str, float]:
-    """Share of an SFT step's time by kind of operation, for docs/performance.md."""
+    """Share of each operation in the time of an SFT step, for docs/performance.md."""
     sft = start()
     step(sft, 0)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
@@ -59,7 +61,7 @@ def shares() -> dict[str, float]:
 
 
 def start() -> SftRun:
-    """A run over tasks of single words, on the embedded default."""
+    """A training run on tasks of single words, with the shipped base model."""
     config = SftConfig(steps=1, rows=11, row_tokens=128, row_examples=8, validation_share=0.01)
     folder = base_model_folder()
     base = FrozenBase(folder, config.lora_spec(folder), "cpu")
@@ -77,7 +79,7 @@ def start() -> SftRun:
 
 
 def step(sft: SftRun, number: int) -> StepResult:
-    """Forward and backward; the optimiser's part is small."""
+    """Forward and backward pass. The optimiser's share is small."""
     result = sft.step(number)
     result.loss.backward()  # type: ignore[no-untyped-call]
     sft.model.zero_grad(set_to_none=True)
@@ -85,11 +87,11 @@ def step(sft: SftRun, number: int) -> StepResult:
 
 
 def matmul_rate() -> float:
-    """FLOP/s of one large product in the number format that training uses."""
+    """FLOP/s of one large matrix product in the dtype of training."""
     rows, inner, columns = PRODUCT
     dtype = fastest_dtype("cpu")
     x, w = torch.randn(rows, inner, dtype=dtype), torch.randn(columns, inner, dtype=dtype)
-    times = [seconds(lambda: torch.nn.functional.linear(x, w)) for _ in range(60)]
+    times = [elapsed_seconds(lambda: torch.nn.functional.linear(x, w)) for _ in range(60)]
     return 2 * rows * inner * columns / statistics.median(times)
 
 

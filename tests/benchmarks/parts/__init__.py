@@ -1,1 +1,0 @@
-"""One module a theme: `run(world)` measures and returns its rows of the table."""
