@@ -57,7 +57,7 @@ clean:
 
 # Enough to run.
 $(VENV)/.ready: deploy/requirements-cpu.lock pyproject.toml
-	@$(or $(PYTHON),python3) -c '$(CHECK)' 2>/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(CHECK)' 2>/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) deploy/install.py $(VENV) deploy/requirements-cpu.lock
 	@touch $@
 

@@ -11,7 +11,7 @@ from setuptools.command.build_py import build_py
 
 COPIES = {
     "hypernet/checkpoints/smollm2-135m": "checkpoints/smollm2-135m/*",
-    "server": "deploy/requirements-cpu.lock",
+    "hypernet": "deploy/requirements-cpu.lock",
 }
 """Folder in the wheel: files of the repository."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,7 +24,11 @@ DESCRIPTIONS = [
     "Say whether the sentiment of the text is positive or negative.",
     "Write a question about the text.",
 ]
-START_LIMIT_S = 240.0
+START_LIMIT_S = 600.0
+HEARTBEAT_S = 15.0
+"""Longest silence, in seconds, while the server starts."""
+STEP = re.compile(r"\S+Z INFO (?:t2l|hypernet\S*) (.*)")
+"""A line of the server's log that says which step begins or ends."""
 console = Console(width=118)
 
 
@@ -35,10 +40,10 @@ def main() -> None:
         port = probe.getsockname()[1]
     log = Path("runs/demo-server.log")
     log.parent.mkdir(exist_ok=True)
-    console.print("Starting the server (the very first start dequantises the base model, about 20 s) ...")
+    console.print(f"Starting the server (all of its log: {log}) ...")
     with log.open("wb") as out:
-        environment = os.environ | {"T2L_PORT": str(port)}
-        command = [sys.executable, "-m", "server.cli", "serve"]
+        environment = os.environ | {"T2L_PORT": str(port), "T2L_LOG_LEVEL": "INFO", "T2L_LOG_FORMAT": "text"}
+        command = [sys.executable, "-m", "server", "serve"]
         server = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
@@ -55,15 +60,22 @@ def main() -> None:
 
 
 def wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Poll /ready; on failure show the end of the server's log and exit."""
-    deadline = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if client.get("/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass  # not listening yet
-        time.sleep(0.25)
+    """Poll /ready and show the steps of the start. On failure show the end of the log and exit."""
+    begun = last = time.monotonic()
+    with log.open(errors="replace") as lines:
+        while time.monotonic() - begun < START_LIMIT_S and server.poll() is None:
+            for step in filter(None, map(STEP.match, lines)):
+                console.print(f"  {step[1]}", markup=False, highlight=False)
+                last = time.monotonic()
+            if time.monotonic() - last > HEARTBEAT_S:
+                console.print(f"  {time.monotonic() - begun:.0f} s so far")
+                last = time.monotonic()
+            try:
+                if client.get("/ready").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass  # not listening yet
+            time.sleep(0.25)
     console.print(f"The server did not start. The end of {log}:")
     console.print("\n".join(log.read_text(errors="replace").splitlines()[-25:]), markup=False)
     sys.exit(1)

@@ -77,7 +77,7 @@ class Progress:
     def _tick(self) -> None:
         while not self._done.wait(1 if self._terminal else HEARTBEAT_S):
             parts = [f"{self._seconds:.0f} s"]
-            parts += [f"{self._collected} packages"] if self._collected else []
+            parts += [f"package {self._collected}"] if self._collected else []
             parts += [self._file] if self._file else []
             start, end = ("\r\033[K", "") if self._terminal else ("", "\n")
             print(f"{start}  {', '.join(parts)}", end=end, flush=True)
@@ -147,9 +147,7 @@ def _make(venv: Path, uv: str | None) -> None:
         command = [uv, "venv", "--quiet", "--seed", "--python", sys.executable, str(venv)]
     elif importlib.util.find_spec("ensurepip") is None:
         version = ".".join(map(str, sys.version_info[:2]))
-        raise InstallError(
-            f"this Python lacks its module venv: apt-get install python{version}-venv, or install uv"
-        )
+        raise InstallError(f"this Python lacks venv: apt-get install python{version}-venv, or install uv")
     else:
         command = [sys.executable, "-m", "venv", str(venv)]
     if subprocess.run(command, check=False).returncode:

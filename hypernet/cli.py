@@ -13,6 +13,7 @@ from hypernet.cli_support import user_errors
 from hypernet.data.cli import app as tasks
 from hypernet.evaluation.cli import evaluate, report_command
 from hypernet.model_paths import DEFAULT_CHECKPOINT
+from hypernet.preflight import ModelChoice, check_generate
 from hypernet.training.cli import app as train
 
 app = typer.Typer(no_args_is_help=True)
@@ -82,6 +83,7 @@ def generate(
 
         t2l generate "Give a word with the opposite meaning." --out adapters/antonym
     """
+    check_generate(ModelChoice(checkpoint, encoder, base_model))
     import torch
 
     from hypernet.generator import Generator

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import typer
 
 from hypernet.errors import T2lError
+from hypernet.preflight import NotReadyError
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,12 @@ def user_errors() -> Iterator[None]:
 
 
 def describe(error: Exception) -> str:
-    """An error as one line. An `OSError` names its path first: "runs/a: Permission denied"."""
+    """An error as one line. An `OSError` names its path first: "runs/a: Permission denied".
+
+    `NotReadyError` alone has a line for each command to run.
+    """
+    if isinstance(error, NotReadyError):
+        return str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from hypernet.config import LoraSpec
 from hypernet.model_paths import export_name
+from hypernet.progress import logged_step
 from server.adapters.batcher import Batcher
 from server.adapters.breaker import CircuitBreaker
 from server.adapters.codec import AdapterCodec
@@ -113,17 +114,19 @@ async def load_models(settings: Settings) -> Models:
 
     # Of this process; the engine's core is another, with threads of its own.
     torch.set_num_threads(settings.hypernetwork_threads)
-    generator = await asyncio.to_thread(
-        Generator.load,
-        settings.checkpoint,
-        settings.encoder,
-        settings.hypernetwork_device,
-        settings.base_model,
-        fastest_dtype(settings.hypernetwork_device),
-        settings.cache,
-    )
+    with logged_step(log, "loading the hypernetwork and the encoder"):
+        generator = await asyncio.to_thread(
+            Generator.load,
+            settings.checkpoint,
+            settings.encoder,
+            settings.hypernetwork_device,
+            settings.base_model,
+            fastest_dtype(settings.hypernetwork_device),
+            settings.cache,
+        )
     if settings.compiles_hypernetwork:
-        await asyncio.to_thread(generator.compile, settings.max_batch)
+        with logged_step(log, "compiling the hypernetwork"):
+            await asyncio.to_thread(generator.compile, settings.max_batch)
     base = await asyncio.to_thread(base_model_folder, settings.base_model, settings.cache)
     name = settings.model_name or (settings.base_model and Path(settings.base_model).name) or BASE_MODEL_NAME
     generator.check_base_model(name, await asyncio.to_thread(fingerprint, base))
@@ -162,7 +165,8 @@ async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, loa
     try:
         models = await load(settings)
         stack.push_async_callback(models.engine.stop)
-        await models.engine.start()
+        with logged_step(log, "loading the engine"):
+            await models.engine.start()
         provider = _build_provider(settings, models.generator, state.metrics)
         await stack.enter_async_context(provider)
         if provider.store.shared is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 from pydantic import ValidationError
 
 from hypernet.cli import app as hypernet_app
+from hypernet.cli_support import user_errors
+from hypernet.preflight import ModelChoice, check_serve
 from server.bench.cli import app as bench_app
 
 app = typer.Typer(
@@ -23,8 +26,11 @@ app.add_typer(bench_app, name="bench")
 
 
 @app.callback()
-def _commands() -> None:
+def _commands(context: typer.Context) -> None:
     """Text-to-LoRA: a task description in, a specialised model out."""
+    if context.invoked_subcommand != "serve":  # which has log settings of its own
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("hypernet").setLevel(logging.INFO)
 
 
 @app.command()
@@ -36,10 +42,7 @@ def serve(
     encoder: Annotated[str | None, typer.Option(help="Folder or hub id of the description encoder.")] = None,
 ) -> None:
     """Run the server. Options win over `T2L_*` in the environment; `t2l settings` lists those."""
-    from server.app import create_app
-    from server.observability.logging import configure
     from server.settings import Settings
-    from server.uvicorn_server import serve as run_server
 
     options = {
         "host": host,
@@ -55,6 +58,14 @@ def serve(
             place = "".join(f"{part}: " for part in problem["loc"])
             typer.echo(f"t2l: {place}{problem['msg']}", err=True)
         raise typer.Exit(2) from None
+    with user_errors():
+        choice = ModelChoice(settings.checkpoint, settings.encoder, settings.base_model, settings.cache)
+        check_serve(choice)
+    # After the check: the app imports torch.
+    from server.app import create_app
+    from server.observability.logging import configure
+    from server.uvicorn_server import serve as run_server
+
     configure(settings.log_level, settings.log_format)
     raise typer.Exit(run_server(create_app(settings), settings.host, settings.port, settings.drain_timeout_s))
 
