@@ -162,6 +162,7 @@ def _field(fields: Mapping[str, Any], name: str, default: int | None = None) -> 
 # What tells one set of weights from another. A merge, a fine-tune or another dtype changes every
 # large tensor throughout, so three short samples of each see it.
 _SAMPLE_BYTES = 1024
+WEIGHT_INDEX = "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 
 
@@ -178,8 +179,8 @@ def fingerprint(model_dir: Path) -> str:
     Raises:
         BaseModelError: no safetensors weights, or a file that is cut short or malformed.
     """
-    tensors = sorted(t for file in _weight_files(model_dir) for t in _tensors(file))
     digest = hashlib.sha256(str(read_config(model_dir).get("model_type")).encode())
+    tensors = sorted(t for file in _weight_files(model_dir) for t in _tensors(file))
     for name, signature, file, start, end in tensors:
         digest.update(f"\n{name} {signature}\n".encode())
         with file.open("rb") as stream:
@@ -189,9 +190,14 @@ def fingerprint(model_dir: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def has_weights(model_dir: Path) -> bool:
+    """Whether all safetensors files of a model are there, or only files such as its `config.json`."""
+    return all(file.is_file() for file in _weight_files(model_dir))
+
+
 def _weight_files(model_dir: Path) -> list[Path]:
     """The files transformers would load. Other safetensors files may lie beside them and do not count."""
-    index = model_dir / "model.safetensors.index.json"
+    index = model_dir / WEIGHT_INDEX
     if not index.exists():
         return [model_dir / "model.safetensors"]
     shards = read_config(index).get("weight_map")

@@ -31,11 +31,16 @@ class CheckpointError(T2lError):
 
 
 class ModelIdentity(Record):
-    """Which model a hypernetwork was trained with."""
+    """A model that a hypernetwork was trained with."""
 
     name: str
-    fingerprint: str
-    """Identity of its files; see `base_model.fingerprint`."""
+    """Hub id, or the name of a local folder."""
+    fingerprint: str | None = None
+    """Identity of its weights, see `base_model.fingerprint`. None: the checkpoint was imported without
+    them, so a user of the checkpoint can only check names and shapes (see `generator`)."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.fingerprint or 'weights not recorded'})"
 
 
 class CheckpointConfig(Record):

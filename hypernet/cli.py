@@ -35,37 +35,41 @@ def import_reference_command(
     base_model: Annotated[
         str | None,
         typer.Option(
-            help="Base model of the checkpoint: a folder or hub id.", show_default="model_dir in args.yaml"
+            help="Base model of the checkpoint: a folder or hub id. Its config.json is enough.",
+            show_default="model_dir in args.yaml",
         ),
     ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="Description encoder of the checkpoint: a folder or hub id.",
-            show_default="emb_model in args.yaml",
+            help="Description encoder of the checkpoint, to record its fingerprint: a folder or hub id.",
+            show_default="none, only the name emb_model in args.yaml is recorded",
         ),
     ] = None,
 ) -> None:
     """Convert a checkpoint of the published Text-to-LoRA reference for `t2l serve`.
 
-    Weights are stored in fp32, so generated adapters agree with the reference to 1e-5. Base model and
-    encoder are recorded by fingerprint. A server refuses to combine the checkpoint with other models.
+    Weights are stored in fp32, so generated adapters agree with the reference to 1e-5.
+
+    Only config.json of the base model is needed. Where the weights are present, too, their fingerprint
+    is recorded, and a server refuses another base model. Without a fingerprint a server compares
+    shapes, and warns when the name differs. The same holds for the encoder.
 
         t2l import-reference trained_t2l/gemma_2b_t2l checkpoints/gemma-2-2b --base-model ~/gemma-2-2b-it
     """
-    from hypernet.model_paths import model_folder
+    from hypernet.model_paths import encoder_folder, model_folder
     from hypernet.reference import ARGS_FILE, import_reference, read_args
 
     args = read_args(src / ARGS_FILE)
-    base, name = model_folder(base_model or args.model_dir), encoder or args.emb_model
-    config = import_reference(src, dst, base, model_folder(name) if name else None)
+    base = model_folder(base_model or args.model_dir, files=["config.json"])
+    config = import_reference(src, dst, base, encoder_folder(encoder) if encoder else None)
     lora = config.hypernet.lora
     modules = ", ".join(module.name for module in lora.modules)
     typer.echo(
         f"{dst}: variant {config.hypernet.variant}, rank {lora.rank} on {modules} of {lora.num_layers} layers"
     )
-    typer.echo(f"  base model {config.base_model.name} ({config.base_model.fingerprint})")
-    typer.echo(f"  encoder    {config.encoder.name} ({config.encoder.fingerprint})")
+    typer.echo(f"  base model {config.base_model}")
+    typer.echo(f"  encoder    {config.encoder}")
 
 
 @app.command()

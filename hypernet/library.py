@@ -57,7 +57,7 @@ class Manifest(Record):
 
 
 class Statistics(NamedTuple):
-    """Mean and standard deviation of every weight over a library (population, not sample)."""
+    """Mean and sample standard deviation (n - 1) of every weight over a library."""
 
     mean: LoraWeights
     deviation: LoraWeights
@@ -191,12 +191,15 @@ class Library:
         return LoraWeights.unflatten(self.spec, self._mean().float())
 
     def statistics(self) -> Statistics:
-        """Mean and deviation of every weight, for z-scores. Reads every LoRA twice, holds one at a time."""
+        """Mean and sample standard deviation of every weight, for z-scores as the reference takes them.
+
+        The deviation over a single LoRA is zero. Reads every LoRA twice and holds one at a time.
+        """
         mean = self._mean()
         squares = torch.zeros_like(mean)
         for name in self.names:
             squares += (self[name].flatten().double() - mean).square()
-        deviation = (squares / len(self)).sqrt()
+        deviation = (squares / max(len(self) - 1, 1)).sqrt()
         return Statistics(
             LoraWeights.unflatten(self.spec, mean.float()), LoraWeights.unflatten(self.spec, deviation.float())
         )

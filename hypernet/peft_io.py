@@ -49,12 +49,12 @@ def provenance(description: str, checkpoint: str, base_model: str) -> dict[str, 
     Args:
         description: the task description that the adapter was written for.
         checkpoint: fingerprint of the hypernetwork that generated it.
-        base_model: fingerprint of the base model that it adapts.
+        base_model: fingerprint of the base model that it adapts; empty: not known.
     """
     return {
         "t2l.description_sha256": sha256(description.encode()).hexdigest(),
         "t2l.checkpoint": checkpoint,
-        BASE_MODEL_KEY: base_model,
+        **({BASE_MODEL_KEY: base_model} if base_model else {}),
         "t2l.version": version("t2l-server"),
     }
 

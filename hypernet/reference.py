@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from torch import Tensor
 
-from hypernet.base_model import fingerprint
+from hypernet.base_model import fingerprint, has_weights
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig, LoraSpec
 from hypernet.encoder import BASE_MODEL, last_token_fingerprint, sentence_fingerprint
@@ -46,7 +46,6 @@ class ReferenceArgs(BaseModel):
     emb_model: str
     """The description encoder. Empty in runs that used the base model's own last-token state."""
     exp_setup: Literal["hyper_lora"]
-    encoder_type: Literal["linear"]
     use_one_hot_task_emb: Literal[False] = False
     use_per_task_emb: Literal[True] = True
     learnable_AB_offset: Literal[False] = False
@@ -97,15 +96,19 @@ def load_reference(src: Path, base: Path | dict[str, Any]) -> Reference:
     return Reference(model.eval(), args)
 
 
-def import_reference(src: Path, dst: Path, base: Path, encoder: Path | None) -> CheckpointConfig:
-    """Turn a reference checkpoint into one of ours, in fp32: its adapters stay what they were.
+def import_reference(src: Path, dst: Path, base: Path, encoder: Path | None = None) -> CheckpointConfig:
+    """Convert a reference checkpoint to one of ours, in fp32. Its adapters stay what they were.
+
+    Of the base model only `config.json` is needed, of the encoder nothing. Weights that are present are
+    recorded by fingerprint. Otherwise the checkpoint records the model's name, and whoever loads it
+    checks shapes (see `generator.Generator.check_base_model` and `generator.check_encoder`).
 
     Args:
         src: folder with `hypermod.pt`, `args.yaml`, `adapter_config.json`.
-        dst: the checkpoint folder to write.
-        base: folder of the base model it was trained for, with weights.
-        encoder: folder of its description encoder, with weights; None is the base model's own last-token
-            state. Both are recorded by fingerprint.
+        dst: checkpoint folder to write.
+        base: folder of the base model, with or without weights.
+        encoder: folder of the description encoder, with weights; None: only its name is recorded. Ignored
+            if the run used the base model's own last-token state.
 
     Raises:
         ReferenceImportError, AdapterFileError, BaseModelError: as `load_reference`.
@@ -113,14 +116,25 @@ def import_reference(src: Path, dst: Path, base: Path, encoder: Path | None) -> 
     model, args = load_reference(src, base)
     config = CheckpointConfig(
         hypernet=model.config,
-        base_model=ModelIdentity(name=args.model_dir, fingerprint=fingerprint(base)),
-        encoder=ModelIdentity(name=args.emb_model, fingerprint=sentence_fingerprint(encoder, args.emb_model))
-        if encoder
-        else ModelIdentity(name=BASE_MODEL, fingerprint=last_token_fingerprint(base)),
+        base_model=ModelIdentity(
+            name=args.model_dir, fingerprint=fingerprint(base) if has_weights(base) else None
+        ),
+        encoder=_encoder_identity(args, base, encoder),
         training={"imported_from": "the published Text-to-LoRA reference"} | args.model_dump(),
     )
     save_checkpoint(dst, model, config, torch.float32)
     return config
+
+
+def _encoder_identity(args: ReferenceArgs, base: Path, encoder: Path | None) -> ModelIdentity:
+    if args.emb_model:
+        return ModelIdentity(
+            name=args.emb_model,
+            fingerprint=sentence_fingerprint(encoder, args.emb_model) if encoder else None,
+        )
+    return ModelIdentity(
+        name=BASE_MODEL, fingerprint=last_token_fingerprint(base) if has_weights(base) else None
+    )
 
 
 def read_args(path: Path) -> ReferenceArgs:

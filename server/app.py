@@ -105,7 +105,6 @@ async def load_models(settings: Settings) -> Models:
     # Imported here: torch, transformers and vLLM take seconds, and nothing before needs them.
     import torch
 
-    from hypernet.base_model import fingerprint
     from hypernet.bundled_models import BASE_MODEL_NAME
     from hypernet.generator import Generator
     from hypernet.hardware import fastest_dtype
@@ -129,7 +128,7 @@ async def load_models(settings: Settings) -> Models:
             await asyncio.to_thread(generator.compile, settings.max_batch)
     base = await asyncio.to_thread(base_model_folder, settings.base_model, settings.cache)
     name = settings.model_name or (settings.base_model and Path(settings.base_model).name) or BASE_MODEL_NAME
-    generator.check_base_model(name, await asyncio.to_thread(fingerprint, base))
+    await asyncio.to_thread(generator.check_base_model, base, name)
     config = engine_config(settings, model=str(base), model_name=name, lora=generator.spec)
     return Models(generator, VllmEngine(config))
 

@@ -207,13 +207,12 @@ def flops(
 
 def _load(checkpoint: Path, encoder: str | None, device: str, base_model: str | None) -> tuple[Generator, Path]:
     """The hypernetwork, and the folder of its base model."""
-    from hypernet.base_model import fingerprint
     from hypernet.generator import Generator
     from hypernet.model_paths import base_model_folder
 
     generator = Generator.load(checkpoint, encoder, device, base_model)
     folder = base_model_folder(base_model)
-    generator.check_base_model(folder.name, fingerprint(folder))
+    generator.check_base_model(folder)
     return generator, folder
 
 

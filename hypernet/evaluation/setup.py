@@ -7,7 +7,6 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from hypernet.base_model import fingerprint
 from hypernet.evaluation.baselines import ArrowRouting, AverageLora, MultitaskLora, OracleLora
 from hypernet.evaluation.conditions import (
     BaseModelOnly,
@@ -89,7 +88,7 @@ def load_checkpoint(options: ModelOptions) -> Generator:
     """
     generator = Generator.load(options.checkpoint, options.encoder, options.device, options.base_model)
     folder = base_model_folder(options.base_model)
-    generator.check_base_model(folder.name, fingerprint(folder))
+    generator.check_base_model(folder)
     return generator
 
 

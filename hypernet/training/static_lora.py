@@ -88,7 +88,7 @@ class MultitaskRun:
             MismatchError: it is for another base model or encoder.
         """
         generator = Generator.load(checkpoint, encoder, self.base.device, str(self.base.folder))
-        generator.check_base_model(self.base.name, self.base.fingerprint)
+        generator.check_base_model(self.base.folder)
         if generator.spec != self.base.spec:
             raise CheckpointError(f"{checkpoint} writes {generator.spec}, this run trains {self.base.spec}")
         self.model.take(

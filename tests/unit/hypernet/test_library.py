@@ -46,7 +46,7 @@ def test_average_and_statistics_are_per_weight(tmp_path: Path) -> None:
     torch.testing.assert_close(found.average().flatten(), every.mean(0))
     mean, deviation = found.statistics()
     torch.testing.assert_close(mean.flatten(), every.mean(0))
-    torch.testing.assert_close(deviation.flatten(), every.std(0, correction=0))
+    torch.testing.assert_close(deviation.flatten(), every.std(0, correction=1))
     stacked = found.stack().split(SPEC)
     assert torch.equal(stacked[2].flatten(), lora(2).flatten())
 

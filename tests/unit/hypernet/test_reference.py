@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from hypernet.checkpoint import load_checkpoint
+from hypernet.checkpoint import ModelIdentity, load_checkpoint
 from hypernet.cli import app
 from hypernet.config import HypernetConfig
 from hypernet.encoder import BASE_MODEL, last_token_fingerprint
@@ -122,7 +122,6 @@ def test_rank_wise_l_finds_all_its_tensors(copy: Path, learned: bool) -> None:
         "model_dir",
         "emb_model",
         "exp_setup",
-        "encoder_type",
         "training_task",
         "target_modules",
         "hypernet_latent_size",
@@ -148,7 +147,6 @@ def test_missing_flags_are_named(copy: Path, flag: str) -> None:
         # not a value that flag can have, or not a network that can be written here
         ("l-sft-llama", {"training_task": "dpo"}, "training_task"),
         ("l-sft-llama", {"exp_setup": "vera"}, "exp_setup"),
-        ("l-sft-llama", {"encoder_type": "vq"}, "encoder_type"),
         ("l-sft-llama", {"emb_model": None}, "emb_model"),
         ("l-sft-llama", {"use_one_hot_task_emb": True}, "use_one_hot_task_emb"),
         ("l-sft-llama", {"use_per_task_emb": False}, "use_per_task_emb"),
@@ -270,6 +268,34 @@ def test_an_imported_checkpoint_keeps_parity(copy: Path, encoder: Path, tmp_path
     assert loaded == config
     assert isinstance(loaded.hypernet, HypernetConfig)
     assert loaded.encoder.name == "fixture/encoder"
+    assert worst_error(model, copy) < 1e-6
+
+
+@pytest.mark.parametrize("copy", [folder.name for folder in sorted(FIXTURES.iterdir())], indirect=True)
+def test_import_needs_only_the_base_models_config(copy: Path, tmp_path: Path) -> None:
+    """The fixture's base_model holds config.json and nothing else; there is no encoder at all."""
+    arguments = ["import-reference", str(copy), str(tmp_path / "out"), "--base-model", str(copy / "base_model")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert done.output.count("weights not recorded") == 2
+    model, config = load_checkpoint(tmp_path / "out")
+    assert config.base_model == ModelIdentity(name="fixture/llama")
+    assert config.encoder == ModelIdentity(name="fixture/encoder")
+    assert worst_error(model, copy) < 1e-6
+
+
+@pytest.mark.parametrize("copy", ["l-sft-llama"], indirect=True)
+def test_import_of_a_base_model_encoder_needs_no_weights_either(copy: Path, tmp_path: Path) -> None:
+    change_args(copy, emb_model="")
+    config = import_reference(copy, tmp_path / "out", copy / "base_model")
+    assert config.encoder == ModelIdentity(name=BASE_MODEL)
+
+
+@pytest.mark.parametrize("copy", ["l-sft-llama"], indirect=True)
+@pytest.mark.parametrize("encoder_type", [..., "linear", "vq", None])
+def test_flags_that_the_reference_ignores_are_ignored(copy: Path, encoder_type: Any) -> None:
+    change_args(copy, encoder_type=encoder_type)
+    model, _ = load_reference(copy, copy / "base_model")
     assert worst_error(model, copy) < 1e-6
 
 
