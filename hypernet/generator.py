@@ -13,6 +13,7 @@ from hypernet.base_model import fingerprint, lora_spec
 from hypernet.checkpoint import ModelIdentity
 from hypernet.config import LoraSpec
 from hypernet.description_format import sentence_format
+from hypernet.description_tokenizer import PreparedDescription
 from hypernet.encoder import BASE_MODEL, LAST_TOKEN_PREFIX, Encoder, encoder_name_for
 from hypernet.errors import T2lError
 from hypernet.inference.batch_buckets import ForwardFn, compile_buckets
@@ -174,6 +175,14 @@ class Generator:
     def generate(self, descriptions: list[str]) -> list[LoraWeights]:
         """One adapter per description, from one batched pass."""
         return self.generate_from_embeddings(self.embed(descriptions))
+
+    def prepare(self, description: str) -> PreparedDescription:
+        """Normalise, tokenize and check a description. Thread-safe, about 60 microseconds for a sentence.
+
+        Raises:
+            DescriptionError: the description is empty, too long or not readable for the encoder.
+        """
+        return self._encoder.tokenizer.prepare(description)
 
     def embed(self, descriptions: list[str]) -> Tensor:
         """Descriptions -> [n, e]."""

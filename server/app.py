@@ -175,6 +175,7 @@ async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, loa
             provider,
             state.lifecycle,
             state.metrics,
+            prepare=models.generator.prepare,
             hypernetwork=models.generator.fingerprint,
             base_model=export_name(settings.base_model, models.generator.base_model_name),
             base_fingerprint=models.generator.base_fingerprint,

@@ -9,19 +9,29 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from hypernet.description_tokenizer import PreparedDescription
 from hypernet.peft_io import dump_adapter, provenance
 from server.adapters.adapter import Adapter, AdapterInfo
 from server.adapters.export import zip_files
-from server.adapters.key import normalise
 from server.adapters.provider import AdapterProvider, Source
+from server.descriptions import DescriptionPreparer
 from server.engine.interface import Delta, Engine, Sampling
-from server.errors import EngineDeadError, InvalidRequestError, NotFoundError
+from server.errors import EngineDeadError, NotFoundError
 from server.lifecycle import Lifecycle
 from server.observability.logging import add_log_fields
 from server.observability.metrics import Metrics
 from server.prompts import Prompt, PromptTokenizer
 
-__all__ = ["AdapterInfo", "AdapterList", "GenerationRequest", "GenerationResult", "Service", "Timings"]
+__all__ = [
+    "AdapterInfo",
+    "AdapterList",
+    "AdapterResult",
+    "GenerationRequest",
+    "GenerationResult",
+    "PreparedDescription",
+    "Service",
+    "Timings",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +75,19 @@ class GenerationResult:
     finish_reason: Literal["stop", "length"]
     adapter_id: str | None
     source: Source | None
+    description: PreparedDescription | None
     prompt_tokens: int
     completion_tokens: int
     timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterResult:
+    """The adapter for a description, where it was found, and what the encoder reads of the description."""
+
+    info: AdapterInfo
+    source: Source
+    description: PreparedDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +108,7 @@ class Service:
         lifecycle: Lifecycle,
         metrics: Metrics,
         *,
+        prepare: Callable[[str], PreparedDescription],
         hypernetwork: str,
         base_model: str,
         base_fingerprint: str,
@@ -100,6 +121,7 @@ class Service:
             adapters: finds and makes adapters.
             lifecycle: admits requests.
             metrics: told every stage's duration.
+            prepare: normalises, tokenizes and checks a description (`AdapterGenerator.prepare`).
             hypernetwork: fingerprint that exports name as their origin.
             base_model: base model that exports name: a hub id, a folder, or the bundled model's name.
             base_fingerprint: fingerprint of the base model.
@@ -114,6 +136,7 @@ class Service:
         self._base_fingerprint = base_fingerprint
         self._clock = clock
         self._prompts = PromptTokenizer(engine)
+        self._descriptions = DescriptionPreparer(prepare)
 
     @property
     def model(self) -> str:
@@ -127,15 +150,16 @@ class Service:
             ServiceError: any of them, before the first piece or after.
         """
         start = self._clock()
-        found, lease, register_s, first_token_s = None, None, 0.0, 0.0
+        description, found, lease, register_s, first_token_s = None, None, None, 0.0, 0.0
         last, texts = Delta("", 0, None), list[str]()
         with self._lifecycle.admit() as deadline:
             tokens, max_tokens = await deadline.wait(self._prompts.encode(request.prompt, request.max_tokens))
             async with AsyncExitStack() as stack:
-                if description := normalise(request.task_description):
-                    adapter_id = self._adapters.key(description)
+                if request.task_description:
+                    description = await deadline.wait(self._descriptions.prepare(request.task_description))
+                    adapter_id = self._adapters.key(description.token_ids)
                     # memory? Redis? an in-flight twin? else the next batch, and a write-behind to Redis
-                    found = await deadline.wait(self._adapters.get(adapter_id, description))
+                    found = await deadline.wait(self._adapters.get(adapter_id, description.text))
                     found_at = self._clock()
                     lease_context = self._engine.lease(adapter_id, found.weights)
                     lease = await deadline.wait(stack.enter_async_context(lease_context))
@@ -157,25 +181,25 @@ class Service:
                 last.finish_reason,
                 found.adapter.id if found else None,
                 found.source if found else None,
+                description,
                 len(tokens),
                 last.completion_tokens,
                 Timings(*batch_times, register_s, first_token_s, self._clock() - start),
             )
         )
 
-    async def create_adapter(self, task_description: str) -> tuple[AdapterInfo, Source]:
+    async def create_adapter(self, task_description: str) -> AdapterResult:
         """The adapter for a description, made if there is none, and where it was.
 
         Raises:
             ServiceError: as `generate`.
         """
-        description = normalise(task_description)
-        if not description:
-            raise InvalidRequestError("a task description needs more than spaces", param="task_description")
         with self._lifecycle.admit() as deadline:
-            found = await deadline.wait(self._adapters.get(self._adapters.key(description), description))
-        add_log_fields(adapter=found.adapter.id, source=found.source)
-        return found.adapter.info, found.source
+            description = await deadline.wait(self._descriptions.prepare(task_description))
+            adapter_id = self._adapters.key(description.token_ids)
+            found = await deadline.wait(self._adapters.get(adapter_id, description.text))
+        add_log_fields(adapter=found.adapter.id, source=found.source, **_description_fields(description))
+        return AdapterResult(found.adapter.info, found.source, description)
 
     async def get_adapter(self, adapter_id: str) -> AdapterInfo:
         """One adapter.
@@ -274,8 +298,17 @@ class Service:
             prompt_tokens=result.prompt_tokens,
             completion_tokens=result.completion_tokens,
             first_token_s=round(timings.first_token_s, 4),
+            **_description_fields(result.description),
         )
         return result
+
+
+def _description_fields(description: PreparedDescription | None) -> dict[str, str | float]:
+    """Log fields about a description that the encoder reads only in part, or may not understand."""
+    if description is None or not description.warnings:
+        return {}
+    codes = ",".join(warning.code for warning in description.warnings)
+    return {"unread": round(description.unread, 4), "warnings": codes}
 
 
 def _adapter_not_found(adapter_id: str) -> NotFoundError:

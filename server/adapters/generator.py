@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from hypernet.config import LoraSpec
+from hypernet.description_tokenizer import PreparedDescription
 from hypernet.lora import LoraWeights
 from server.adapters.heap import HeapTrimmer
 
@@ -29,6 +30,13 @@ class AdapterGenerator(Protocol):
     """Name of the base model, as the hypernetwork's checkpoint has it."""
     encoder_fingerprint: str
     """Identity of the encoder."""
+
+    def prepare(self, description: str) -> PreparedDescription:
+        """Normalise, tokenize and check a description. Thread-safe.
+
+        Raises:
+            DescriptionError: the encoder cannot read the description.
+        """
 
     def embed(self, descriptions: list[str]) -> Tensor:
         """Embed descriptions. [n, e]"""

@@ -4,29 +4,21 @@ Replicas that would generate the same weights compute the same id. A replica wit
 checkpoint, base model, encoder or LoRA spec computes other ids, so that it never reads their
 adapters. The key prevents that a reader of ids, in logs or in Redis, tests guesses at descriptions.
 Replicas that share a Redis must share the key.
+
+A description enters the hash as the encoder's tokens. Descriptions that the encoder cannot tell apart
+would get equal weights, so they share one id.
 """
 
 from __future__ import annotations
 
-import unicodedata
+import struct
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from hypernet.config import LoraSpec
 
 ID_LENGTH = 32
 """Hex characters in an adapter id: 128 bits make a collision practically impossible."""
-
-
-def normalise(description: str) -> str:
-    """Normalise a description, for the hash and for the encoder. Idempotent.
-
-    - Unicode NFC: some operating systems send a character composed, others send it decomposed.
-    - Runs of whitespace become one space, and the ends are stripped: line breaks and indentation
-      come from editors.
-    - Case, punctuation and compatibility characters stay, because the encoder reads them and they
-      may change the weights. NFKC would turn 2 superscript 3 into 23.
-    """
-    return " ".join(unicodedata.normalize("NFC", description).split())
 
 
 def derive_key(secret: str, purpose: str) -> bytes:
@@ -53,8 +45,8 @@ class AdapterKeyer:
         self._prefix = hasher
         self.namespace = hasher.hexdigest()[:16]
 
-    def __call__(self, description: str) -> str:
-        """The adapter id of a normalised description."""
+    def __call__(self, token_ids: Sequence[int]) -> str:
+        """The adapter id of a description with these tokens (`PreparedDescription.token_ids`)."""
         hasher = self._prefix.copy()
-        hasher.update(description.encode())
+        hasher.update(struct.pack(f"<{len(token_ids)}I", *token_ids))
         return hasher.hexdigest()

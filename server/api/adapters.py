@@ -45,10 +45,11 @@ async def create_adapter(
     The response is 201 if the adapter was created and 200 if it existed.
     """
     async with cancel_on_disconnect(request.receive):
-        info, source = await service.create_adapter(body.task_description)
-    response.status_code = 201 if source == "generated" else 200
-    response.headers["location"] = f"/v1/adapters/{info.id}"
-    return CreatedAdapter(**_to_response(info).model_dump(), source=source)
+        result = await service.create_adapter(body.task_description)
+    response.status_code = 201 if result.source == "generated" else 200
+    response.headers["location"] = f"/v1/adapters/{result.info.id}"
+    checked = CreatedAdapter.fields(result.description)
+    return CreatedAdapter(**_to_response(result.info).model_dump(), source=result.source, **checked)
 
 
 @router.get("", responses=error_responses(400, 429, 503))

@@ -114,8 +114,9 @@ def _to_service_request(generation_id: str, body: GenerateRequest) -> Generation
 
 def _response_fields(metadata: _Metadata, result: GenerationResult) -> dict[str, object]:
     used = None
-    if result.adapter_id is not None and result.source is not None:
-        used = AdapterUsed(id=result.adapter_id, source=result.source)
+    if result.adapter_id is not None and result.source is not None and result.description is not None:
+        checked = AdapterUsed.fields(result.description)
+        used = AdapterUsed(id=result.adapter_id, source=result.source, **checked)
     return {
         **asdict(metadata),
         "completion": result.completion,

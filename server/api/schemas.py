@@ -22,9 +22,17 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from server.api.validation import json_type
+from server.service import PreparedDescription
 
 MAX_DESCRIPTION = 8192
 """Maximum length of a task description, in characters."""
+
+_DESCRIPTION = (
+    "The task in one or a few sentences, in English. The encoder reads all of it, up to 2,032 tokens (about "
+    "8,000 characters of English) with the bundled encoder. Longer text is refused as `description_too_long`, "
+    "text in another script or with many emoji as `description_not_readable`, and text without a visible "
+    "character as `empty_description`. Case and accents do not matter to the bundled encoder."
+)
 
 _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 
@@ -113,7 +121,7 @@ class GenerateRequest(StrictModel):
     task_description: Text | None = Field(
         None,
         max_length=MAX_DESCRIPTION,
-        description="The task in one or a few sentences. Absent, null or empty: the base model answers.",
+        description=f"{_DESCRIPTION} Absent, null or the empty string: the base model answers.",
     )
     prompt: Text | None = Field(
         None, min_length=1, description="The user's turn. Send either `prompt` or `messages`."
@@ -169,9 +177,7 @@ class CreateAdapterRequest(StrictModel):
         json_schema_extra={"examples": [{"task_description": "Translate the English sentence to French."}]}
     )
 
-    task_description: Text = Field(
-        min_length=1, max_length=MAX_DESCRIPTION, description="The task in one or a few sentences."
-    )
+    task_description: Text = Field(min_length=1, max_length=MAX_DESCRIPTION, description=_DESCRIPTION)
 
 
 class ListAdaptersQuery(KnownFields):
@@ -181,7 +187,34 @@ class ListAdaptersQuery(KnownFields):
     after: str | None = Field(None, description="`next` of the previous page. Absent: the first page.")
 
 
-class AdapterUsed(BaseModel):
+class DescriptionWarningOut(BaseModel):
+    """A reason why an adapter may not fit its task description."""
+
+    code: Literal["description_partly_unread", "description_language"]
+    message: str = Field(description="What was found, and how to change the description.")
+
+
+class DescriptionCheck(BaseModel):
+    """What the encoder reads of a task description."""
+
+    unread: float = Field(
+        ge=0,
+        le=1,
+        description="Share of the description's characters that the encoder does not read: emoji, for example, "
+        "and scripts that its vocabulary lacks. Above 0.2 the description is refused.",
+    )
+    warnings: list[DescriptionWarningOut] = Field(
+        description="Reasons why the adapter may not fit the description. Usually empty."
+    )
+
+    @staticmethod
+    def fields(description: PreparedDescription) -> dict[str, Any]:
+        """The fields for a description."""
+        warnings = [{"code": w.code, "message": w.message} for w in description.warnings]
+        return {"unread": round(description.unread, 4), "warnings": warnings}
+
+
+class AdapterUsed(DescriptionCheck):
     """The adapter that made a completion."""
 
     id: str = Field(description="The adapter's id.")
@@ -263,13 +296,16 @@ class AdapterOut(BaseModel):
     id: str = Field(description="The adapter's id: 32 hexadecimal digits.")
     object: Literal["adapter"] = "adapter"
     created: int = Field(description="Time of creation: Unix time in seconds.")
-    task_description: str = Field(description="The normalised description: Unicode NFC, single spaces.")
+    task_description: str = Field(
+        description="The description that the adapter was first generated for, normalised: Unicode NFC, single "
+        "spaces, no invisible characters."
+    )
     nbytes: int = Field(description="Size of the weights in bytes.")
     spec: SpecOut
 
 
-class CreatedAdapter(AdapterOut):
-    """An adapter, and where it was found."""
+class CreatedAdapter(AdapterOut, DescriptionCheck):
+    """An adapter, where it was found, and what the encoder reads of the description."""
 
     source: Source = Field(description="Where the adapter was found, or `generated` if it was new.")
 

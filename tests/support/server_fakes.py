@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import string
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -11,9 +12,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from hypernet.config import LoraSpec, ModuleShape
+from hypernet.description_tokenizer import DescriptionTokenizer
 from hypernet.lora import LoraWeights
 from server.adapters.adapter import Adapter
 from server.engine.interface import Delta, Lease, Sampling
@@ -50,6 +53,15 @@ def adapter_for(
     return Adapter.from_weights(adapter_id, text, created_us, weights_for(text, spec))
 
 
+def character_tokenizer() -> DescriptionTokenizer:
+    """One token a character of ASCII. Case and accents do not matter, as to the bundled encoder."""
+    vocabulary = {token: i for i, token in enumerate(["[UNK]", *string.printable])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return DescriptionTokenizer(tokenizer, window=1000, max_windows=8)
+
+
 class FakeGenerator:
     """Weights are a function of the description."""
 
@@ -65,6 +77,7 @@ class FakeGenerator:
         self.nan_for: str | None = None
         self.gate = threading.Event()
         self.gate.set()
+        self.prepare = character_tokenizer().prepare
 
     @property
     def generated(self) -> list[str]:

@@ -103,7 +103,7 @@ async def test_a_description_changes_the_answer_and_is_kept(http):
     again = await ask(http, "hot", DESCRIPTIONS[0])
     assert base["adapter"] is None
     assert first["adapter"]["source"] == "generated"
-    assert again["adapter"] == {"id": first["adapter"]["id"], "source": "memory"}
+    assert again["adapter"] == {"id": first["adapter"]["id"], "source": "memory", "unread": 0, "warnings": []}
     assert again["completion"] == first["completion"] != base["completion"]
     assert first["model"] == BASE_MODEL_NAME
     assert all(seconds > 0 for name, seconds in first["timings"].items() if name != "queue_s")
@@ -179,7 +179,12 @@ async def test_another_server_finds_the_adapters_in_redis_drains_and_leaves_noth
         async with httpx.AsyncClient(base_url=second.url, timeout=120) as other:
             await asyncio.to_thread(second.wait_ready)
             found = await ask(other, "hot", DESCRIPTIONS[0])
-            assert found["adapter"] == {"id": made["adapter"]["id"], "source": "redis"}
+            assert found["adapter"] == {
+                "id": made["adapter"]["id"],
+                "source": "redis",
+                "unread": 0,
+                "warnings": [],
+            }
             assert found["completion"] == made["completion"]
 
             family = second.family()
