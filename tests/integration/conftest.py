@@ -20,7 +20,7 @@ from server.engine.vllm import VllmEngine
 from server.settings import Settings
 
 MODULES = ("q_proj", "v_proj", "gate_proj", "down_proj")
-"""Packed layers with a slice left out (k, up), a plain one, and every kind of parallelism."""
+"""Packed layers with an unused slice (k, up), a plain layer, and every kind of parallelism."""
 
 MakeAdapter = Callable[..., LoraWeights]
 
@@ -35,13 +35,13 @@ def base_model() -> Path:
 
 @pytest.fixture(scope="session")
 def base_spec(base_model: Path) -> LoraSpec:
-    """What the session's engine was started for."""
+    """LoRA spec of the session's engine."""
     return lora_spec(base_model, rank=8, alpha=16, use_rslora=True, target_modules=MODULES)
 
 
 @pytest.fixture(scope="session")
 def engine_config(base_model: Path, base_spec: LoraSpec) -> EngineConfig:
-    """A small engine: four slots and a quarter of a gigabyte of KV cache."""
+    """Configuration of a small engine: four slots and 256 MiB of KV cache."""
     settings = Settings(max_loras=4, max_model_len=1024, kv_cache_bytes=256 * MIB)
     return app.engine_config(settings, model=str(base_model), model_name="small", lora=base_spec)
 
@@ -59,7 +59,7 @@ async def engine(engine_config: EngineConfig) -> AsyncIterator[VllmEngine]:
 
 @pytest.fixture(scope="session")
 def make_adapter(base_spec: LoraSpec) -> MakeAdapter:
-    """Random adapters that move the model clearly and leave it sane; spec fields by keyword."""
+    """Create random adapters with a clear but moderate effect. Keywords change fields of the spec."""
 
     def make(seed: int, size: float = 0.02, **fields: object) -> LoraWeights:
         spec = base_spec.model_copy(update=fields)

@@ -1,4 +1,4 @@
-"""The second tier against a real Redis-protocol server, in every kind of trouble."""
+"""The Redis store against a real Redis-protocol server, including its failures."""
 
 import asyncio
 
@@ -57,7 +57,7 @@ async def store(valkey):
     await made.close()
 
 
-async def test_an_adapter_comes_back_whole(store):
+async def test_stored_adapter_is_read_back_unchanged(store):
     assert await store.get(A.id) is None
     await store.put(A)
     back = await store.get(A.id)
@@ -67,7 +67,7 @@ async def test_an_adapter_comes_back_whole(store):
     assert writes(store.metrics, "ok") == 1
 
 
-async def test_a_value_lives_for_its_ttl(store, valkey):
+async def test_value_has_its_ttl(store, valkey):
     await store.put(A)
     assert 0 < valkey.client().ttl(f"t2l:1:test:adapter:{A.id}") <= 60
 
@@ -77,7 +77,7 @@ async def test_a_value_lives_for_its_ttl(store, valkey):
     [b"x", b"\x80\x04pickle", b"\x00" * 5_000_000, CODEC.encode(A)[:-1], CODEC.encode(B)],
     ids=["short", "pickle", "huge", "truncated", "another"],
 )
-async def test_a_corrupt_value_is_a_counted_miss_that_the_next_write_replaces(store, valkey, garbage):
+async def test_corrupt_value_is_counted_and_replaced_by_the_next_write(store, valkey, garbage):
     valkey.client().set(f"t2l:1:test:adapter:{A.id}", garbage)
     assert await store.get(A.id) is None
     assert lookups(store.metrics, "corrupt") == 1
@@ -86,7 +86,7 @@ async def test_a_corrupt_value_is_a_counted_miss_that_the_next_write_replaces(st
     assert (await store.get(A.id)).id == A.id
 
 
-async def test_a_key_of_another_type_is_an_error_that_the_next_write_replaces(store, valkey):
+async def test_key_of_another_type_is_an_error_until_the_next_write(store, valkey):
     valkey.client().lpush(f"t2l:1:test:adapter:{A.id}", "x")
     assert await store.get(A.id) is None
     assert lookups(store.metrics, "error") == 1
@@ -94,7 +94,7 @@ async def test_a_key_of_another_type_is_an_error_that_the_next_write_replaces(st
     assert (await store.get(A.id)).id == A.id
 
 
-async def test_an_adapter_of_another_spec_is_refused(store, valkey):
+async def test_adapter_of_another_spec_is_refused(store, valkey):
     other = SPEC.model_copy(update={"rank": 3})
     foreign, _ = make(valkey.url, spec=other)
     await foreign.put(adapter_for("a", adapter_id=A.id, spec=other))
@@ -103,7 +103,7 @@ async def test_an_adapter_of_another_spec_is_refused(store, valkey):
     assert lookups(store.metrics, "corrupt") == 1
 
 
-async def test_beyond_its_bytes_the_oldest_leave(valkey):
+async def test_oldest_adapters_beyond_the_byte_limit_are_deleted(valkey):
     store, _ = make(valkey.url, max_bytes=2 * A.nbytes)
     for adapter in (A, B, C):
         await store.put(adapter)
@@ -113,7 +113,7 @@ async def test_beyond_its_bytes_the_oldest_leave(valkey):
     await store.close()
 
 
-async def test_with_room_for_none_nothing_is_written(valkey):
+async def test_limit_below_one_adapter_writes_nothing(valkey):
     store, metrics = make(valkey.url, max_bytes=A.nbytes - 1)
     await store.put(A)
     assert writes(metrics, "too_large") == 1
@@ -121,7 +121,7 @@ async def test_with_room_for_none_nothing_is_written(valkey):
     await store.close()
 
 
-async def test_expired_members_leave_the_index(valkey):
+async def test_expired_members_are_removed_from_the_index(valkey):
     store, _ = make(valkey.url, ttl_s=60, now=lambda: 100.0)
     await store.put(A)  # created at 1 us, so 100 s old
     await store.put(adapter_for("young", created_us=100 * 10**6))
@@ -129,7 +129,7 @@ async def test_expired_members_leave_the_index(valkey):
     await store.close()
 
 
-async def test_pages_are_complete_when_many_were_made_in_one_moment(store):
+async def test_pages_are_complete_for_equal_creation_times(store):
     made = [adapter_for(str(i), created_us=1 + i // 20) for i in range(30)]
     for adapter in made:
         await store.put(adapter)
@@ -142,7 +142,7 @@ async def test_pages_are_complete_when_many_were_made_in_one_moment(store):
     ]
 
 
-async def test_what_is_known_of_an_adapter_is_read_without_its_weights(store, valkey):
+async def test_metadata_is_read_without_the_weights(store, valkey):
     await store.put(A)
     valkey.client().setrange(f"t2l:1:test:adapter:{A.id}", len(CODEC.encode(A)) - 2, b"??")
     assert await store.info(A.id) == A.info  # the header is whole
@@ -150,7 +150,7 @@ async def test_what_is_known_of_an_adapter_is_read_without_its_weights(store, va
     assert await store.info("0" * 32) is None
 
 
-async def test_an_answer_that_says_no_is_no_outage(store, valkey):
+async def test_error_response_does_not_open_the_breaker(store, valkey):
     await store.put(A)
     await store.put(B)
     client = valkey.client()
@@ -163,7 +163,7 @@ async def test_an_answer_that_says_no_is_no_outage(store, valkey):
     assert (await store.get(A.id)).id == A.id and await store.check()
 
 
-async def test_a_page_reads_long_descriptions_whole_and_skips_what_is_not_there(store, valkey):
+async def test_page_has_long_descriptions_and_skips_missing_values(store, valkey):
     long = adapter_for("\U0001f600" * 8192, created_us=9)
     for adapter in (A, B, C, long):
         await store.put(adapter)
@@ -172,14 +172,14 @@ async def test_a_page_reads_long_descriptions_whole_and_skips_what_is_not_there(
     assert await store.page(10, None) == [long.info, A.info]
 
 
-async def test_deleting(store):
+async def test_delete_removes_value_and_index_member(store):
     await store.put(A)
     assert await store.delete(A.id)
     assert not await store.delete(A.id)
     assert await store.page(10, None) == []
 
 
-async def test_a_hung_server_costs_a_timeout_then_nothing_until_it_answers_again(valkey):
+async def test_hung_redis_costs_timeouts_until_the_breaker_opens(valkey):
     clock = Clock()
     store, metrics = make(valkey.url, clock=clock)
     await store.put(A)
@@ -199,7 +199,7 @@ async def test_a_hung_server_costs_a_timeout_then_nothing_until_it_answers_again
     await store.close()
 
 
-async def test_a_killed_server_is_counted_and_used_again_when_it_is_back(valkey):
+async def test_killed_redis_is_counted_and_used_again_after_its_restart(valkey):
     clock = Clock()
     store, metrics = make(valkey.url, clock=clock)
     await store.put(A)
@@ -214,14 +214,14 @@ async def test_a_killed_server_is_counted_and_used_again_when_it_is_back(valkey)
     await store.close()
 
 
-async def test_many_at_once_share_few_connections(store, valkey):
+async def test_concurrent_calls_share_a_bounded_pool(store, valkey):
     await store.put(A)
     found = await asyncio.gather(*(store.get(A.id) for _ in range(200)))
     assert all(adapter.id == A.id for adapter in found)
     assert len(valkey.client().client_list()) <= 17
 
 
-async def test_a_call_that_is_cancelled_leaves_no_answer_for_the_next(store):
+async def test_cancelled_call_leaves_no_response_for_the_next(store):
     for adapter in (A, B):
         await store.put(adapter)
     for _ in range(20):
@@ -232,5 +232,5 @@ async def test_a_call_that_is_cancelled_leaves_no_answer_for_the_next(store):
         assert (await store.get(B.id)).id == B.id
 
 
-def test_a_client_does_not_connect_before_it_must():
+def test_client_connects_lazily():
     assert isinstance(RedisStore.connect("redis://127.0.0.1:1/0", 0.1), Redis)

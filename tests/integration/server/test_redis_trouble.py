@@ -1,4 +1,4 @@
-"""Requests over HTTP while a real Redis-protocol server comes, hangs, lies and goes: none may fail."""
+"""No HTTP request fails when a real Redis-protocol server starts, hangs, returns garbage or is killed."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ async def written(running, n):
             await asyncio.sleep(0.01)
 
 
-async def test_a_second_server_finds_what_the_first_one_made(launch, valkey):
+async def test_second_server_finds_adapters_of_the_first(launch, valkey):
     async with launch(**settings(valkey)) as first:
         assert await source(first, "x") == "generated"
     async with launch(**settings(valkey)) as second:
@@ -45,7 +45,7 @@ async def test_a_second_server_finds_what_the_first_one_made(launch, valkey):
         assert await ready(second) == "ok"
 
 
-async def test_a_server_with_another_secret_shares_nothing(launch, valkey):
+async def test_server_with_another_cache_key_shares_nothing(launch, valkey):
     async with launch(**settings(valkey), cache_key="one") as first:
         await source(first, "x")
     async with launch(**settings(valkey), cache_key="two") as second:
@@ -53,14 +53,14 @@ async def test_a_server_with_another_secret_shares_nothing(launch, valkey):
         assert len((await second.http.get("/v1/adapters")).json()["data"]) == 1
 
 
-async def test_stopping_writes_what_is_still_queued(launch, valkey):
+async def test_stop_writes_the_queued_adapters(launch, valkey):
     async with launch(**settings(valkey)) as first:
         for i in range(20):
             await source(first, str(i))
     assert len(valkey.client().keys("t2l:1:*:adapter:*")) == 20
 
 
-async def test_a_delete_reaches_redis(launch, valkey):
+async def test_delete_reaches_redis(launch, valkey):
     async with launch(**settings(valkey)) as running:
         body = {"task_description": "x"}
         made = (await running.http.post("/v1/adapters", json=body)).json()
@@ -88,7 +88,7 @@ async def test_without_redis_requests_succeed_and_ready_says_degraded(launch, va
         assert (await running.metrics())["t2l_redis_breaker_open"] == 0
 
 
-async def test_killing_redis_in_mid_run_loses_no_request(launch, valkey):
+async def test_killed_redis_loses_no_request(launch, valkey):
     async with launch(**settings(valkey)) as running:
         asking = [asyncio.create_task(source(running, str(i % 40))) for i in range(120)]
         await eventually(lambda: len(running.generator.generated) > 5)
@@ -99,7 +99,7 @@ async def test_killing_redis_in_mid_run_loses_no_request(launch, valkey):
         assert len(running.generator.generated) == 60
 
 
-async def test_a_hung_redis_slows_a_few_requests_by_its_timeout_and_loses_none(launch, valkey):
+async def test_hung_redis_loses_no_request(launch, valkey):
     async with launch(**settings(valkey)) as running:
         await source(running, "before")
         valkey.hang()
@@ -111,7 +111,7 @@ async def test_a_hung_redis_slows_a_few_requests_by_its_timeout_and_loses_none(l
         assert await source(running, "after") == "generated"
 
 
-async def test_garbage_in_redis_loses_no_request_and_is_replaced(launch, valkey):
+async def test_corrupt_value_in_redis_loses_no_request_and_is_replaced(launch, valkey):
     async with launch(**settings(valkey)) as first:
         for text in ("x", "y"):
             await source(first, text)

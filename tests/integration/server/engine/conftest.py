@@ -1,4 +1,4 @@
-"""Asking the engine for tokens and their probabilities, and the reference for both."""
+"""Fixtures that complete prompts on the session's engine, with and without log-probabilities."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUESTIONS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """A greedy completion, with the log-probability of each token and its lead over the runner-up."""
+    """A greedy completion: each token's log-probability and its margin to the second-best token."""
 
     tokens: list[int]
     logprobs: list[float]
@@ -38,13 +38,13 @@ Ask = Callable[..., Awaitable[Answer]]
 
 @pytest.fixture(scope="session")
 def prompts(engine: VllmEngine) -> list[list[int]]:
-    """A few chat prompts as tokens."""
+    """Token ids of a few chat prompts."""
     return [engine.tokenize([{"role": "user", "content": question}], None) for question in QUESTIONS]
 
 
 @pytest.fixture
 def ask(engine: VllmEngine) -> Ask:
-    """Complete greedily on vLLM itself, below `generate`, which does not hand out probabilities."""
+    """Complete greedily by vLLM's own `generate`, because ours returns no log-probabilities."""
     from vllm import SamplingParams
     from vllm.inputs.engine import tokens_input
     from vllm.sampling_params import RequestOutputKind
@@ -83,12 +83,12 @@ def ask(engine: VllmEngine) -> Ask:
 async def collect(
     engine: VllmEngine, prompt: list[int], lease: Lease | None = None, **sampling: Any
 ) -> list[Delta]:
-    """All pieces of one completion."""
+    """All chunks of one completion."""
     stream = engine.generate(prompt, Sampling(**({"max_tokens": 16} | sampling)), lease, "test")
     return [piece async for piece in stream]
 
 
 @pytest.fixture
 def complete() -> Callable[..., Awaitable[list[Delta]]]:
-    """All pieces of one completion: `await complete(engine, prompt, lease, **sampling)`."""
+    """All chunks of one completion: `await complete(engine, prompt, lease, **sampling)`."""
     return collect

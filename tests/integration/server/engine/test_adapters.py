@@ -1,4 +1,4 @@
-"""Adapters on the real engine: the right answer, for the right request, whatever runs beside it."""
+"""Adapters on the real engine: each request gets its adapter's answer, whatever shares its batch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from server.errors import AdapterRejectedError
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
 CLOSE = 0.05
-"""Mean difference of log-probabilities that bf16 makes, and half of what an adapter at least makes."""
+"""Bound on the mean difference of log-probabilities by bf16, and half of an adapter's minimum effect."""
 NEAR_TIE = 0.5
-"""A lead in log-probability that bf16 noise in 30 layers can turn around; 0.16 was the most seen."""
+"""Margin in log-probability that bf16 rounding in 30 layers can reverse. The largest seen was 0.16."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def reference(base_model: Path) -> Any:
 
 
 def logprobs_of(model: Any, prompt: list[int], tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each token of an answer, and of what was most probable in its place."""
+    """Log-probabilities of an answer's tokens, and of the most probable token at each position."""
     with torch.no_grad():
         logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
     logprobs = logits.log_softmax(-1)
@@ -41,13 +41,13 @@ def logprobs_of(model: Any, prompt: list[int], tokens: list[int]) -> tuple[torch
 
 
 @pytest.mark.parametrize("rslora", [True, False])
-async def test_answers_are_those_of_peft_with_the_same_adapter(
+async def test_answers_match_peft_with_the_same_adapter(
     rslora: bool, engine: VllmEngine, make_adapter: Any, prompts: Any, ask: Any, reference: Any, tmp_path: Path
 ) -> None:
-    """Also the scale: 5.66 with rank stabilisation and 2 without lead to quite different answers."""
+    """Includes the scale: 5.66 with rank stabilisation and 2 without give different answers."""
     from peft import PeftModel
 
-    weights = make_adapter(1, size=0.025 if rslora else 0.04, use_rslora=rslora)  # much the same B A
+    weights = make_adapter(1, size=0.025 if rslora else 0.04, use_rslora=rslora)  # B A of similar size
     save_adapter(tmp_path, weights, "small")
     async with engine.lease(f"peft-{rslora}", weights) as lease:
         answers = [await ask(prompt, lease) for prompt in prompts[:3]]
@@ -61,19 +61,19 @@ async def test_answers_are_those_of_peft_with_the_same_adapter(
             served = torch.tensor(answer.logprobs)
             moved.append((served - without).abs().mean().item())
             assert (served - expected).abs().mean() < CLOSE
-            assert (best - expected).max() < NEAR_TIE  # each token is, or nearly is, PEFT's
+            assert (best - expected).max() < NEAR_TIE  # each token is PEFT's, or nearly ties with it
     finally:
         model.unload()
-    assert sum(moved) / len(moved) > 2 * CLOSE  # and the adapter is no small thing
+    assert sum(moved) / len(moved) > 2 * CLOSE  # the adapter has a clear effect
 
 
-async def test_a_base_request_is_not_touched_by_adapted_ones_beside_it(
+async def test_base_request_is_unaffected_by_adapted_requests_in_its_batch(
     engine: VllmEngine, make_adapter: Any, prompts: Any, ask: Any
 ) -> None:
-    """Bit for bit what it is beside other base requests.
+    """Equal bit for bit to its answer in a batch of base requests.
 
-    Not what it is quite alone: torch's bf16 product of one row sums in another order than that of
-    two or more, with or without LoRA. So a companion runs throughout, first base, then adapted.
+    Its answer alone may differ: torch's bf16 product of one row sums in another order than that of
+    more rows, with or without LoRA. So a second request runs throughout, first base, then adapted.
     """
 
     async def beside(companion: Any) -> Any:
@@ -86,7 +86,7 @@ async def test_a_base_request_is_not_touched_by_adapted_ones_beside_it(
         return answers
 
     base = await beside(None)
-    async with AsyncExitStack() as leases:  # every slot is full, the last one too
+    async with AsyncExitStack() as leases:  # all slots are full, including the last
         loud = [
             await leases.enter_async_context(engine.lease(f"l{i}", make_adapter(i, 0.05))) for i in range(4)
         ]
@@ -95,7 +95,7 @@ async def test_a_base_request_is_not_touched_by_adapted_ones_beside_it(
     assert [answer.logprobs for answer in adapted] == [answer.logprobs for answer in base]
 
 
-async def test_company_changes_an_answer_only_where_two_tokens_nearly_tie(
+async def test_batching_changes_an_answer_only_where_two_tokens_nearly_tie(
     engine: VllmEngine, make_adapter: Any, prompts: Any, ask: Any
 ) -> None:
     alone = [await ask(prompt) for prompt in prompts]
@@ -112,7 +112,7 @@ async def test_company_changes_an_answer_only_where_two_tokens_nearly_tie(
         assert parting == len(one.tokens) or one.leads[parting] < NEAR_TIE
 
 
-async def test_many_mixed_requests_over_more_adapters_than_slots(
+async def test_mixed_requests_with_more_adapters_than_slots_all_finish(
     engine: VllmEngine, make_adapter: Any, prompts: Any, complete: Any
 ) -> None:
     adapters = [make_adapter(seed) for seed in range(10)]
@@ -129,7 +129,7 @@ async def test_many_mixed_requests_over_more_adapters_than_slots(
     assert len(await engine._llm.list_loras()) == 4
 
 
-async def test_an_evicted_adapter_comes_back_as_it_was(
+async def test_reloaded_adapter_gives_the_same_answer(
     engine: VllmEngine, make_adapter: Any, prompts: Any, ask: Any
 ) -> None:
     weights = make_adapter(5)
@@ -149,7 +149,7 @@ async def test_an_evicted_adapter_comes_back_as_it_was(
     assert first[1:] == second[1:]
 
 
-async def test_adapters_of_lower_rank_fit_and_leave_nothing_of_who_was_there(
+async def test_lower_rank_adapter_overwrites_the_whole_slot(
     engine: VllmEngine, make_adapter: Any, prompts: Any, ask: Any
 ) -> None:
     small: LoraWeights = make_adapter(6, rank=2)
@@ -165,7 +165,7 @@ async def test_adapters_of_lower_rank_fit_and_leave_nothing_of_who_was_there(
     assert await answer() == first
 
 
-async def test_a_bad_adapter_is_rejected_and_harms_nobody(
+async def test_rejected_adapter_leaves_others_unaffected(
     engine: VllmEngine, make_adapter: Any, prompts: Any, complete: Any
 ) -> None:
     weights: LoraWeights = make_adapter(7)
@@ -174,7 +174,7 @@ async def test_a_bad_adapter_is_rejected_and_harms_nobody(
     with pytest.raises(AdapterRejectedError, match=r"q_proj\.A"):
         async with engine.lease("broken", weights):
             pass
-    assert engine.resident in (before, before - 1)  # it may have cost an idle adapter its slot
+    assert engine.resident in (before, before - 1)  # an idle adapter may have been evicted
     assert len(await engine._llm.list_loras()) == engine.resident
     async with engine.lease("broken", make_adapter(7)) as lease:
         assert await complete(engine, prompts[0], lease)
@@ -189,7 +189,7 @@ async def test_evicted_adapter_leaves_vllm_when_its_lease_ends(engine: VllmEngin
     assert handle.int_id not in await engine._llm.list_loras()
 
 
-async def test_closing_the_stream_aborts_and_frees_the_adapter(
+async def test_closing_the_stream_aborts_the_request_and_ends_its_lease(
     engine: VllmEngine, make_adapter: Any, prompts: Any
 ) -> None:
     from server.engine.interface import Sampling
@@ -203,7 +203,7 @@ async def test_closing_the_stream_aborts_and_frees_the_adapter(
     assert engine.stats()["in_flight"] == 0
 
 
-async def test_a_cancelled_request_frees_the_adapter(
+async def test_cancelled_request_ends_its_lease(
     engine: VllmEngine, make_adapter: Any, prompts: Any, complete: Any
 ) -> None:
     async def request() -> None:
@@ -220,7 +220,7 @@ async def test_a_cancelled_request_frees_the_adapter(
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Poll, within bounds."""
+    """Poll a condition."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - vLLM's books signal nothing
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What a completion looks like: streaming, ends, sampling, prompts."""
+"""Completions: streaming, finish reasons, sampling, prompts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def text(pieces: Any) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-async def test_a_completion_streams_in_pieces_and_ends_once(engine: VllmEngine, complete: Any) -> None:
+async def test_completion_streams_in_chunks_with_one_finish_reason(engine: VllmEngine, complete: Any) -> None:
     pieces = await complete(engine, engine.tokenize(HELLO, None), max_tokens=12)
     assert len(pieces) > 3
     assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
@@ -28,7 +28,7 @@ async def test_a_completion_streams_in_pieces_and_ends_once(engine: VllmEngine, 
     assert (pieces[-1].finish_reason, counts[-1]) == ("length", 12)
 
 
-async def test_a_stop_string_ends_it_and_is_not_part_of_it(engine: VllmEngine, complete: Any) -> None:
+async def test_stop_string_ends_the_completion_and_is_not_part_of_it(engine: VllmEngine, complete: Any) -> None:
     prompt = engine.tokenize(None, "one two three four five one two three four five one two")
     whole = text(await complete(engine, prompt, max_tokens=12))
     assert "four" in whole
@@ -37,14 +37,14 @@ async def test_a_stop_string_ends_it_and_is_not_part_of_it(engine: VllmEngine, c
     assert pieces[-1].finish_reason == "stop"
 
 
-async def test_the_models_own_end_is_a_stop(engine: VllmEngine, complete: Any) -> None:
+async def test_end_of_sequence_token_finishes_with_stop(engine: VllmEngine, complete: Any) -> None:
     prompt = engine.tokenize([{"role": "user", "content": "Say only the word yes."}], None)
     pieces = await complete(engine, prompt, max_tokens=400)
     assert pieces[-1].finish_reason == "stop"
     assert "<|im_end|>" not in text(pieces)
 
 
-async def test_a_seed_makes_sampling_repeatable(engine: VllmEngine, complete: Any) -> None:
+async def test_seed_makes_sampling_reproducible(engine: VllmEngine, complete: Any) -> None:
     prompt = engine.tokenize(HELLO, None)
     first, again, other = [
         text(await complete(engine, prompt, temperature=1.2, seed=seed, max_tokens=24)) for seed in (1, 1, 2)
@@ -52,8 +52,10 @@ async def test_a_seed_makes_sampling_repeatable(engine: VllmEngine, complete: An
     assert first == again != other
 
 
-async def test_seeded_prompts_may_be_read_in_pieces(engine: VllmEngine, complete: Any) -> None:
-    """More tokens at once than a step takes; vLLM's own undoing of a dropped token ends the engine on CPU."""
+async def test_chunked_prefill_of_seeded_requests_keeps_the_engine_alive(
+    engine: VllmEngine, complete: Any
+) -> None:
+    """More prompt tokens than fit into a step. Without the patch, the engine dies on a CPU."""
     prompts = [engine.tokenize(None, f"{i}: " + "word " * 900) for i in range(8)]
     answers = await asyncio.gather(
         *(complete(engine, p, temperature=1.0, seed=i, max_tokens=3) for i, p in enumerate(prompts))
@@ -62,13 +64,13 @@ async def test_seeded_prompts_may_be_read_in_pieces(engine: VllmEngine, complete
     assert engine.dead is None
 
 
-async def test_a_tiny_nucleus_is_greedy(engine: VllmEngine, complete: Any) -> None:
+async def test_tiny_top_p_is_greedy(engine: VllmEngine, complete: Any) -> None:
     prompt = engine.tokenize(HELLO, None)
     greedy = text(await complete(engine, prompt))
     assert text(await complete(engine, prompt, temperature=1.0, top_p=1e-6)) == greedy
 
 
-async def test_messages_go_through_the_chat_template(engine: VllmEngine) -> None:
+async def test_messages_are_rendered_by_the_chat_template(engine: VllmEngine) -> None:
     tokenizer = engine._llm.get_tokenizer()
     chat = tokenizer.decode(engine.tokenize(HELLO, None))
     assert chat.endswith("<|im_start|>assistant\n")
@@ -76,7 +78,7 @@ async def test_messages_go_through_the_chat_template(engine: VllmEngine) -> None
     assert tokenizer.decode(engine.tokenize(None, "plain text")) == "plain text"
 
 
-async def test_a_prompt_beyond_the_context_is_the_clients_mistake(engine: VllmEngine, complete: Any) -> None:
+async def test_prompt_beyond_the_context_is_an_invalid_request(engine: VllmEngine, complete: Any) -> None:
     with pytest.raises(InvalidRequestError) as error:
         await complete(engine, [100] * 1025)
     assert error.value.param == "prompt"

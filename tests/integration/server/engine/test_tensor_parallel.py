@@ -1,4 +1,4 @@
-"""A model and its adapters over two processes answer as in one: each rank takes its slice of an adapter."""
+"""Tensor parallelism: two processes give the answers of one, with and without adapters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from server.settings import Settings
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
 MODULES = ("q_proj", "v_proj", "o_proj", "up_proj", "down_proj")
-"""Split by columns and packed, split by rows: every way in which a rank has its part."""
+"""Column-parallel, packed and row-parallel layers: every way in which vLLM splits a layer."""
 
 
 @pytest.fixture(scope="module")
 def wider_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Llama with heads as wide as vLLM's kernels for CPUs want them."""
+    """A tiny Llama with the head size that vLLM's CPU kernels need."""
     folder = tmp_path_factory.mktemp("wider") / "tiny-llama"
     shutil.copytree(tiny_base, folder)
     torch.manual_seed(0)
@@ -45,7 +45,7 @@ async def answers(base: Path, ranks: int, complete: Any) -> list[str]:
         assert engine._llm.vllm_config.parallel_config.world_size == ranks
         prompt = engine.tokenize(None, "abracadabra")
         said = ["".join(d.text for d in await complete(engine, prompt, None, max_tokens=12))]
-        for seed in range(3):  # one more than there are slots
+        for seed in range(3):  # one more than slots
             numbers = torch.randn(spec.num_parameters, generator=torch.Generator().manual_seed(seed))
             async with engine.lease(f"a{seed}", LoraWeights.unflatten(spec, 0.3 * numbers)) as lease:
                 said.append("".join(d.text for d in await complete(engine, prompt, lease, max_tokens=12)))
@@ -54,10 +54,10 @@ async def answers(base: Path, ranks: int, complete: Any) -> list[str]:
         await engine.stop()
 
 
-async def test_two_ranks_answer_as_one(
+async def test_tensor_parallel_answers_equal_those_of_one_process(
     wider_base: Path, complete: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Each engine sets its own, and only where nobody has.
+    # Each engine sets these, unless they are set.
     for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     alone = await answers(wider_base, 1, complete)

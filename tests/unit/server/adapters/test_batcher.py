@@ -7,10 +7,11 @@ import pytest
 from server.adapters.batcher import Batcher
 from server.errors import GenerationFailedError, OverloadedError, UnavailableError
 from server.observability.metrics import Metrics
+from tests.support.server_fakes import eventually
 
 
 class Worker:
-    """Doubles numbers, when its gate is open; remembers batches and the thread."""
+    """Doubles numbers while its gate is open. Records batches and threads."""
 
     def __init__(self):
         self.batches, self.threads = [], set()
@@ -45,19 +46,19 @@ async def submit(batcher, items):
 
 
 async def busy(batcher, worker):
-    """One batch under way, so that what comes next must wait."""
+    """Start a batch, so that further items must wait."""
     (task,) = await submit(batcher, [0])
     await asyncio.to_thread(worker.started.acquire)
     return task
 
 
-async def test_a_lone_item_does_not_wait_for_others(batcher, worker):
+async def test_single_item_is_computed_at_once(batcher, worker):
     worker.gate.set()
     assert await batcher.submit(21) == (42, 0.0)
     assert worker.batches == [[21]]
 
 
-async def test_an_idle_batcher_holds_on_to_no_result(batcher, worker):
+async def test_idle_batcher_keeps_no_result_alive(batcher, worker):
     class Result:
         pass
 
@@ -66,11 +67,10 @@ async def test_an_idle_batcher_holds_on_to_no_result(batcher, worker):
     result, _ = await batcher.submit(1)
     watched = weakref.ref(result)
     del result
-    await asyncio.sleep(0.05)
-    assert watched() is None
+    await eventually(lambda: watched() is None)
 
 
-async def test_the_depth_may_be_asked_for_by_another_thread(batcher, worker):
+async def test_depth_can_be_read_by_another_thread(batcher, worker):
     await busy(batcher, worker)
     stop, trouble = threading.Event(), []
 
@@ -92,7 +92,7 @@ async def test_the_depth_may_be_asked_for_by_another_thread(batcher, worker):
     assert not trouble
 
 
-async def test_a_batch_grows_while_the_previous_one_computes(batcher, worker):
+async def test_next_batch_collects_items_while_one_is_computed(batcher, worker):
     first = await busy(batcher, worker)
     rest = await submit(batcher, [1, 2, 3, 4, 5])
     worker.gate.set()
@@ -102,7 +102,7 @@ async def test_a_batch_grows_while_the_previous_one_computes(batcher, worker):
     assert threading.main_thread() not in worker.threads
 
 
-async def test_who_left_while_waiting_costs_nothing(batcher, worker):
+async def test_cancelled_waiting_item_is_not_computed(batcher, worker):
     first = await busy(batcher, worker)
     stay, leave, last = await submit(batcher, [1, 2, 3])
     leave.cancel()
@@ -113,7 +113,7 @@ async def test_who_left_while_waiting_costs_nothing(batcher, worker):
     assert worker.batches == [[0], [1, 3]]
 
 
-async def test_who_leaves_during_the_batch_harms_nobody(batcher, worker):
+async def test_cancel_during_a_batch_leaves_the_next_unaffected(batcher, worker):
     first = await busy(batcher, worker)
     first.cancel()
     (next_one,) = await submit(batcher, [1])
@@ -121,12 +121,12 @@ async def test_who_leaves_during_the_batch_harms_nobody(batcher, worker):
     assert (await next_one)[0] == 2
 
 
-async def test_a_full_queue_turns_away(batcher, worker):
+async def test_full_queue_rejects_items(batcher, worker):
     first = await busy(batcher, worker)
     waiting = await submit(batcher, range(6))
     with pytest.raises(OverloadedError):
         await batcher.submit(99)
-    waiting[0].cancel()  # a place is free as soon as somebody leaves
+    waiting[0].cancel()  # a cancelled item frees its place at once
     await asyncio.wait([waiting[0]])
     (another,) = await submit(batcher, [6])
     worker.gate.set()
@@ -134,7 +134,7 @@ async def test_a_full_queue_turns_away(batcher, worker):
     assert another.result()[0] == 12
 
 
-async def test_one_failure_reaches_every_waiter_of_its_batch_and_no_other(batcher, worker):
+async def test_failure_reaches_every_caller_of_its_batch_and_no_other(batcher, worker):
     first = await busy(batcher, worker)
 
     def fail_on_two(items):
@@ -153,14 +153,14 @@ async def test_one_failure_reaches_every_waiter_of_its_batch_and_no_other(batche
     assert (await five)[0] == 5
 
 
-async def test_too_few_results_are_a_failure(batcher, worker):
+async def test_wrong_number_of_results_is_a_failure(batcher, worker):
     worker.gate.set()
     worker.result = lambda items: []
     with pytest.raises(GenerationFailedError):
         await batcher.submit(1)
 
 
-async def test_waits_are_measured(worker):
+async def test_waiting_time_is_returned(worker):
     now = 10.0
     async with Batcher(worker, max_batch=4, max_queue=6, metrics=Metrics(), clock=lambda: now) as batcher:
         first = await busy(batcher, worker)
@@ -171,11 +171,11 @@ async def test_waits_are_measured(worker):
         assert (await second)[1] == 2.5
 
 
-async def test_stopping_answers_everybody(worker):
+async def test_stopping_fails_all_pending_items(worker):
     async with Batcher(worker, max_batch=1, max_queue=6, metrics=Metrics(), clock=lambda: 0.0) as batcher:
         computing = await busy(batcher, worker)
         (waiting,) = await submit(batcher, [1])
-        threading.Timer(0.05, worker.gate.set).start()
+        computing.add_done_callback(lambda _: worker.gate.set())  # lets the worker thread end
     for task in (computing, waiting):
         with pytest.raises(UnavailableError):
             await task

@@ -1,4 +1,4 @@
-"""Memory for adapters: nobody gets what somebody else has, and running out is told to whoever takes."""
+"""Buffers are never shared, and exhausted memory raises when a buffer is acquired."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +10,7 @@ from server.adapters.buffers import BufferPool
 from tests.support.server_fakes import SPEC
 
 
-def test_pages_fetched_ahead_are_taken_once():
+def test_pooled_buffer_is_acquired_once():
     ahead = BufferPool(SPEC)
     ahead.fill()
     ahead.fill()
@@ -32,7 +32,7 @@ def test_threads_never_share_buffers():
     assert all((memory == n).all() for n, memory in enumerate(taken))
 
 
-def test_a_machine_without_memory_fails_whoever_takes(monkeypatch):
+def test_exhausted_memory_raises_on_acquire(monkeypatch):
     def full(*_: object) -> None:
         raise OSError("Cannot allocate memory")
 

@@ -19,7 +19,7 @@ printable = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 
 @given(printable, st.integers(0, 2**60))
-def test_what_goes_in_comes_out(description, created_us):
+def test_decoding_inverts_encoding(description, created_us):
     adapter = adapter_for(description, created_us=created_us)
     back = CODEC.decode(CODEC.encode(adapter), adapter.id)
     assert back.info == adapter.info
@@ -53,7 +53,7 @@ def test_garbage_is_refused(data):
             CODEC.decode(given_data, ADAPTER.id)
 
 
-def test_another_adapter_under_the_id_is_refused():
+def test_adapter_with_another_id_is_refused():
     with pytest.raises(CorruptAdapterError, match="is adapter"):
         CODEC.decode(DATA, "0" * 32)
 
@@ -65,7 +65,7 @@ def test_another_spec_is_refused():
         CODEC.decode(data, ADAPTER.id)
 
 
-def test_a_value_signed_with_another_key_is_refused():
+def test_value_signed_with_another_key_is_refused():
     with pytest.raises(CorruptAdapterError, match="checksum"):
         AdapterCodec(b"x" * 32, SPEC).decode(DATA, ADAPTER.id)
 
@@ -75,7 +75,7 @@ def test_another_version_is_refused_by_number():
         CODEC.decode(DATA[:4] + b"\x02" + DATA[5:], ADAPTER.id)
 
 
-def test_signed_weights_that_are_not_finite_are_refused():
+def test_signed_weights_with_infinite_values_are_refused():
     weights = weights_for("x").to(torch.bfloat16)
     weights.b["v_proj"][0, 0, 0] = float("inf")
     data = CODEC.encode(Adapter("0" * 32, "x", 1, weights))
@@ -83,7 +83,7 @@ def test_signed_weights_that_are_not_finite_are_refused():
         CODEC.decode(data, "0" * 32)
 
 
-def test_a_signed_header_with_an_unknown_field_is_refused():
+def test_signed_header_with_an_unknown_field_is_refused():
     class Later(AdapterCodec):
         def encode_header(self) -> bytes:
             size = header_size(DATA)
@@ -95,31 +95,31 @@ def test_a_signed_header_with_an_unknown_field_is_refused():
         CODEC.decode(Later(b"k" * 32, SPEC).encode_header(), ADAPTER.id)
 
 
-def test_the_header_can_be_read_alone():
+def test_header_is_readable_without_the_weights():
     header = CODEC.decode_header(DATA[: header_size(DATA)])
     assert header.info == ADAPTER.info
 
 
-def test_every_value_is_below_the_bound_on_reads():
+def test_longest_value_is_within_the_read_limit():
     longest = adapter_for("\U0001f600" * 8192)
     assert len(CODEC.encode(longest)) <= CODEC.max_size
 
 
-def test_unusable_weights_are_rejected_before_they_become_an_adapter():
+def test_non_finite_weights_are_rejected():
     weights = weights_for("x")
     weights.a["q_proj"][0, 0, 0] = float("nan")
     with pytest.raises(AdapterRejectedError, match=r"q_proj\.A"):
         Adapter.from_weights("0" * 32, "x", 1, weights)
 
 
-def test_numbers_that_only_bf16_cannot_hold_are_rejected():
+def test_values_that_overflow_in_bf16_are_rejected():
     weights = weights_for("x")
     weights.a["q_proj"][0, 0, 0] = 3.4e38
     with pytest.raises(AdapterRejectedError):
         Adapter.from_weights("0" * 32, "x", 1, weights)
 
 
-def test_an_adapter_is_one_flat_buffer():
+def test_adapter_is_one_flat_buffer():
     weights: LoraWeights = ADAPTER.weights
     tensors = [*weights.a.values(), *weights.b.values()]
     assert len({t.untyped_storage().data_ptr() for t in tensors}) == 1

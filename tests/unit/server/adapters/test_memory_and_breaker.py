@@ -8,7 +8,7 @@ from tests.support.server_fakes import adapter_for
 A, B, C = (adapter_for(text) for text in "abc")
 
 
-def test_the_least_recently_used_adapter_leaves():
+def test_least_recently_used_adapter_is_evicted():
     store = MemoryStore(2 * A.nbytes)
     store.put(A)
     store.put(B)
@@ -18,13 +18,13 @@ def test_the_least_recently_used_adapter_leaves():
     assert {a.id for a in store} == {A.id, C.id}
 
 
-def test_an_adapter_larger_than_the_store_is_not_kept_and_evicts_nobody():
+def test_adapter_larger_than_the_store_is_not_cached():
     store = MemoryStore(A.nbytes - 1)
     store.put(A)
     assert len(store) == 0
 
 
-def test_removing_says_whether_there_was_one():
+def test_remove_returns_whether_the_adapter_was_cached():
     store = MemoryStore(A.nbytes)
     store.put(A)
     assert store.remove(A.id)
@@ -33,7 +33,7 @@ def test_removing_says_whether_there_was_one():
 
 
 @given(st.lists(st.tuples(st.sampled_from("pgr"), st.sampled_from([A, B, C]))), st.integers(0, 3))
-def test_bytes_are_always_those_of_what_is_held_and_bounded(steps, room):
+def test_byte_count_matches_the_contents_and_is_bounded(steps, room):
     store = MemoryStore(room * A.nbytes)
     act = {"p": store.put, "g": lambda a: store.get(a.id), "r": lambda a: store.remove(a.id)}
     for step, adapter in steps:
@@ -48,20 +48,20 @@ class Clock:
         return self.now
 
 
-def test_the_breaker_opens_after_failures_in_a_row_and_closes_after_a_probe():
+def test_breaker_opens_after_consecutive_failures_and_closes_after_a_probe():
     clock = Clock()
     breaker = CircuitBreaker(failures=2, cooldown_s=5, clock=clock)
     breaker.failed()
     assert not breaker.healthy
     breaker.succeeded()
     breaker.failed()
-    assert breaker.allow()  # not two in a row
+    assert breaker.allow()  # not consecutive
     breaker.failed()
     assert breaker.is_open
     assert not breaker.allow()
     clock.now = 5
     assert breaker.allow()  # the probe
-    assert not breaker.allow()  # and nobody beside it
+    assert not breaker.allow()  # only one per cooldown
     breaker.failed()
     clock.now = 9
     assert not breaker.allow()

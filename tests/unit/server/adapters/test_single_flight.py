@@ -31,7 +31,7 @@ async def join(flights, work, n, key="k"):
     return tasks
 
 
-async def test_a_hundred_callers_share_one_run():
+async def test_simultaneous_callers_share_one_task():
     flights, work = SingleFlight(), Work()
     tasks = await join(flights, work, 100)
     work.go.set()
@@ -48,7 +48,7 @@ async def test_keys_are_independent_and_results_are_not_kept():
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
-async def test_a_caller_that_leaves_harms_nobody(leaver):
+async def test_cancelled_caller_leaves_others_unaffected(leaver):
     flights, work = SingleFlight(), Work()
     tasks = await join(flights, work, 3)
     tasks[leaver].cancel()
@@ -59,7 +59,7 @@ async def test_a_caller_that_leaves_harms_nobody(leaver):
     assert work.cancelled == 0
 
 
-async def test_when_all_left_the_work_stops_and_the_next_caller_starts_anew():
+async def test_task_is_cancelled_with_its_last_caller():
     flights, work = SingleFlight(), Work()
     for task in await join(flights, work, 3):
         task.cancel()
@@ -69,7 +69,7 @@ async def test_when_all_left_the_work_stops_and_the_next_caller_starts_anew():
     assert await late == 2
 
 
-async def test_a_failure_reaches_all_and_the_next_caller_tries_again():
+async def test_failure_reaches_all_callers_and_the_next_call_retries():
     flights, work = SingleFlight(), Work()
     work.failure = ValueError("no")
     tasks = await join(flights, work, 5)

@@ -1,4 +1,4 @@
-"""Both tiers as one: what is deleted while it is being read does not come back."""
+"""Both tiers as one store: an adapter that is deleted during a read is not cached again."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ A = adapter_for("a")
 
 
 class SlowStore:
-    """A Redis that has read an adapter and takes its time to decode it."""
+    """A Redis store that has read an adapter and has not decoded it yet."""
 
     def __init__(self):
         self.decoded = asyncio.Event()
@@ -34,17 +34,17 @@ def make():
     return TieredStore(MemoryStore(10 * A.nbytes), SharedTier(slow, writes), metrics), slow
 
 
-async def test_a_deletion_during_a_read_keeps_it_out_of_memory():
+async def test_deletion_during_a_read_keeps_the_adapter_out_of_memory():
     tiers, slow = make()
     reading = asyncio.create_task(tiers.in_redis(A.id))
     await asyncio.sleep(0)
     assert await tiers.delete(A.id)
     slow.decoded.set()
-    assert (await reading).id == A.id  # whoever asked before is still served
+    assert (await reading).id == A.id  # the earlier request still gets the adapter
     assert tiers.in_memory(A.id) is None
 
 
-async def test_what_is_read_in_peace_is_kept():
+async def test_adapter_read_from_redis_is_cached_in_memory():
     tiers, slow = make()
     slow.decoded.set()
     await tiers.in_redis(A.id)

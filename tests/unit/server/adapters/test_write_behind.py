@@ -32,7 +32,7 @@ def count(metrics, outcome):
     return metrics.registry.get_sample_value("t2l_cache_writes_total", {"outcome": outcome}) or 0
 
 
-async def test_putting_never_waits_and_everything_is_written_in_order():
+async def test_adapters_are_written_in_order_without_blocking_put():
     writes, slow, _ = make()
     for adapter in (A, B, A, C):
         writes.put(adapter)
@@ -42,7 +42,7 @@ async def test_putting_never_waits_and_everything_is_written_in_order():
     await writes.stop()
 
 
-async def test_beyond_its_bytes_the_queue_drops_and_counts():
+async def test_full_queue_drops_and_counts():
     writes, slow, metrics = make(max_bytes=A.nbytes)
     writes.put(A)
     writes.put(B)
@@ -54,7 +54,7 @@ async def test_beyond_its_bytes_the_queue_drops_and_counts():
     await writes.stop()
 
 
-async def test_a_write_that_raises_does_not_stop_the_next():
+async def test_failed_write_does_not_stop_the_next():
     writes, slow, metrics = make()
     slow.failure = ValueError("surprise")
     slow.go.set()
@@ -66,13 +66,13 @@ async def test_a_write_that_raises_does_not_stop_the_next():
     await writes.stop()
 
 
-async def test_what_is_forgotten_is_not_written_afterwards():
+async def test_cancelled_adapter_is_not_written_afterwards():
     writes, slow, _ = make()
     writes.put(A)
     writes.put(B)
     await asyncio.sleep(0)
     await writes.cancel(B.id)  # still queued
-    cancelling = asyncio.create_task(writes.cancel(A.id))  # being written: waits for it
+    cancelling = asyncio.create_task(writes.cancel(A.id))  # waits for the running write
     await asyncio.sleep(0)
     assert not cancelling.done()
     slow.go.set()
@@ -81,12 +81,12 @@ async def test_what_is_forgotten_is_not_written_afterwards():
     await writes.stop()
 
 
-async def test_an_adapter_that_is_written_and_queued_again_is_forgotten_twice():
+async def test_cancel_covers_a_running_and_a_queued_write():
     writes, slow, _ = make()
     writes.put(A)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    writes.put(A)  # made anew while its first write is under way
+    writes.put(A)  # queued again during its first write
     cancelling = asyncio.create_task(writes.cancel(A.id))
     await asyncio.sleep(0)
     assert not cancelling.done() and writes.nbytes == 0
@@ -97,7 +97,7 @@ async def test_an_adapter_that_is_written_and_queued_again_is_forgotten_twice():
     await writes.stop()
 
 
-async def test_flushing_gives_up_in_time():
+async def test_flush_returns_false_after_its_timeout():
     writes, _, _ = make()
     writes.put(A)
     assert not await writes.flush(0.01)

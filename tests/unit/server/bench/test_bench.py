@@ -74,10 +74,12 @@ async def test_summary_covers_every_request_and_adapter_source(running: Running)
 async def test_rejected_requests_are_counted_by_error_code(launch) -> None:
     async with launch(max_requests=1) as server:
         server.engine.gate.clear()
-        asking = asyncio.create_task(load.run_workload(str(server.http.base_url), QUICK))
-        await asyncio.sleep(0.3)
+        run = asyncio.create_task(load.run_workload(str(server.http.base_url), QUICK))
+        async with asyncio.timeout(10):
+            while not any('"429"' in name for name in await server.metrics()):
+                pass
         server.engine.gate.set()
-        summary = summarise(await asking)
+        summary = summarise(await run)
     assert summary["rejected"]["too_many_requests"] == summary["requests"] - summary["answered"] > 0
 
 

@@ -1,4 +1,4 @@
-"""How an engine is sized, and what it asks of the environment."""
+"""Engine arguments and environment variables that follow from the configuration."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def config(rank: int = 8, **fields: object) -> EngineConfig:
 
 
 @pytest.mark.parametrize(("rank", "slot"), [(1, 1), (2, 8), (8, 8), (9, 16), (512, 512)])
-def test_slots_are_of_the_smallest_rank_that_fits(rank: int, slot: int) -> None:
+def test_slot_rank_is_the_smallest_that_fits(rank: int, slot: int) -> None:
     assert config(rank).engine_arguments()["max_lora_rank"] == slot
 
 
 @pytest.mark.parametrize(("asked", "threads"), [(None, "7"), (3, "3")])
-async def test_threads_that_were_asked_for_win_over_the_machines(
+async def test_cpu_threads_setting_overrides_the_environment(
     monkeypatch: pytest.MonkeyPatch, asked: int | None, threads: str
 ) -> None:
     environment = {"OMP_NUM_THREADS": "7"}
@@ -45,34 +45,34 @@ async def test_threads_that_were_asked_for_win_over_the_machines(
     assert environment["OMP_NUM_THREADS"] == threads
 
 
-def test_only_the_hypernetworks_modules_get_slots() -> None:
+def test_only_modules_of_the_spec_get_slots() -> None:
     assert config().engine_arguments()["lora_target_modules"] == ["q_proj", "v_proj"]
 
 
-def test_vllm_has_as_many_adapters_on_the_host_as_slots_so_it_never_evicts() -> None:
+def test_vllm_holds_as_many_adapters_on_the_host_as_in_slots() -> None:
     arguments = config(max_loras=5).engine_arguments()
     assert arguments["max_loras"] == arguments["max_cpu_loras"] == 5
 
 
-def test_vllm_knows_every_argument() -> None:
+def test_vllm_accepts_every_engine_argument() -> None:
     vllm = pytest.importorskip("vllm")
     assert vllm.AsyncEngineArgs(**config().engine_arguments()).max_model_len == 2048
 
 
-def test_a_cpu_engine_leaves_a_core_to_the_server() -> None:
+def test_cpu_engine_leaves_one_core_to_the_server() -> None:
     assert config().environment(cpu=True, cores=6)["OMP_NUM_THREADS"] == "5"
     assert config().environment(cpu=True, cores=1)["OMP_NUM_THREADS"] == "1"
     assert config(cpu_threads=2).environment(cpu=True, cores=6)["OMP_NUM_THREADS"] == "2"
     assert "OMP_NUM_THREADS" not in config().environment(cpu=False, cores=6)
 
 
-def test_outputs_of_one_step_are_never_split() -> None:
-    """An abort must go out before the consumer wakes; vLLM keeps that order within one chunk only."""
+def test_outputs_of_one_step_are_one_chunk() -> None:
+    """An abort must be sent before the caller wakes up. vLLM keeps this order only within one chunk."""
     environment = config(max_num_seqs=300).environment(cpu=False, cores=1)
     assert int(environment["VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"]) >= 300
 
 
-def test_nothing_is_reported_to_anybody() -> None:
+def test_vllm_sends_no_usage_statistics() -> None:
     environment = config().environment(cpu=True, cores=1)
     assert environment["VLLM_NO_USAGE_STATS"] == environment["VLLM_DO_NOT_TRACK"] == "1"
 
@@ -87,5 +87,5 @@ def test_nothing_is_reported_to_anybody() -> None:
         ("bfloat16", {"avx2": True}, "bfloat16"),
     ],
 )
-def test_a_cpu_without_bf16_arithmetic_computes_in_float32(asked: str, cpu: object, given: str) -> None:
+def test_auto_dtype_is_float32_on_a_cpu_without_bf16_arithmetic(asked: str, cpu: object, given: str) -> None:
     assert config(dtype=asked).resolved_dtype(cpu) == given  # type: ignore[arg-type]

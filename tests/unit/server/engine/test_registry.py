@@ -1,4 +1,4 @@
-"""The registry's promises, on an engine of two callables that watches for what must never happen."""
+"""The registry on a fake engine of two callables, which fails on anything that must never happen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.engine.registry import AdapterRegistry
 
 
 class FakeEngine:
-    """Slots as vLLM has them: overfilling one, or taking out what is not in, is the end of the test."""
+    """Slots as in vLLM. Too many adapters, or evicting one that is not loaded, fails the test."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -43,8 +43,8 @@ class FakeEngine:
         await asyncio.sleep(0)
 
 
-class Room:
-    """A registry on a fake engine, and shorthands for using it."""
+class Harness:
+    """A registry on a fake engine, with helpers."""
 
     def __init__(self, slots: int) -> None:
         self.engine = FakeEngine(slots)
@@ -62,8 +62,8 @@ class Room:
         return asyncio.create_task(self.use(adapter_id, until))
 
 
-async def settle(condition: Callable[[], bool] | None = None) -> None:
-    """Let every task run as far as it can."""
+async def run_pending_tasks(condition: Callable[[], bool] | None = None) -> None:
+    """Let every task run until it waits."""
     for _ in range(50):
         await asyncio.sleep(0)
     assert condition is None or condition()
@@ -75,200 +75,200 @@ async def rejected(work: Awaitable[object]) -> str:
     return str(error.value)
 
 
-async def test_an_adapter_is_loaded_once_for_all_who_want_it() -> None:
-    room = Room(2)
-    ids = await asyncio.gather(*(room.use("a") for _ in range(20)))
-    assert room.engine.loads == ["a"]
+async def test_concurrent_leases_load_an_adapter_once() -> None:
+    harness = Harness(2)
+    ids = await asyncio.gather(*(harness.use("a") for _ in range(20)))
+    assert harness.engine.loads == ["a"]
     assert len(set(ids)) == 1
 
 
-async def test_a_second_lease_on_a_resident_adapter_costs_nothing() -> None:
-    room = Room(1)
-    await room.use("a")
-    await room.use("a")
-    assert room.engine.loads == ["a"]
+async def test_lease_on_resident_adapter_loads_nothing() -> None:
+    harness = Harness(1)
+    await harness.use("a")
+    await harness.use("a")
+    assert harness.engine.loads == ["a"]
 
 
-async def test_the_least_recently_leased_idle_adapter_leaves() -> None:
-    room = Room(2)
+async def test_least_recently_leased_idle_adapter_is_evicted() -> None:
+    harness = Harness(2)
     for adapter in ("a", "b", "a", "c"):
-        await room.use(adapter)
-    assert sorted(room.engine.inside.values()) == ["a", "c"]
-    assert room.registry.resident == 2
+        await harness.use(adapter)
+    assert sorted(harness.engine.inside.values()) == ["a", "c"]
+    assert harness.registry.resident == 2
 
 
-async def test_an_adapter_in_flight_stays_and_the_newcomer_waits() -> None:
-    room, done = Room(1), asyncio.Event()
-    busy = room.start("a", done)
-    await settle()
-    newcomer = room.start("b")
-    await settle(lambda: not newcomer.done())
-    assert room.registry.waiting == 1
+async def test_leased_adapter_is_not_evicted_and_new_one_waits() -> None:
+    harness, done = Harness(1), asyncio.Event()
+    busy = harness.start("a", done)
+    await run_pending_tasks()
+    waiting = harness.start("b")
+    await run_pending_tasks(lambda: not waiting.done())
+    assert harness.registry.waiting == 1
     done.set()
-    await asyncio.gather(busy, newcomer)
-    assert list(room.engine.inside.values()) == ["b"]
+    await asyncio.gather(busy, waiting)
+    assert list(harness.engine.inside.values()) == ["b"]
 
 
-async def test_newcomers_get_slots_in_order() -> None:
-    room, done = Room(1), asyncio.Event()
-    tasks = [room.start("first", done)]
-    await settle()
+async def test_waiting_adapters_get_slots_in_order() -> None:
+    harness, done = Harness(1), asyncio.Event()
+    tasks = [harness.start("first", done)]
+    await run_pending_tasks()
     for adapter in ("b", "c", "d"):
-        tasks.append(room.start(adapter))
-        await settle()
+        tasks.append(harness.start(adapter))
+        await run_pending_tasks()
     done.set()
     await asyncio.gather(*tasks)
-    assert room.engine.loads == ["first", "b", "c", "d"]
+    assert harness.engine.loads == ["first", "b", "c", "d"]
 
 
-async def test_popular_adapters_cannot_keep_a_newcomer_out() -> None:
-    """Two adapters whose leases overlap without end would never be idle at once."""
-    room = Room(2)
+async def test_popular_adapters_do_not_starve_a_waiting_one() -> None:
+    """Two adapters with endlessly overlapping leases are never idle at the same time."""
+    harness = Harness(2)
     stop = asyncio.Event()
 
     async def popular(adapter: str) -> None:
         while not stop.is_set():
             turn = asyncio.Event()
-            held = room.start(adapter, turn)
-            await settle()
-            following = room.start(adapter, turn)
-            await settle()
+            held = harness.start(adapter, turn)
+            await run_pending_tasks()
+            following = harness.start(adapter, turn)
+            await run_pending_tasks()
             turn.set()
             await asyncio.gather(held, following)
 
     crowd = [asyncio.create_task(popular(a)) for a in ("a", "a", "b", "b")]
-    await settle()
-    await asyncio.wait_for(room.use("c"), timeout=10)
+    await run_pending_tasks()
+    await asyncio.wait_for(harness.use("c"), timeout=10)
     stop.set()
     await asyncio.gather(*crowd)
 
 
-async def test_a_promise_is_taken_back_when_nobody_waits_any_more() -> None:
-    room, done = Room(1), asyncio.Event()
-    busy = room.start("a", done)
-    await settle()
-    newcomer = room.start("b")
-    await settle()
-    joiner = room.start("a")  # held back: the slot of a is promised to b
-    await settle(lambda: not joiner.done())
-    newcomer.cancel()
-    await settle(joiner.done)
+async def test_reservation_ends_when_no_adapter_waits() -> None:
+    harness, done = Harness(1), asyncio.Event()
+    busy = harness.start("a", done)
+    await run_pending_tasks()
+    waiting = harness.start("b")
+    await run_pending_tasks()
+    joiner = harness.start("a")  # blocked: the slot of a is reserved for b
+    await run_pending_tasks(lambda: not joiner.done())
+    waiting.cancel()
+    await run_pending_tasks(joiner.done)
     done.set()
     await busy
-    assert room.engine.loads == ["a"]
+    assert harness.engine.loads == ["a"]
 
 
-async def test_a_cancelled_waiter_harms_nobody() -> None:
-    room = Room(1)
-    room.engine.gates["a"] = asyncio.Event()
-    first, second = room.start("a"), room.start("a")
-    await settle()
+async def test_cancelled_waiter_leaves_others_unaffected() -> None:
+    harness = Harness(1)
+    harness.engine.gates["a"] = asyncio.Event()
+    first, second = harness.start("a"), harness.start("a")
+    await run_pending_tasks()
     first.cancel()
-    await settle(first.cancelled)
-    room.engine.gates["a"].set()
+    await run_pending_tasks(first.cancelled)
+    harness.engine.gates["a"].set()
     await second
-    assert room.engine.loads == ["a"]
-    assert room.registry.in_flight == 0
+    assert harness.engine.loads == ["a"]
+    assert harness.registry.in_flight == 0
 
 
-async def test_an_adapter_nobody_waits_for_any_more_is_not_loaded() -> None:
-    room, done = Room(1), asyncio.Event()
-    busy = room.start("a", done)
-    await settle()
-    newcomer = room.start("b")
-    await settle()
-    newcomer.cancel()
+async def test_adapter_without_waiters_is_not_loaded() -> None:
+    harness, done = Harness(1), asyncio.Event()
+    busy = harness.start("a", done)
+    await run_pending_tasks()
+    waiting = harness.start("b")
+    await run_pending_tasks()
+    waiting.cancel()
     done.set()
     await busy
-    await settle()
-    assert room.engine.loads == ["a"]
-    assert room.registry.waiting == 0
+    await run_pending_tasks()
+    assert harness.engine.loads == ["a"]
+    assert harness.registry.waiting == 0
 
 
-async def test_a_failed_load_reaches_every_waiter_and_leaves_nothing() -> None:
-    room = Room(1)
-    room.engine.refuse.add("a")
-    errors = await asyncio.gather(*(rejected(room.use("a")) for _ in range(3)))
+async def test_failed_load_reaches_every_waiter_and_can_be_repeated() -> None:
+    harness = Harness(1)
+    harness.engine.refuse.add("a")
+    errors = await asyncio.gather(*(rejected(harness.use("a")) for _ in range(3)))
     assert errors == ["a refused"] * 3
-    assert room.registry.resident == 0
-    room.engine.refuse.clear()
-    await room.use("a")
-    assert room.engine.loads == ["a", "a"]
+    assert harness.registry.resident == 0
+    harness.engine.refuse.clear()
+    await harness.use("a")
+    assert harness.engine.loads == ["a", "a"]
 
 
-async def test_a_failed_load_frees_its_slot_for_the_next_in_line() -> None:
-    room = Room(1)
-    await room.use("old")
-    room.engine.refuse.add("a")
-    error, _ = await asyncio.gather(rejected(room.use("a")), room.use("b"))
+async def test_failed_load_frees_its_slot_for_the_next_waiter() -> None:
+    harness = Harness(1)
+    await harness.use("old")
+    harness.engine.refuse.add("a")
+    error, _ = await asyncio.gather(rejected(harness.use("a")), harness.use("b"))
     assert error == "a refused"
-    assert list(room.engine.inside.values()) == ["b"]
+    assert list(harness.engine.inside.values()) == ["b"]
 
 
-async def test_integer_ids_are_new_each_time_and_never_collide(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_integer_ids_of_registered_adapters_never_collide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "MAX_ID", 3)
-    room, done = Room(2), asyncio.Event()
-    busy = room.start("a", done)
-    await settle()
-    others = [await room.use(adapter) for adapter in "bcdbcd"]
+    harness, done = Harness(2), asyncio.Event()
+    busy = harness.start("a", done)
+    await run_pending_tasks()
+    others = [await harness.use(adapter) for adapter in "bcdbcd"]
     done.set()
     assert await busy == 1
     assert set(others) == {2, 3}
 
 
 async def test_idle_adapter_is_evicted_at_once() -> None:
-    room = Room(2)
-    await room.use("a")
-    await room.registry.evict("a")
-    await room.registry.evict("unknown")
-    assert room.engine.inside == {}
-    await room.use("a")
-    assert room.engine.loads == ["a", "a"]
+    harness = Harness(2)
+    await harness.use("a")
+    await harness.registry.evict("a")
+    await harness.registry.evict("unknown")
+    assert harness.engine.inside == {}
+    await harness.use("a")
+    assert harness.engine.loads == ["a", "a"]
 
 
 async def test_leased_adapter_is_evicted_when_its_last_lease_ends() -> None:
-    room, done = Room(2), asyncio.Event()
-    busy = room.start("a", done)
-    await settle()
-    await room.registry.evict("a")
-    assert list(room.engine.inside.values()) == ["a"]
+    harness, done = Harness(2), asyncio.Event()
+    busy = harness.start("a", done)
+    await run_pending_tasks()
+    await harness.registry.evict("a")
+    assert list(harness.engine.inside.values()) == ["a"]
     done.set()
     await busy
-    await settle()
-    assert room.engine.inside == {}
+    await run_pending_tasks()
+    assert harness.engine.inside == {}
 
 
-async def test_a_generation_holds_its_adapter_beyond_the_lease() -> None:
-    room = Room(1)
-    async with room.registry.lease("a", "weights of a") as entry:
-        held = room.registry.retain(entry)
+async def test_retained_adapter_outlasts_its_lease() -> None:
+    harness = Harness(1)
+    async with harness.registry.lease("a", "weights of a") as entry:
+        held = harness.registry.retain(entry)
         held.__enter__()
-    newcomer = room.start("b")
-    await settle(lambda: not newcomer.done())
+    waiting = harness.start("b")
+    await run_pending_tasks(lambda: not waiting.done())
     held.__exit__(None, None, None)
-    await newcomer
+    await waiting
 
 
-async def test_holding_after_the_lease_is_a_mistake() -> None:
-    room = Room(1)
-    async with room.registry.lease("a", "weights of a") as entry:
+async def test_retaining_after_the_lease_is_an_error() -> None:
+    harness = Harness(1)
+    async with harness.registry.lease("a", "weights of a") as entry:
         pass
-    with pytest.raises(RuntimeError, match="lease on adapter a has ended"), room.registry.retain(entry):
+    with pytest.raises(RuntimeError, match="lease on adapter a has ended"), harness.registry.retain(entry):
         pass
 
 
-async def test_death_reaches_everybody() -> None:
-    room, done = Room(1), asyncio.Event()
-    busy = room.start("a", done)
-    await settle()
-    newcomer = room.start("b")
-    await settle()
-    joiner = room.start("a")
-    await settle()
-    room.registry.fail(lambda: ValueError("dead"))
-    assert await rejected(newcomer) == "dead"
+async def test_failure_reaches_all_present_and_later_callers() -> None:
+    harness, done = Harness(1), asyncio.Event()
+    busy = harness.start("a", done)
+    await run_pending_tasks()
+    waiting = harness.start("b")
+    await run_pending_tasks()
+    joiner = harness.start("a")
+    await run_pending_tasks()
+    harness.registry.fail(lambda: ValueError("dead"))
+    assert await rejected(waiting) == "dead"
     assert await rejected(joiner) == "dead"
-    assert await rejected(room.use("c")) == "dead"
+    assert await rejected(harness.use("c")) == "dead"
     done.set()
     await busy
 
@@ -278,33 +278,33 @@ STEP = st.tuples(st.sampled_from("abcde"), st.sampled_from(["use", "cancel", "ev
 
 @settings(max_examples=150, deadline=None)
 @given(slots=st.integers(1, 3), steps=st.lists(STEP, max_size=40))
-def test_whatever_happens_the_books_balance(slots: int, steps: list[tuple[str, str]]) -> None:
-    """Random traffic: the fake engine is never overfilled, everybody is served or told, no slot is lost."""
+def test_random_traffic_neither_overfills_nor_loses_a_slot(slots: int, steps: list[tuple[str, str]]) -> None:
+    """The fake engine is never overfilled, every caller is served or gets an error, no slot is lost."""
 
     async def scenario() -> None:
-        room, done = Room(slots), asyncio.Event()
+        harness, done = Harness(slots), asyncio.Event()
         tasks: list[tuple[str, asyncio.Task[int]]] = []
         for adapter, action in steps:
             if action == "use":
-                tasks.append((adapter, room.start(adapter, None if len(tasks) % 3 else done)))
+                tasks.append((adapter, harness.start(adapter, None if len(tasks) % 3 else done)))
             elif action == "cancel":
                 for task in (task for name, task in tasks if name == adapter):
                     task.cancel()
             elif action == "evict":
-                await room.registry.evict(adapter)
+                await harness.registry.evict(adapter)
             elif action == "refuse":
-                room.engine.refuse ^= {adapter}
+                harness.engine.refuse ^= {adapter}
             else:
                 await asyncio.sleep(0)
         done.set()
-        room.engine.refuse.clear()
+        harness.engine.refuse.clear()
         await asyncio.wait_for(asyncio.gather(*(task for _, task in tasks), return_exceptions=True), 5)
-        await settle()
+        await run_pending_tasks()
         for _, task in tasks:
             assert task.cancelled() or task.exception() is None or isinstance(task.exception(), ValueError)
-        assert room.registry.in_flight == room.registry.waiting == 0
-        assert room.registry.resident == len(room.engine.inside)
-        await asyncio.wait_for(asyncio.gather(*(room.use(f"new {i}") for i in range(slots + 2))), 5)
-        assert len(room.engine.inside) == slots
+        assert harness.registry.in_flight == harness.registry.waiting == 0
+        assert harness.registry.resident == len(harness.engine.inside)
+        await asyncio.wait_for(asyncio.gather(*(harness.use(f"new {i}") for i in range(slots + 2))), 5)
+        assert len(harness.engine.inside) == slots
 
     asyncio.run(scenario())

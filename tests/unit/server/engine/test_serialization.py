@@ -1,4 +1,4 @@
-"""An adapter survives the journey into the engine's process, and a broken one does not set out."""
+"""Serialised adapters are restored unchanged, and unusable ones are rejected before."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make(spec: LoraSpec = ENGINE, value: float | None = None) -> LoraWeights:
 
 
 @pytest.mark.parametrize("rank", [1, 4, 8])
-def test_an_adapter_arrives_as_it_was_with_its_scale_beside_it(rank: int) -> None:
+def test_deserialising_restores_weights_and_scale(rank: int) -> None:
     weights = make(ENGINE.model_copy(update={"rank": rank, "use_rslora": True}))
     serialized = serialization.serialize(weights, ENGINE)
     arrived = serialization.deserialize(serialized.spec, bytes(serialized.data), CPU, torch.bfloat16)
@@ -40,13 +40,13 @@ def test_an_adapter_arrives_as_it_was_with_its_scale_beside_it(rank: int) -> Non
     assert arrived.flatten().equal(weights.flatten().bfloat16())
 
 
-def test_what_lies_flat_in_bf16_is_sent_from_where_it_lies() -> None:
+def test_flat_bf16_weights_are_serialised_without_a_copy() -> None:
     flat = torch.randn(ENGINE.num_parameters).bfloat16()
     data = serialization.serialize(LoraWeights.unflatten(ENGINE, flat), ENGINE).data
     assert torch.frombuffer(data, dtype=torch.bfloat16).data_ptr() == flat.data_ptr()
 
 
-def test_the_buffer_is_two_bytes_a_number() -> None:
+def test_serialised_size_is_two_bytes_per_parameter() -> None:
     assert serialization.serialize(make(), ENGINE).data.nbytes == 2 * ENGINE.num_parameters
 
 
@@ -56,14 +56,14 @@ def test_weights_are_cast_to_the_engines_dtype() -> None:
     assert arrived.a["q_proj"].dtype == torch.float16
 
 
-def test_lent_weights_arrive_by_handle_and_the_lenders_stay_where_they_are() -> None:
+def test_device_handle_transfers_a_copy_and_leaves_the_original_in_place() -> None:
     flat = torch.randn(ENGINE.num_parameters).bfloat16()
     place = flat.data_ptr()
     serialized = serialization.serialize(LoraWeights.unflatten(ENGINE, flat), ENGINE, as_handle=True)
     assert isinstance(serialized.data, list) and all(type(v) in (str, int, bytes) for v in serialized.data)
     arrived = serialization.deserialize(serialized.spec, serialized.data, CPU, torch.bfloat16)
     assert arrived.flatten().equal(flat) and flat.data_ptr() == place
-    serialized.keepalive.zero_()  # what arrived is a copy
+    serialized.keepalive.zero_()  # the restored weights are a copy
     assert arrived.flatten().equal(flat)
 
 
@@ -76,12 +76,12 @@ def test_lent_weights_arrive_by_handle_and_the_lenders_stay_where_they_are() -> 
         ({"modules": ENGINE.modules[::-1]}, "down_proj .6 -> 12., q_proj"),
     ],
 )
-def test_an_adapter_of_another_shape_is_rejected(change: dict[str, object], says: str) -> None:
+def test_adapter_of_another_shape_is_rejected(change: dict[str, object], says: str) -> None:
     with pytest.raises(AdapterRejectedError, match=says):
         serialization.serialize(make(ENGINE.model_copy(update=change)), ENGINE)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e6])
-def test_numbers_that_would_poison_the_model_are_rejected(value: float) -> None:
+def test_non_finite_and_excessive_weights_are_rejected(value: float) -> None:
     with pytest.raises(AdapterRejectedError, match="not finite or above"):
         serialization.serialize(make(value=value), ENGINE)

@@ -1,4 +1,4 @@
-"""What the front end decides before vLLM hears of it: tokens of raw text, and slots when packing fails."""
+"""The engine's front end: tokens of raw text, and slots after a failed serialisation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def engine(**llm: Any) -> VllmEngine:
     return made
 
 
-def test_raw_text_gets_the_first_token_that_it_lacks_and_no_second_one(tiny_base: Path) -> None:
+def test_raw_text_gets_exactly_one_bos_token(tiny_base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     tokenizer.add_special_tokens({"bos_token": "<begin>"})
     begin = tokenizer.bos_token_id
@@ -45,7 +45,7 @@ def test_raw_text_gets_the_first_token_that_it_lacks_and_no_second_one(tiny_base
     assert tokenize(None, "") == [begin]
 
 
-async def test_an_adapter_that_cannot_be_packed_takes_the_one_it_replaces_with_it(
+async def test_failed_serialisation_still_evicts_the_replaced_adapter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[tuple[str, tuple[Any, ...]]] = []
@@ -62,5 +62,5 @@ async def test_an_adapter_that_cannot_be_packed_takes_the_one_it_replaces_with_i
         async with made.lease("second", weights):
             pass
     assert [method for method, _ in calls] == ["t2l_load", "t2l_unload"]
-    assert calls[1][1] == (calls[0][1][0],)  # the number under which the first went in
+    assert calls[1][1] == (calls[0][1][0],)  # the integer id of the first adapter
     assert made.resident == 0

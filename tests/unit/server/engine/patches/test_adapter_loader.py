@@ -27,11 +27,11 @@ SPEC = LoraSpec(
 
 
 class Plain:
-    """A model whose modules are named as in its checkpoint."""
+    """A model without a mapper: its modules have the names of the checkpoint."""
 
 
 class Worker(adapter_loader.WorkerExtension):
-    """A worker with a model runner that loads as vLLM's does and keeps what it got."""
+    """A worker whose model runner loads adapters as vLLM's does and records them."""
 
     device = torch.device("cpu")
     lora_config = SimpleNamespace(lora_dtype=torch.bfloat16)
@@ -69,7 +69,7 @@ def serialized() -> tuple[LoraWeights, str, bytes]:
     return weights, packed.spec, bytes(packed.data)
 
 
-def test_a_staged_adapter_becomes_vllms_model_without_a_file(worker: Worker) -> None:
+def test_staged_adapter_is_loaded_without_a_file(worker: Worker) -> None:
     weights, spec, data = serialized()
     worker.t2l_load(3, "t2l://abc", spec, data, None)
     assert (worker.loaded.id, worker.loaded.rank) == (3, 4)
@@ -81,7 +81,7 @@ def test_a_staged_adapter_becomes_vllms_model_without_a_file(worker: Worker) -> 
     assert torch.equal(layer.lora_b, (weights.b["v_proj"][1] * 2).bfloat16())
 
 
-def test_vllm_folds_nothing_into_staged_tensors(worker: Worker) -> None:
+def test_vllm_does_not_scale_staged_tensors(worker: Worker) -> None:
     _, spec, data = serialized()
     worker.t2l_load(3, "t2l://abc", spec, data, None)
     before = {name: t.clone() for name, t in adapter_loader._staged[3].b.items()}
@@ -90,7 +90,7 @@ def test_vllm_folds_nothing_into_staged_tensors(worker: Worker) -> None:
     assert all(torch.equal(adapter_loader._staged[3].b[name], t) for name, t in before.items())
 
 
-def test_vllm_may_ask_again_as_long_as_the_adapter_is_registered(worker: Worker) -> None:
+def test_registered_adapter_can_be_loaded_again(worker: Worker) -> None:
     from vllm.lora.request import LoRARequest
 
     _, spec, data = serialized()
@@ -102,7 +102,7 @@ def test_vllm_may_ask_again_as_long_as_the_adapter_is_registered(worker: Worker)
         worker.load_adapter(worker, request)
 
 
-def test_one_call_takes_one_out_and_puts_one_in(worker: Worker) -> None:
+def test_one_call_evicts_and_loads(worker: Worker) -> None:
     _, spec, data = serialized()
     worker.t2l_load(1, "t2l://old", spec, data, None)
     worker.t2l_load(2, "t2l://new", spec, data, 1)
@@ -110,7 +110,7 @@ def test_one_call_takes_one_out_and_puts_one_in(worker: Worker) -> None:
     assert list(adapter_loader._staged) == [2]
 
 
-def test_a_failed_load_leaves_no_bytes_behind(worker: Worker) -> None:
+def test_failed_load_unstages_the_weights(worker: Worker) -> None:
     _, spec, data = serialized()
     worker.fail = True
     with pytest.raises(RuntimeError, match="no room"):
@@ -118,14 +118,14 @@ def test_a_failed_load_leaves_no_bytes_behind(worker: Worker) -> None:
     assert not adapter_loader._staged
 
 
-def test_other_paths_are_vllms_own_affair(worker: Worker) -> None:
+def test_other_paths_are_loaded_by_vllm(worker: Worker) -> None:
     from vllm.lora.request import LoRARequest
 
     request = LoRARequest("x", 9, "/adapters/x")
     assert worker.load_adapter(worker, request) == ("from disk", "/adapters/x")
 
 
-def test_module_names_follow_the_models_own(worker: Worker) -> None:
+def test_module_names_follow_the_models_mapper(worker: Worker) -> None:
     from vllm.model_executor.models.utils import WeightsMapper
 
     class Renamed:

@@ -1,6 +1,6 @@
-"""The CPU kernel against vLLM's own operator where that is right, and against no change where it is not.
+"""The CPU LoRA operator against vLLM's own where that is right, and against unchanged rows elsewhere.
 
-Every property is asked of both of its ways: matrix products, and the compiled source.
+Every property is tested with matrix products and with the native kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytest.importorskip("vllm")
 
 
 def stock_wrapper(indices: Tensor, prefill: bool) -> Any:
-    """vLLM's wrapper with its metadata as a step would leave it."""
+    """vLLM's wrapper with the metadata of a step."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     wrapper = PunicaWrapperCPU(max(64, len(indices)), 64, "cpu")
@@ -49,7 +49,7 @@ Kernel = Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]
 
 @pytest.fixture(params=["products", "native"], scope="module")
 def ours(request: pytest.FixtureRequest) -> Kernel:
-    """One of the two ways, made to be taken."""
+    """The operator with one of its two implementations."""
     kernel = None
     if request.param == "native":
         require_program("g++")
@@ -67,7 +67,7 @@ def ours(request: pytest.FixtureRequest) -> Kernel:
 
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...], int]:
-    """A packed linear layer with random slots: y, x, A, B and how many slots."""
+    """A packed linear layer with random slots: y, x, A, B and the number of slots."""
     slots, rank, size = (
         draw(st.integers(1, 9)),
         draw(st.sampled_from([1, 4, 6, 8, 64])),
@@ -88,16 +88,16 @@ def layers(draw: st.DrawFn) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[T
 
 
 def close(mine: Tensor, theirs: Tensor, y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> None:
-    """Equal up to the order of summation and where it rounds, measured in what was summed, signs aside."""
+    """Assert equality up to rounding, relative to the sum of absolute values."""
     summed = stock(y.abs(), x.abs(), [t.abs() for t in a], [t.abs() for t in b], indices, prefill=True)
-    terms = x.shape[1] + a[0].shape[2] + 1  # rounding errors of a sum grow as the root of its length
+    terms = x.shape[1] + a[0].shape[2] + 1  # rounding errors of a sum grow with the square root of its length
     eps = 4 * torch.finfo(y.dtype).eps + terms**0.5 * torch.finfo(torch.float32).eps
     assert bool(((mine.double() - theirs.double()).abs() <= eps * summed.double()).all())
 
 
 @settings(max_examples=100, deadline=None)
 @given(layer=layers(), data=st.data(), prefill=st.booleans(), pack=st.booleans())
-def test_where_every_row_has_an_adapter_it_is_the_stock_operator(
+def test_result_equals_vllms_operator_if_every_row_has_an_adapter(
     ours: Kernel, layer: Any, data: st.DataObject, prefill: bool, pack: bool
 ) -> None:
     y, x, a, b, slots = layer
@@ -109,7 +109,7 @@ def test_where_every_row_has_an_adapter_it_is_the_stock_operator(
 
 @settings(max_examples=100, deadline=None)
 @given(layer=layers(), data=st.data())
-def test_rows_without_an_adapter_are_left_alone_bit_for_bit(
+def test_rows_without_an_adapter_are_unchanged_bit_for_bit(
     ours: Kernel, layer: Any, data: st.DataObject
 ) -> None:
     y, x, a, b, slots = layer
@@ -124,8 +124,8 @@ def test_rows_without_an_adapter_are_left_alone_bit_for_bit(
 
 @settings(max_examples=50, deadline=None)
 @given(layer=layers(), data=st.data())
-def test_a_row_does_not_see_what_other_slots_hold(ours: Kernel, layer: Any, data: st.DataObject) -> None:
-    """Not even infinities: masking is not multiplying by zero."""
+def test_other_slots_do_not_affect_a_row(ours: Kernel, layer: Any, data: st.DataObject) -> None:
+    """Not even infinite weights, which a multiplication by zero would turn into NaN."""
     y, x, a, b, slots = layer
     mine = data.draw(st.integers(-1, slots - 1))
     other = data.draw(
@@ -141,8 +141,8 @@ def test_a_row_does_not_see_what_other_slots_hold(ours: Kernel, layer: Any, data
     assert torch.equal(ours(y, x, a, b, indices)[:-1], expected)
 
 
-def test_stock_answers_a_base_row_with_the_last_slots_adapter(ours: Kernel) -> None:
-    """The fault that is mended here; when vLLM mends it, this kernel may go."""
+def test_vllms_operator_still_gives_a_base_row_the_last_slots_adapter(ours: Kernel) -> None:
+    """The fault that the patch repairs. If this test fails, vLLM has fixed it, and the patch can be removed."""
     y, x = torch.zeros(2, 3), torch.ones(2, 4)
     a, b = (torch.ones(2, 1, 1, 4),), (torch.ones(2, 1, 3, 1),)
     indices = torch.tensor([-1, 0])
@@ -150,12 +150,12 @@ def test_stock_answers_a_base_row_with_the_last_slots_adapter(ours: Kernel) -> N
     assert not ours(y, x, a, b, indices)[0].any()
 
 
-def test_no_adapter_in_the_step_is_no_work() -> None:
+def test_step_without_adapters_has_no_mapping() -> None:
     assert cpu_lora.map_tokens_to_slots(torch.tensor([-1, -1]), None) is None
     assert cpu_lora.map_tokens_to_slots(torch.tensor([], dtype=torch.long), None) is None
 
 
-def test_only_the_range_of_slots_in_use_is_computed() -> None:
+def test_mapping_covers_only_the_range_of_used_slots() -> None:
     rows = cpu_lora.map_tokens_to_slots(torch.tensor([5, -1, 3]), None)
     assert rows is not None
     assert rows.slot_range == slice(3, 6)
@@ -164,7 +164,7 @@ def test_only_the_range_of_slots_in_use_is_computed() -> None:
     assert (rows.adapted_tokens.tolist(), rows.adapted_slots.tolist()) == ([2, 0], [3, 5])
 
 
-def test_packing_keeps_values_and_lets_slots_be_written_in_place() -> None:
+def test_rank_major_layout_keeps_values_and_allows_writes_in_place() -> None:
     b = torch.randn(3, 1, 5, 2)
     packed = cpu_lora.to_rank_major(b)
     assert torch.equal(packed, b)
@@ -174,7 +174,7 @@ def test_packing_keeps_values_and_lets_slots_be_written_in_place() -> None:
     assert part.up[:2].eq(1).all()
 
 
-def test_a_matrix_that_had_to_be_copied_never_grows_stale() -> None:
+def test_copied_weights_are_not_cached() -> None:
     a, b = (torch.zeros(2, 1, 2, 4),), (torch.zeros(2, 1, 3, 2),)
     b[0][0] = 1
     assert not cpu_lora.layer_weights(a, b).used[0].up[2:].any()
@@ -182,7 +182,7 @@ def test_a_matrix_that_had_to_be_copied_never_grows_stale() -> None:
     assert cpu_lora.layer_weights(a, b).used[0].up[2:].eq(1).all()
 
 
-def test_views_are_made_once_and_anew_for_other_slots() -> None:
+def test_views_are_cached_per_range_of_slots() -> None:
     a, b = (torch.zeros(2, 1, 2, 4),), (cpu_lora.to_rank_major(torch.ones(2, 1, 3, 2)),)
     first = cpu_lora.layer_weights(a, b)
     assert cpu_lora.layer_weights(a, b) is first
@@ -190,7 +190,7 @@ def test_views_are_made_once_and_anew_for_other_slots() -> None:
     assert first.for_slots(slice(1, 2))[0].down.shape == (2, 4)
 
 
-def test_a_slice_counts_as_used_from_its_first_adapter_on() -> None:
+def test_slice_is_used_from_its_first_adapter_on() -> None:
     a = (torch.ones(2, 1, 1, 4), torch.ones(2, 1, 1, 4))
     b = (cpu_lora.to_rank_major(torch.ones(2, 1, 3, 1)), cpu_lora.to_rank_major(torch.zeros(2, 1, 3, 1)))
     assert [part.start for part in cpu_lora.layer_weights(a, b).used] == [0]
@@ -200,8 +200,8 @@ def test_a_slice_counts_as_used_from_its_first_adapter_on() -> None:
     assert [part.start for part in cpu_lora.layer_weights(a, b).used] == [0, 3]
 
 
-def test_numbers_round_as_torch_rounds_them() -> None:
-    """Every bf16 there is goes through B = 1 with A x = 0: halfway cases, infinities and NaNs among them."""
+def test_native_kernel_rounds_as_torch() -> None:
+    """Every bf16 value plus one: includes ties, infinities and NaNs."""
     require_program("g++")
     kernel = native_kernel.load_kernel()
     assert kernel is not None
@@ -216,24 +216,24 @@ def test_numbers_round_as_torch_rounds_them() -> None:
     torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
 
 
-def test_what_the_source_cannot_take_is_left_to_products() -> None:
+def test_unsupported_tensors_are_left_to_matrix_products() -> None:
     require_program("g++")
     kernel = native_kernel.load_kernel()
     assert kernel is not None
     row, half = torch.zeros(1, dtype=torch.long), torch.ones(1, 4, dtype=torch.float16)
     single, wide = torch.ones(1, 4), torch.ones(600, 4)
     for a, b, x in (
-        (half, half, half),  # a dtype that it does not know
+        (half, half, half),  # an unsupported dtype
         (single, single, half),  # two dtypes
-        (wide, wide, single),  # a rank that it has no room for
-        (single, single, torch.ones(1, 8)[:, ::2]),  # a row with gaps
+        (wide, wide, single),  # a rank above the maximum
+        (single, single, torch.ones(1, 8)[:, ::2]),  # rows that are not contiguous
     ):
         y = torch.zeros(1, 4, dtype=x.dtype)
         assert not kernel.add_lora(y, x, native_kernel.LayerDescriptor([(0, a, b, len(a))]), row, row, 1.0)
         assert not y.any()
 
 
-def test_without_a_compiler_or_if_it_fails_there_are_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_kernel_without_a_compiler_or_if_compiling_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     find = native_kernel.load_kernel.__wrapped__
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert find() is None

@@ -1,4 +1,4 @@
-"""vLLM's own norm kernels against the definition, and when they are not to be taken."""
+"""vLLM's own norm kernels against their definition, and the arguments that they do not support."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def defined(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [1, 7])
-def test_norms_are_as_defined(dtype: torch.dtype, tokens: int) -> None:
+def test_norms_match_their_definition(dtype: torch.dtype, tokens: int) -> None:
     generator = torch.Generator().manual_seed(tokens)
     x, residual = (torch.randn(tokens, 576, generator=generator).to(dtype) for _ in range(2))
     weight = torch.rand(576, generator=generator).to(dtype)
@@ -38,11 +38,11 @@ def test_norms_are_as_defined(dtype: torch.dtype, tokens: int) -> None:
     normed, left = cpu_ops.fused_add_rms_norm(x, residual, weight, 1e-5)
     assert torch.equal(left, summed.to(dtype))
     assert left is residual
-    assert normed is x  # in place, as promised to vLLM
+    assert normed is x  # in place, as registered
     torch.testing.assert_close(normed.double(), defined(summed, weight), **close)
 
 
-def test_what_the_kernels_do_not_take_is_left_to_vllm() -> None:
+def test_unsupported_arguments_are_left_to_vllm() -> None:
     x, weight = torch.ones(2, 4), torch.ones(4)
     assert cpu_ops._supports(x, weight, 1e-5)
     assert not cpu_ops._supports(x, None, 1e-5)

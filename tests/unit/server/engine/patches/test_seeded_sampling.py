@@ -1,4 +1,4 @@
-"""A row whose token is dropped leaves its random generator as it was, and the engine alive."""
+"""A row whose token is discarded keeps the state of its random generator, and the engine stays alive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.engine.patches import seeded_sampling
 
 
 class Runner:
-    """As much of vLLM's model runner as draws a token for every row and undoes those that are dropped."""
+    """The part of vLLM's model runner that samples a token per row and undoes discarded ones."""
 
     def __init__(self, drop: list[bool]) -> None:
         generators = {i: torch.Generator().manual_seed(i) for i in range(len(drop))}
@@ -37,7 +37,7 @@ def step(runner: Any) -> list[float]:
 
 
 @pytest.fixture
-def mended(monkeypatch: pytest.MonkeyPatch) -> None:
+def patched(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu_model_runner = pytest.importorskip("vllm.v1.worker.gpu_model_runner")
     monkeypatch.setattr(gpu_model_runner, "GPUModelRunner", Runner)
     monkeypatch.setattr(Runner, "_sample", Runner._sample)
@@ -45,13 +45,13 @@ def mended(monkeypatch: pytest.MonkeyPatch) -> None:
     seeded_sampling.install()
 
 
-def test_the_fault_is_still_there() -> None:
-    """When it is not, this mending may go."""
+def test_vllms_undo_of_a_discarded_token_still_fails_on_a_cpu() -> None:
+    """If this test fails, vLLM has fixed the fault, and the patch can be removed."""
     with pytest.raises(RuntimeError, match="does not use offset"):
         step(Runner([True]))
 
 
-def test_a_dropped_token_is_drawn_again(mended: None) -> None:
+def test_discarded_token_is_sampled_again(patched: None) -> None:
     runner = Runner([True, False])
     first = step(runner)
     assert list(runner.input_batch.generators) in ([0, 1], [1, 0])

@@ -1,4 +1,4 @@
-"""Stacked slots hold what vLLM's own loop would have put there, and step aside where they do not fit."""
+"""Stacked slots have the contents that vLLM's own loop writes, and other layers are left to vLLM."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def spec(rank: int = RANK, modules: tuple[str, ...] = ("q_proj", "v_proj"), laye
 
 
 def layer(pack: bool, tp_size: int = 1, size: int = 5) -> Any:
-    """A packed layer as vLLM makes it, with its own way of filling a slot."""
+    """A packed layer of vLLM with its own method to fill a slot."""
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
     from vllm.lora.layers.column_parallel_linear import MergedColumnParallelLinearWithLoRA
 
@@ -82,7 +82,7 @@ def fill_as_vllm(modules: dict[str, Any], slot: int, w: LoraWeights) -> None:
     ),
     pack=st.booleans(),
 )
-def test_any_run_of_loads_leaves_what_vllms_own_loop_leaves(fills: list[Any], pack: bool) -> None:
+def test_any_sequence_of_loads_matches_vllms_own_loop(fills: list[Any], pack: bool) -> None:
     mine, theirs = model(pack), model(pack)
     stacks = stacked_slots.stack_layers(mine)
     for seed, (slot, rank, chosen) in enumerate(fills):
@@ -98,7 +98,7 @@ def test_any_run_of_loads_leaves_what_vllms_own_loop_leaves(fills: list[Any], pa
 
 
 @pytest.mark.parametrize("pack", [True, False])
-def test_layers_keep_contents_shapes_and_layout(pack: bool) -> None:
+def test_stacking_keeps_contents_shapes_and_layout(pack: bool) -> None:
     modules = model(pack)
     fill_as_vllm(modules, 1, weights(0, spec()))
     before = [(m.lora_b_stacked[2].clone(), m.lora_b_stacked[2].stride()) for m in modules.values()]
@@ -109,7 +109,7 @@ def test_layers_keep_contents_shapes_and_layout(pack: bool) -> None:
         assert stride == stride_now
 
 
-def test_the_kernel_sees_an_adapter_that_came_by_a_stack() -> None:
+def test_cpu_lora_uses_an_adapter_loaded_into_stacked_slots() -> None:
     modules = model()
     stacks = stacked_slots.stack_layers(modules)
     module = modules["model.layers.1.self_attn.qkv_proj"]
@@ -125,11 +125,11 @@ def test_the_kernel_sees_an_adapter_that_came_by_a_stack() -> None:
     assert torch.equal(v.up[RANK:], w.b["v_proj"][1].T * w.spec.scaling)
 
 
-def test_tensor_parallel_layers_keep_vllms_way() -> None:
+def test_tensor_parallel_layers_are_not_stacked() -> None:
     assert stacked_slots.stack_layers(model(tp_size=2)) == {}
 
 
-def test_unlike_layers_keep_vllms_way() -> None:
+def test_unequal_layers_are_not_stacked() -> None:
     modules = model()
     modules["model.layers.1.self_attn.qkv_proj"] = layer(True, size=7)
     before = modules["model.layers.0.self_attn.qkv_proj"].lora_a_stacked
@@ -137,19 +137,19 @@ def test_unlike_layers_keep_vllms_way() -> None:
     assert modules["model.layers.0.self_attn.qkv_proj"].lora_a_stacked is before
 
 
-def test_layers_without_the_first_keep_vllms_way() -> None:
-    """As on a later rank of pipeline parallelism."""
+def test_layers_without_the_first_are_not_stacked() -> None:
+    """As on the second rank of pipeline parallelism."""
     assert stacked_slots.stack_layers(dict(list(model().items())[1:])) == {}
 
 
 @pytest.mark.parametrize("other", [spec(layers=2), spec(modules=("q_proj",)).model_copy(update={
     "modules": (ModuleShape(path="mlp.up_proj", in_features=5, out_features=6),)})])  # fmt: skip
-def test_an_adapter_of_another_shape_has_no_places(other: LoraSpec) -> None:
+def test_adapter_of_another_shape_has_no_locations(other: LoraSpec) -> None:
     assert stacked_slots.locate_modules(other, name, PACKED, stacked_slots.stack_layers(model())) is None
 
 
 class Manager:
-    """vLLM's books of slots, and nothing else of its manager."""
+    """The slot assignment of vLLM's manager, without the rest."""
 
     def __init__(self) -> None:
         self.modules = model()
@@ -176,7 +176,7 @@ class Manager:
         self.lora_index_to_id[self.lora_index_to_id.index(lora_id)] = None
 
 
-def test_the_books_of_slots_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slot_assignment_matches_vllms(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.lora import model_manager
 
     monkeypatch.setattr(model_manager, "LoRAModelManager", Manager)
@@ -191,13 +191,13 @@ def test_the_books_of_slots_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         manager._add_adapter(SimpleNamespace(id=number, t2l_stacked_adapter=adapter))
     assert manager.activate_adapter(7)
     assert manager.activate_adapter(8)
-    assert not manager.activate_adapter(8)  # as vLLM has it: already active
+    assert not manager.activate_adapter(8)  # already active, as in vLLM
     assert manager.lora_index_to_id == [7, 8]
     with pytest.raises(ValueError, match="no LoRA slot is free"):
         manager.activate_adapter(9)
 
 
-def test_what_vllm_put_into_other_slices_goes_with_the_next_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_adapter_clears_slices_that_vllm_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.lora import model_manager
 
     monkeypatch.setattr(model_manager, "LoRAModelManager", Manager)
