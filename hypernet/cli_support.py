@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -17,8 +17,13 @@ USAGE_ERROR = 2
 """Exit status after an error that the user can mend. It is also click's status for a wrong option."""
 
 
+def echo_error(message: str) -> None:
+    """Write a command's error to stderr."""
+    typer.echo(f"t2l: {message}", err=True)
+
+
 @contextmanager
-def user_errors() -> Iterator[None]:
+def user_errors(report: Callable[[str], None] = echo_error) -> Iterator[None]:
     """Turn an error that the user can mend into one line on stderr and exit status 2.
 
     Covers `T2lError` and `OSError` (a path that is absent, unreadable or unwritable, a full disk, a
@@ -29,12 +34,15 @@ def user_errors() -> Iterator[None]:
         @app.command()
         @user_errors()
         def generate(...): ...
+
+    Args:
+        report: called with the line.
     """
     try:
         yield
     except (T2lError, OSError) as error:
         log.debug("the command failed", exc_info=True)
-        typer.echo(f"t2l: {describe(error)}", err=True)
+        report(describe(error))
         raise typer.Exit(USAGE_ERROR) from error
 
 

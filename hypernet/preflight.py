@@ -219,6 +219,8 @@ def _report(packages: list[str], files: list[str]) -> None:
 
 
 def _not_ready(packages: list[str], files: list[str]) -> NotReadyError:
+    if len(files) == 1 and not packages:
+        return NotReadyError(files[0])
     problems = [f"not installed: {', '.join(packages)}"] if packages else []
     lines = ["something that this command needs is missing", *(f"  - {each}" for each in problems + files)]
     if packages:

@@ -1,8 +1,7 @@
-"""The composition root: the only place where settings become parts and parts become an app.
+"""The composition root: builds all parts from the settings, and the app from the parts.
 
-Loading takes a while (a base model, a hypernetwork, an encoder), so it happens
-behind an open port: the process answers `/health` and `/ready` from the first
-moment, and generations once it is ready.
+The models load behind an open port. The process answers `/health` and `/ready` from the first moment, and
+generations once it is ready.
 """
 
 from __future__ import annotations
@@ -42,16 +41,17 @@ from server.observability.middleware import RequestContext
 from server.security.body_limit import BodyLimit
 from server.service import Service
 from server.settings import Settings
+from server.startup import describe_failure
 
 log = logging.getLogger("t2l")
 
 _FLUSH_S = 5.0
-"""How long a stopping server goes on writing to Redis."""
+"""Seconds that a stopping server may write to Redis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The heavy parts: what writes adapters, and what runs them (started by the app)."""
+    """The models: the hypernetwork, and the engine, which the app starts and stops."""
 
     generator: AdapterGenerator
     engine: Engine
@@ -64,8 +64,8 @@ def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
     """The server as an ASGI app.
 
     Args:
-        settings: everything that can be set.
-        load: makes the models; tests give small ones.
+        settings: all settings.
+        load: loads the models. Tests give small ones.
     """
     metrics = Metrics()
     lifecycle = Lifecycle(max_requests=settings.max_requests, request_timeout_s=settings.request_timeout_s)
@@ -88,7 +88,7 @@ def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.lifecycle = lifecycle  # the command line drains through it
+    app.state.lifecycle = lifecycle  # for `uvicorn_server`, which drains it on SIGTERM
     for router in (generate.router, adapters.router, probes.router):
         app.include_router(router)
     errors.install(app)
@@ -101,8 +101,8 @@ def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
 
 
 async def load_models(settings: Settings) -> Models:
-    """The real models, as the settings name them."""
-    # Imported here: torch, transformers and vLLM take seconds, and nothing before needs them.
+    """Load the models that the settings name."""
+    # Imported here because transformers and vLLM take seconds: the port is open meanwhile.
     import torch
 
     from hypernet.bundled_models import BASE_MODEL_NAME
@@ -111,7 +111,7 @@ async def load_models(settings: Settings) -> Models:
     from hypernet.model_paths import base_model_folder
     from server.engine.vllm import VllmEngine
 
-    # Of this process; the engine's core is another, with threads of its own.
+    # Threads of this process only: the engine's core is another process.
     torch.set_num_threads(settings.hypernetwork_threads)
     with logged_step(log, "loading the hypernetwork and the encoder"):
         generator = await asyncio.to_thread(
@@ -159,7 +159,14 @@ def engine_config(settings: Settings, *, model: str, model_name: str, lora: Lora
 
 
 async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, load: Loader) -> None:
-    """Load everything, tell the lifecycle how it went, and leave in `stack` how to undo it."""
+    """Load the models, build the service, and tell the lifecycle.
+
+    Args:
+        stack: receives the clean-up of every part.
+        settings: all settings.
+        state: receives the service.
+        load: loads the models.
+    """
     started_at = time.monotonic()
     try:
         models = await load(settings)
@@ -182,8 +189,7 @@ async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, loa
         )
         stack.push_async_callback(service.close)
     except Exception as error:
-        log.exception("the server could not start")
-        state.lifecycle.mark_failed(f"{type(error).__name__}: {error}")
+        state.lifecycle.mark_failed(_log_failure(error))
         return
     death_watch = asyncio.create_task(
         _exit_after_engine_death(models.engine, state.lifecycle, settings.exit_after_death_s)
@@ -197,10 +203,21 @@ async def _start(stack: AsyncExitStack, settings: Settings, state: AppState, loa
     )
 
 
+def _log_failure(error: Exception) -> str:
+    """Log why the server could not start, with a traceback only if the program is at fault."""
+    line = describe_failure(error)
+    if line is None:
+        log.error("the server could not start", exc_info=error)
+        return f"{type(error).__name__}: {error}"
+    log.error("the server could not start: %s", line)
+    log.debug("traceback of the failed start", exc_info=error)
+    return line
+
+
 async def _exit_after_engine_death(engine: Engine, lifecycle: Lifecycle, after_s: float) -> None:
-    """End the process once its engine has died, which only a restart mends; until then `/health` is red."""
+    """End the process after its engine has died: only a restart helps. Until then `/health` answers 503."""
     reason = await engine.death()
-    log.error("the inference engine has died (%s): the server ends in %g s", reason, after_s)
+    log.error("the inference engine has died (%s): the server exits in %g s", reason, after_s)
     await asyncio.sleep(after_s)
     lifecycle.mark_failed(f"the inference engine has died: {reason}")
 
@@ -208,7 +225,7 @@ async def _exit_after_engine_death(engine: Engine, lifecycle: Lifecycle, after_s
 def _build_provider(settings: Settings, generator: AdapterGenerator, metrics: Metrics) -> AdapterProvider:
     secret = settings.cache_key.get_secret_value()
     if settings.redis_url is not None and settings.cache_key == Settings.model_fields["cache_key"].default:
-        log.warning("T2L_CACHE_KEY is the default: whoever can write to this Redis can write adapters")
+        log.warning("T2L_CACHE_KEY has its default value: anyone who can write to Redis can forge adapters")
     key = AdapterKeyer(
         secret,
         hypernetwork=generator.fingerprint,
@@ -245,7 +262,7 @@ def _build_provider(settings: Settings, generator: AdapterGenerator, metrics: Me
 
 
 def _connect_gauges(metrics: Metrics, engine: Engine, provider: AdapterProvider) -> None:
-    """Connect the gauges to what they show."""
+    """Have the gauges read their values from the parts that know them."""
     memory, shared = provider.store.memory, provider.store.shared
     metrics.read_on_scrape(metrics.resident.labels("memory"), lambda: len(memory))
     metrics.read_on_scrape(metrics.resident.labels("engine"), lambda: engine.resident)

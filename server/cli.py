@@ -1,8 +1,9 @@
-"""`t2l`: the command line. Each command is a few lines over a module that does the work."""
+"""The `t2l` command. Each subcommand is a few lines over a module that does the work."""
 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import typer
 from pydantic import ValidationError
 
 from hypernet.cli import app as hypernet_app
-from hypernet.cli_support import user_errors
+from hypernet.cli_options import BaseModel, EncoderName
+from hypernet.cli_support import USAGE_ERROR, echo_error, user_errors
 from hypernet.preflight import ModelChoice, check_serve
 from server.bench.cli import app as bench_app
 
@@ -35,14 +37,22 @@ def _commands(context: typer.Context) -> None:
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Folder of the hypernetwork.")] = None,
-    base_model: Annotated[str | None, typer.Option(help="Folder or hub id of the base model.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Folder or hub id of the description encoder.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on. 0: any free port.", show_default="8000")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Hypernetwork checkpoint.", show_default="the shipped checkpoint")
+    ] = None,
+    base_model: BaseModel = None,
+    encoder: EncoderName = None,
 ) -> None:
-    """Run the server. Options win over `T2L_*` in the environment; `t2l settings` lists those."""
-    from server.settings import Settings
+    """Run the server until SIGTERM or SIGINT.
+
+    Every setting is an environment variable too: see `t2l settings`. An option takes precedence.
+    """
+    from server.observability.logging import configure
+    from server.settings import Settings, problems
 
     options = {
         "host": host,
@@ -51,23 +61,47 @@ def serve(
         "base_model": base_model,
         "encoder": encoder,
     }
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        settings = Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        for problem in error.errors():
-            place = "".join(f"{part}: " for part in problem["loc"])
-            typer.echo(f"t2l: {place}{problem['msg']}", err=True)
-        raise typer.Exit(2) from None
-    with user_errors():
+        _configure_for_errors()
+        for problem in problems(error):
+            _report(problem)
+        raise typer.Exit(USAGE_ERROR) from None
+    configure(settings.log_level, settings.log_format)
+
+    with user_errors(_report):
         choice = ModelChoice(settings.checkpoint, settings.encoder, settings.base_model, settings.cache)
         check_serve(choice)
-    # After the check: the app imports torch.
-    from server.app import create_app
-    from server.observability.logging import configure
-    from server.uvicorn_server import serve as run_server
+        # These import torch: what is missing is reported without them.
+        from server.startup import check_startup
+        from server.uvicorn_server import listen
 
-    configure(settings.log_level, settings.log_format)
-    raise typer.Exit(run_server(create_app(settings), settings.host, settings.port, settings.drain_timeout_s))
+        check_startup(settings)
+        sockets = listen(settings.host, settings.port)
+    from server.app import create_app
+    from server.uvicorn_server import serve as serve_app
+
+    raise typer.Exit(serve_app(create_app(settings), sockets, settings.drain_timeout_s))
+
+
+def _configure_for_errors() -> None:
+    """Configure the log although the settings are wrong: where JSON is wanted, errors are JSON too."""
+    from server.observability.logging import configure
+
+    if os.environ.get("T2L_LOG_FORMAT", "").strip() == "json":
+        configure("INFO", "json")
+
+
+def _report(message: str) -> None:
+    """Report why the server does not start: as a log line in JSON, as other commands do otherwise."""
+    from server.observability.logging import is_json
+
+    if is_json():
+        logging.getLogger("t2l").error(message)
+    else:
+        echo_error(message)
 
 
 @app.command("settings")

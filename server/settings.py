@@ -11,11 +11,20 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, RedisDsn, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    RedisDsn,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from hypernet.model_paths import DEFAULT_CHECKPOINT
 from server.engine.patches.selection import PatchSelection
+from server.validation_messages import describe_problem
 
 PREFIX = "T2L_"
 MIB = 2**20
@@ -237,6 +246,17 @@ class Settings(BaseSettings):
 def env_variable(field: str) -> str:
     """Name of the environment variable that sets a field."""
     return PREFIX + field.upper()
+
+
+def problems(error: ValidationError) -> list[str]:
+    """What is wrong with the settings: one line per variable."""
+    return [_problem(found) for found in error.errors()]
+
+
+def _problem(found: Any) -> str:
+    if not found["loc"]:  # of all settings together: the message names the variables
+        return str(found["msg"]).removeprefix("Value error, ")
+    return describe_problem(env_variable(str(found["loc"][0])), found)
 
 
 def settings_page() -> str:

@@ -21,8 +21,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.api.validation import json_type
 from server.service import PreparedDescription
+from server.validation_messages import json_type
 
 MAX_DESCRIPTION = 8192
 """Maximum length of a task description, in characters."""

@@ -1,26 +1,27 @@
-"""One line per request, as text or JSON, on stderr.
+"""The log: one line per request and one per event of the server's life, as text or JSON, on stderr.
 
-A line says who asked what of which route and how it went: request id, method,
-route template, status, seconds, and notes that the service adds (adapter id,
-where it came from, tokens). Never a description, a prompt or a completion: logs
-travel further than their author expects.
+A request's line holds its id, method, route template, status, seconds, and the fields that the service
+adds (adapter id and source, token counts). It never holds a description, a prompt or a completion,
+because logs are read by people whom the client does not know.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-import time
+import threading
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, Literal
 
 from server.errors import ServiceError
+from server.observability.formatters import JsonFormatter, TextFormatter
+from server.observability.json_output import capture_output, configure_vllm
 
 REQUEST = logging.getLogger("t2l.request")
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Id of the request that the current task works for."""
+"""Id of the request that the current task serves."""
 
 _log_fields: ContextVar[dict[str, Any] | None] = ContextVar("log_fields", default=None)
 
@@ -33,30 +34,50 @@ def begin_log_fields() -> dict[str, Any]:
 
 
 def add_log_fields(**values: Any) -> None:
-    """Add to the line that will be logged for the request at hand; without one, nothing happens."""
+    """Add fields to the current request's log line. Outside of a request nothing happens."""
     fields = _log_fields.get()
     if fields is not None:
         fields.update(values)
 
 
 def log_service_error(error: ServiceError) -> None:
-    """Note an error that a client gets; the server's own mistakes are logged with their causes as well."""
+    """Add a client's error to its request's log line; log a 500 with its cause as well."""
     add_log_fields(error=error.code)
     if error.status == 500:
-        REQUEST.error("a request failed: %s", error.message, exc_info=error)
+        REQUEST.error("request failed: %s", error.message, exc_info=error)
 
 
-def configure(level: str, form: Literal["text", "json"]) -> None:
-    """Send all logs of the process to stderr in one format."""
+def configure(level: str, log_format: Literal["text", "json"]) -> None:
+    """Send all logs of the process to stderr in one format.
+
+    With `json`, every line that the process or a child of it writes to stdout or stderr becomes one JSON
+    object: see `json_output`.
+
+    Args:
+        level: name of the minimum level.
+        log_format: `text` or `json`.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_add_request_id)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.setFormatter(TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # These say on INFO what our request line says better, or too often.
+    # On INFO these repeat the request's line, or write too often.
     for noisy in ("httpx", "uvicorn.error", "uvicorn.access", "sentence_transformers"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    if log_format == "json":
+        handler.setFormatter(JsonFormatter())
+        handler.setStream(capture_output())
+        logging.captureWarnings(capture=True)
+        sys.excepthook = _log_uncaught
+        threading.excepthook = _log_uncaught_in_thread
+        configure_vllm()
+
+
+def is_json() -> bool:
+    """Whether the log is JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
@@ -64,37 +85,10 @@ def _add_request_id(record: logging.LogRecord) -> bool:
     return True
 
 
-class TextFormatter(logging.Formatter):
-    """`time level logger [request id] message key=value ...`."""
-
-    converter = staticmethod(time.gmtime)
-    default_msec_format = "%s.%03dZ"
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Render one record."""
-        given = getattr(record, "request_id", None)
-        where = f" [{given}]" if given else ""
-        fields = "".join(f" {name}={value}" for name, value in getattr(record, "fields", {}).items())
-        line = (
-            f"{self.formatTime(record)} {record.levelname} {record.name}{where} {record.getMessage()}{fields}"
-        )
-        return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    logging.getLogger("t2l").critical("uncaught exception", exc_info=(kind, error, trace))
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Render one record."""
-        line: dict[str, Any] = {
-            "time": record.created,
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if given := getattr(record, "request_id", None):
-            line["request_id"] = given
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+def _log_uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    if arguments.exc_value is not None:
+        _log_uncaught(arguments.exc_type, arguments.exc_value, arguments.exc_traceback)

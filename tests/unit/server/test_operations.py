@@ -6,7 +6,7 @@ import signal
 import pytest
 from prometheus_client import REGISTRY, Gauge
 
-from server.observability.logging import JsonFormatter, TextFormatter
+from server.observability.formatters import JsonFormatter, TextFormatter
 from server.observability.metrics import Metrics
 from tests.support.server_fakes import FakeEngine, eventually
 
@@ -36,7 +36,7 @@ async def test_failed_start_ends_the_server_with_its_reason(launch, caplog):
     engine.start_failure = ValueError("no such model")
     async with launch(engine=engine, wait=False) as running:
         await asyncio.wait_for(asyncio.shield(running.done), 5)
-        assert running.app.state.lifecycle.failure == "ValueError: no such model"
+        assert running.app.state.lifecycle.failure == "no such model"
     assert engine.stopped
     assert "could not start" in caplog.text
 
@@ -64,6 +64,24 @@ async def test_signal_lets_requests_in_flight_finish_and_admits_no_others(runnin
     assert (await asking).status_code == 200
     await asyncio.wait_for(running.done, 5)
     assert running.engine.stopped
+
+
+async def test_draining_and_stopping_are_logged(launch, caplog):
+    caplog.set_level(logging.INFO)
+    async with launch() as running:
+        running.engine.gate.clear()
+        asking = asyncio.create_task(ask(running))
+        await eventually(lambda: running.engine.running)
+        signal.raise_signal(signal.SIGTERM)
+        await eventually(lambda: "draining" in caplog.messages)
+        running.engine.gate.set()
+        assert (await asking).status_code == 200
+        await asyncio.wait_for(asyncio.shield(running.done), 8)
+    fields = {record.message: record.fields for record in caplog.records if record.name == "t2l"}
+    assert fields["draining"] == {"in_flight": 1, "timeout_s": 30}
+    assert fields["stopped"]["unfinished"] == 0
+    assert fields["stopped"]["drain_seconds"] >= 0
+    assert caplog.messages.count("draining") == 1
 
 
 async def test_requests_in_flight_are_ended_at_the_drain_deadline(launch):

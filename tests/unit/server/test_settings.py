@@ -122,4 +122,4 @@ def test_wrong_setting_is_named_and_exits_with_2(monkeypatch):
     monkeypatch.setenv("T2L_PORT", "many")
     result = CliRunner().invoke(app, ["serve"])
     assert result.exit_code == 2
-    assert "port" in result.output
+    assert result.output == "t2l: T2L_PORT must be an integer\n"

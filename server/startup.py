@@ -1,0 +1,98 @@
+"""What can go wrong at the start: checks before the port opens, and errors of loading as one line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from hypernet.bundled_models import BASE_MODEL_NAME, default_cache_dir
+from hypernet.checkpoint import load_config
+from hypernet.cli_support import describe
+from hypernet.encoder import LAST_TOKEN_PREFIX, REMOTE_CODE_PREFIX
+from hypernet.errors import T2lError
+from server.errors import ServiceError
+from server.settings import Settings
+
+
+class StartupError(T2lError):
+    """A setting names something that the server cannot use."""
+
+
+def check_startup(settings: Settings) -> None:
+    """Check checkpoint, base model, encoder, device and cache folder before the port opens.
+
+    Loading takes a minute behind an open port, and a wrong path must not take that long to be reported.
+    Hub ids are not looked up here, because a download may take minutes too.
+
+    Raises:
+        T2lError: one of them cannot be used. The message names the setting.
+    """
+    try:
+        load_config(settings.checkpoint)
+    except T2lError as error:
+        raise StartupError(f"T2L_CHECKPOINT: {error}") from error
+    _check_model_folder("T2L_BASE_MODEL", settings.base_model)
+    encoder = settings.encoder and settings.encoder.removeprefix(REMOTE_CODE_PREFIX)
+    _check_model_folder("T2L_ENCODER", encoder and encoder.removeprefix(LAST_TOKEN_PREFIX))
+    _check_device(settings.hypernetwork_device)
+    if settings.base_model in (None, BASE_MODEL_NAME):
+        _check_cache(settings.cache or default_cache_dir())
+
+
+def describe_failure(error: Exception) -> str | None:
+    """An error of loading as one line, if a setting or the machine can have caused it.
+
+    Returns:
+        The line; None for a fault of the program, which needs its traceback.
+    """
+    if isinstance(error, ValidationError):  # of vLLM's own configuration
+        first = error.errors()[0]["msg"].removeprefix("Value error, ")
+        return " ".join(first.split())
+    if isinstance(error, T2lError | ServiceError | OSError | ValueError):
+        return describe(error)
+    return None
+
+
+def _check_model_folder(variable: str, name: str | None) -> None:
+    if name is None or not _is_path(name):
+        return
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise StartupError(f"{variable}: there is no folder {name}")
+    if not (folder / "config.json").is_file():
+        raise StartupError(f"{variable}: the folder {name} has no config.json, so it is not a model's")
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name cannot be a hub id, which is NAME or ORGANISATION/NAME."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_dir()
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise StartupError(f"T2L_HYPERNETWORK_DEVICE: torch knows no device {name}; use cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise StartupError(f"T2L_HYPERNETWORK_DEVICE: {name} needs a GPU, and torch finds none; use cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise StartupError(f"T2L_HYPERNETWORK_DEVICE: torch finds {torch.cuda.device_count()} GPUs, not {name}")
+
+
+def _check_cache(folder: Path) -> None:
+    """The first start unpacks the bundled base model into this folder."""
+    if any(folder.glob(f"*/{BASE_MODEL_NAME}/config.json")):
+        return  # later starts only read: an image may hold the unpacked model on a read-only disk
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError(_cannot_write(folder, str(error.strerror))) from error
+    if not os.access(folder, os.W_OK):
+        raise StartupError(_cannot_write(folder, "Permission denied"))
+
+
+def _cannot_write(folder: Path, reason: str) -> str:
+    return f"the cache folder {folder} cannot be written ({reason}): set T2L_CACHE to one that can"
