@@ -23,7 +23,7 @@ DEFAULT_CHECKPOINT = _CHECKPOINTS / "smollm2-135m"
 """The hypernetwork that ships with the project."""
 
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]*\w)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]*\w)?")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
@@ -64,7 +64,7 @@ def model_folder(name: str, files: Sequence[str] = _HUB_FILES) -> Path:
         return path
     if name and path.exists():
         raise ModelNotFoundError(f"{name} is a file: name the folder that holds the model's config.json")
-    if not _HUB_ID.fullmatch(name):
+    if not HUB_ID.fullmatch(name):
         raise ModelNotFoundError(
             f"{name}: no such folder. Name a folder with a model's config.json, tokenizer and safetensors "
             "weights, or a hub id such as organisation/model"
@@ -94,7 +94,7 @@ def hub_id(name: str) -> str | None:
         # The hub's cache: models--ORGANISATION--MODEL/snapshots/REVISION
         kind, *parts = folder.parent.parent.name.split("--")
         return "/".join(parts) if kind == "models" and folder.parent.name == "snapshots" else None
-    return name if "/" in name and _HUB_ID.fullmatch(name) else None
+    return name if "/" in name and HUB_ID.fullmatch(name) else None
 
 
 def model_name(name: str) -> str:

@@ -13,6 +13,7 @@ from hypernet.checkpoint import load_config
 from hypernet.cli_support import describe
 from hypernet.encoder import LAST_TOKEN_PREFIX, REMOTE_CODE_PREFIX
 from hypernet.errors import T2lError
+from hypernet.model_paths import HUB_ID, model_folder
 from server.errors import ServiceError
 from server.settings import Settings
 
@@ -57,29 +58,22 @@ def describe_failure(error: Exception) -> str | None:
 
 
 def _check_model_folder(variable: str, name: str | None) -> None:
-    if name is None or not _is_path(name):
+    if name is None or (HUB_ID.fullmatch(name) and not Path(name).exists()):
         return
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        raise StartupError(f"{variable}: there is no folder {name}")
+    try:
+        folder = model_folder(name)
+    except T2lError as error:
+        raise StartupError(f"{variable}: {error}") from error
     if not (folder / "config.json").is_file():
         raise StartupError(f"{variable}: the folder {name} has no config.json, so it is not a model's")
 
 
-def _is_path(name: str) -> bool:
-    """Whether a name cannot be a hub id, which is NAME or ORGANISATION/NAME."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_dir()
-
-
 def _check_device(name: str) -> None:
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise StartupError(f"T2L_HYPERNETWORK_DEVICE: torch knows no device {name}; use cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise StartupError(f"T2L_HYPERNETWORK_DEVICE: {name} needs a GPU, and torch finds none; use cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise StartupError(f"T2L_HYPERNETWORK_DEVICE: torch finds {torch.cuda.device_count()} GPUs, not {name}")
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise StartupError(f"T2L_HYPERNETWORK_DEVICE: {name} cannot be used: {reason}") from error
 
 
 def _check_cache(folder: Path) -> None:
