@@ -206,7 +206,12 @@ def _unwritable_cache(choice: ModelChoice) -> list[str]:
         return [str(error)]
     nearest = next(each for each in (folder, *folder.parents) if each.exists())
     if nearest.is_dir() and os.access(nearest, os.W_OK):
-        return []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)  # some file systems refuse only this
+        except OSError:
+            pass
+        else:
+            return []
     return [
         f"the base model cannot be unpacked to {folder}: {nearest} is not a folder that can be written to. "
         "Name another one with T2L_CACHE"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 
-from hypernet.bundled_models import BASE_MODEL_NAME, default_cache_dir
 from hypernet.checkpoint import load_config
 from hypernet.cli_support import describe
 from hypernet.encoder import LAST_TOKEN_PREFIX, REMOTE_CODE_PREFIX
@@ -23,9 +21,10 @@ class StartupError(T2lError):
 
 
 def check_startup(settings: Settings) -> None:
-    """Check checkpoint, base model, encoder, device and cache folder before the port opens.
+    """Check the models' configurations and the device before the port opens.
 
-    Loading takes a minute behind an open port, and a wrong path must not take that long to be reported.
+    Loading takes a minute behind an open port, and a mistake must not take that long to be reported.
+    `hypernet.preflight` has checked before that packages and files are there.
     Hub ids are not looked up here, because a download may take minutes too.
 
     Raises:
@@ -39,8 +38,6 @@ def check_startup(settings: Settings) -> None:
     encoder = settings.encoder and settings.encoder.removeprefix(REMOTE_CODE_PREFIX)
     _check_model_folder("T2L_ENCODER", encoder and encoder.removeprefix(LAST_TOKEN_PREFIX))
     _check_device(settings.hypernetwork_device)
-    if settings.base_model in (None, BASE_MODEL_NAME):
-        _check_cache(settings.cache or default_cache_dir())
 
 
 def describe_failure(error: Exception) -> str | None:
@@ -74,19 +71,3 @@ def _check_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
         raise StartupError(f"T2L_HYPERNETWORK_DEVICE: {name} cannot be used: {reason}") from error
-
-
-def _check_cache(folder: Path) -> None:
-    """The first start unpacks the bundled base model into this folder."""
-    if any(folder.glob(f"*/{BASE_MODEL_NAME}/config.json")):
-        return  # later starts only read: an image may hold the unpacked model on a read-only disk
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartupError(_cannot_write(folder, str(error.strerror))) from error
-    if not os.access(folder, os.W_OK):
-        raise StartupError(_cannot_write(folder, "Permission denied"))
-
-
-def _cannot_write(folder: Path, reason: str) -> str:
-    return f"the cache folder {folder} cannot be written ({reason}): set T2L_CACHE to one that can"
