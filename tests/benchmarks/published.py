@@ -19,11 +19,11 @@ from hypernet.peft_io import save_adapter
 class PublishedGenerator:
     """The hypernetwork of a checkpoint, run by the published procedure."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, encoder: Encoder) -> None:
         self._model, config = checkpoint.load_checkpoint(folder)
         self._model.eval()
         self.spec = config.hypernet.lora
-        self._encoder = Encoder.load(None)
+        self._encoder = encoder
 
     @torch.inference_mode()
     def generate(self, description: str, folder: Path) -> None:
@@ -37,8 +37,8 @@ class PublishedGenerator:
             kind = net.kind(torch.full((layers,), i))  # [L, d/4]
             x = net.mixer(torch.cat([task, depth, kind], dim=-1))  # [L, d]
             h1 = (x + net.block1(x))[None]  # [1, L, d]
-            y = net.heads[module.name](net.block3(net._parts(h1, module.name)))
-            pair = net._finish(module, *net._cut(module, y))
+            y = net.head(module)(net.block3(net._add_part_embeddings(h1, module.name)))
+            pair = net._to_lora(module, *net._split_ab(module, y))
             a[module.name], b[module.name] = (
                 torch.stack([t[0, layer].contiguous().clone() for layer in range(layers)]) for t in pair
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hypernet.encoder import Encoder
 from tests.benchmarks.context import BenchContext, descriptions
 from tests.benchmarks.measure import Comparison, elapsed_seconds, run_interleaved, single_thread
 from tests.benchmarks.published import PublishedGenerator
@@ -15,7 +16,7 @@ async def run(context: BenchContext) -> list[Comparison]:
     names, generator, published = (
         descriptions(count, "batch"),
         context.generator,
-        PublishedGenerator(context.checkpoint),
+        PublishedGenerator(context.checkpoint, Encoder.load()),
     )
     some = names[: count // 4]
 
