@@ -95,8 +95,11 @@ def generate(
     from hypernet.peft_io import provenance, save_adapter
 
     generator = Generator.load(checkpoint, encoder, base_model=base_model)
-    adapter = generator.generate([description])[0].to(torch.bfloat16)
+    prepared = generator.prepare(description)
+    for warning in prepared.warnings:
+        typer.echo(f"warning: {warning.message}", err=True)
+    adapter = generator.generate([prepared.text])[0].to(torch.bfloat16)
     name = generator.base_model_name
-    origin = provenance(description, generator.fingerprint, generator.base_fingerprint)
+    origin = provenance(prepared.text, generator.fingerprint, generator.base_fingerprint)
     save_adapter(out, adapter, name, origin)
     typer.echo(f"{out}: {adapter.nbytes / 1e6:.2f} MB for {model_name(name)}")

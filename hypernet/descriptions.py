@@ -10,6 +10,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from hypernet.errors import T2lError
+
 # docs/decisions.md, "Descriptions that an English encoder cannot read", has the measurements.
 MAX_UNREAD = 0.2
 """Largest share of a description's characters that the encoder may fail to read."""
@@ -33,7 +35,7 @@ _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # category Cc w
 _JOINERS = re.compile("[\u200c\u200d\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
-class DescriptionError(ValueError):
+class DescriptionError(T2lError):
     """A description that gets no adapter. The message says why, and how to mend the description.
 
     Attributes:

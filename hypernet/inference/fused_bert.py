@@ -1,7 +1,7 @@
-"""BERT's layer as a dozen operations: what transformers' modules do besides takes as long as they do.
+"""BERT layers as a dozen operations each, without the Python overhead of transformers' modules.
 
-One description is a matrix of some twenty rows, so small that a third of its way through the
-model was Python. Only the layers are replaced; the rest of the model stays transformers' own.
+One description is a matrix of about twenty rows. For so few rows, a third of the time in the model was
+Python. Only the layers are replaced. Embeddings and pooling stay those of transformers.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from hypernet.inference.prepacked_linear import linear_fn
 
 
 class FusedBertLayer(nn.Module):
-    """A `BertLayer` for inference, after layer normalisation (Devlin et al. 2019), q, k and v in one product.
+    """A `BertLayer` for inference (Devlin et al. 2019). One matrix product computes q, k and v.
 
     Args:
-        layer: the trained one, in the dtype to compute in; its weights must not change afterwards.
-        heads: attention heads.
+        layer: the trained layer, in the dtype of the computation. Its weights must not change afterwards.
+        heads: number of attention heads.
     """
 
     def __init__(self, layer: Any, heads: int) -> None:
@@ -37,27 +37,28 @@ class FusedBertLayer(nn.Module):
         self._norm, self._last_norm = after.LayerNorm, layer.output.LayerNorm
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        """[n, T, d] -> [n, T, d]; the mask is what transformers made for its own attention."""
+        """[n, T, d] -> [n, T, d]. The mask is the one that transformers builds for its SDPA attention."""
         n, t, d = x.shape
         qkv = self._qkv(x).view(n, t, 3, self._heads, -1).permute(2, 0, 3, 1, 4)  # [3, n, heads, T, d / heads]
-        seen = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=attention_mask)
-        x = self._norm(self._out(seen.transpose(1, 2).reshape(n, t, d)) + x)
+        attended = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=attention_mask)
+        x = self._norm(self._out(attended.transpose(1, 2).reshape(n, t, d)) + x)
         y: Tensor = self._last_norm(self._down(F.gelu(self._up(x))) + x)
         return y
 
 
 def fuse_bert_layers(model: nn.Module) -> None:
-    """Replace the layers of every BERT in a model that are of the plain kind, for good; others stay.
+    """Replace the layers of every BERT in a model, in place and for good. The pooler is removed.
 
-    Its pooler goes too: sentence encoders take the last layer's states.
+    Sentence encoders pool the last layer's states themselves. A BERT with another activation, a decoder,
+    cross-attention or another attention implementation stays unchanged.
     """
     from transformers.models.bert.modeling_bert import BertModel
 
-    found: list[Any] = [m for m in model.modules() if type(m) is BertModel]
-    for bert in found:
+    berts: list[Any] = [m for m in model.modules() if type(m) is BertModel]
+    for bert in berts:
         config = bert.config
-        plain = config.hidden_act == "gelu" and not config.is_decoder and not config.add_cross_attention
-        if plain and config._attn_implementation == "sdpa":
+        supported = config.hidden_act == "gelu" and not config.is_decoder and not config.add_cross_attention
+        if supported and config._attn_implementation == "sdpa":
             heads = config.num_attention_heads
             bert.encoder.layer = nn.ModuleList(FusedBertLayer(layer, heads) for layer in bert.encoder.layer)
             bert.pooler = None
