@@ -69,9 +69,7 @@ class VllmEngine:
             Exception: vLLM cannot load the model, or cannot run on this machine.
         """
         cpu, cores = not torch.cuda.is_available(), len(os.sched_getaffinity(0))
-        if (
-            cpu and self.config.cpu_threads is not None
-        ):  # an explicit setting takes precedence over the environment
+        if cpu and self.config.cpu_threads is not None:  # the setting takes precedence over the environment
             os.environ.pop("OMP_NUM_THREADS", None)
         for name, value in self.config.environment(cpu=cpu, cores=cores).items():
             os.environ.setdefault(name, value)
@@ -247,9 +245,8 @@ class VllmEngine:
             if isinstance(error, CoreDeadError) or self._llm.errored:
                 self._mark_dead(CORE_DIED)
                 raise self._dead_error() from error
-            raise UnavailableError(
-                f"the engine failed on this request. Retry it: {error.__cause__ or error}"
-            ) from error
+            cause = error.__cause__ or error
+            raise UnavailableError(f"the engine failed on this request. Retry it: {cause}") from error
         finally:
             # vLLM aborts by itself, except if it is cancelled while it submits the request. The adapter
             # may be evicted after the return, so abort again. vLLM ignores finished requests.

@@ -78,7 +78,7 @@ async def test_base_request_is_unaffected_by_adapted_requests_in_its_batch(
 
     async def beside(companion: Any) -> Any:
         begun = asyncio.Event()
-        company = asyncio.create_task(ask(prompts[0], companion, tokens=200, begun=begun))
+        company = asyncio.create_task(ask(prompts[0], companion, tokens=800, begun=begun))
         await begun.wait()
         answers = [await ask(prompt) for prompt in prompts[:5]]
         assert not company.done()
@@ -219,7 +219,7 @@ async def test_cancelled_request_ends_its_lease(
     assert engine.stats()["in_flight"] == 0
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Poll a condition."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - vLLM's books signal nothing
