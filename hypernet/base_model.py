@@ -1,9 +1,8 @@
-"""A base model's LoRA shapes from its `config.json` alone, and a name for the model itself.
+"""LoRA shapes of a base model, from its `config.json` alone, and a fingerprint of its weights.
 
-A hypernetwork needs the sizes of a few linear layers, not gigabytes of weights:
-loading a 7B model to learn that `q_proj` is 4096 x 4096 would make every start
-of a server or a training run minutes longer. The sizes follow from a handful of
-fields, with the defaults that transformers applies where a key is absent.
+A hypernetwork needs the sizes of a few linear layers, not gigabytes of weights. Loading a 7B model for
+them would add minutes to every start of a server or a training run. The sizes follow from a few fields
+of the config, with the defaults that transformers applies where a field is absent.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from hypernet.errors import T2lError
 
 
 class BaseModelError(T2lError):
-    """A base model's folder or config that cannot be understood; the message names the field or file."""
+    """A base model's folder or config that cannot be used. The message names the file or field."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """What transformers assumes for a `model_type` where config.json says nothing.
+    """Defaults that transformers applies to a `model_type` where a field is absent from config.json.
 
-    None stands for "derived": one key-value head per query head, hidden_size / heads.
+    None means derived: one key-value head per query head, or a head_dim of hidden_size / heads.
     """
 
     key_value_heads: int | None
@@ -43,7 +42,7 @@ FAMILIES: Mapping[str, _Family] = {
     "qwen3": _Family(key_value_heads=32, head_dim=128),
 }
 
-# module name -> (path in a decoder layer, size it reads, size it writes), sizes as `_size` names them
+# module name -> (path in a decoder layer, input size, output size), with the names that `_size` knows
 _MODULES: Mapping[str, tuple[str, str, str]] = {
     "q_proj": ("self_attn.q_proj", "hidden", "queries"),
     "k_proj": ("self_attn.k_proj", "hidden", "keys"),
@@ -65,14 +64,14 @@ def lora_spec(
     use_rslora: bool = False,
     target_modules: Sequence[str] = ("q_proj", "v_proj"),
 ) -> LoraSpec:
-    """The shapes of a LoRA for one base model.
+    """The shapes of a LoRA for a base model.
 
     Args:
-        config: a model's folder, its `config.json`, or what that file holds.
-        rank: r, the inner dimension of every B A.
-        alpha: the LoRA's alpha; see `LoraSpec.scaling`.
+        config: a model's folder, its `config.json`, or the fields of that file.
+        rank: r, the inner dimension of B A.
+        alpha: alpha of the LoRA; see `LoraSpec.scaling`.
         use_rslora: scale by alpha / sqrt(r) instead of alpha / r.
-        target_modules: some of `TARGET_MODULES`. Their order becomes the module index.
+        target_modules: names from `TARGET_MODULES`. Their order is the order of the module index.
 
     Raises:
         BaseModelError: the family or a module is unknown, or a field is missing or wrong.
@@ -85,12 +84,12 @@ def lora_spec(
     for name in target_modules:
         if name not in _MODULES:
             raise BaseModelError(f"target_modules: {name!r} is unknown, known are {', '.join(_MODULES)}")
-        path, reads, writes = _MODULES[name]
+        path, inputs, outputs = _MODULES[name]
         modules.append(
             ModuleShape(
                 path=path,
-                in_features=_size(reads, fields, family),
-                out_features=_size(writes, fields, family),
+                in_features=_size(inputs, fields, family),
+                out_features=_size(outputs, fields, family),
             )
         )
     return LoraSpec(
@@ -103,7 +102,7 @@ def lora_spec(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What a model's `config.json` holds, given the file or its folder.
+    """The fields of a model's `config.json`, given the file or its folder.
 
     Raises:
         BaseModelError: the file is absent or not a JSON object.
@@ -123,7 +122,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _size(name: str, fields: Mapping[str, Any], family: _Family) -> int:
-    """One of the sizes that `_MODULES` speaks of, in features."""
+    """A size that `_MODULES` names, in features."""
     if name == "hidden":
         return _field(fields, "hidden_size")
     if name == "intermediate":
@@ -135,7 +134,7 @@ def _size(name: str, fields: Mapping[str, Any], family: _Family) -> int:
 
 
 def _key_value_heads(fields: Mapping[str, Any], family: _Family, heads: int) -> int:
-    # An explicit null means one per query head; only an absent key means the family's default.
+    # An explicit null means one key-value head per query head. An absent field means the family's default.
     if fields.get("num_key_value_heads", family.key_value_heads) is None:
         return heads
     return _field(fields, "num_key_value_heads", family.key_value_heads)
@@ -145,7 +144,7 @@ def _head_dim(fields: Mapping[str, Any], family: _Family, heads: int) -> int:
     if fields.get("head_dim") is None and family.head_dim is None:
         hidden = _field(fields, "hidden_size")
         if hidden % heads:
-            raise BaseModelError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
+            raise BaseModelError(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
         return hidden // heads
     return _field(fields, "head_dim", family.head_dim)
 
@@ -159,22 +158,20 @@ def _field(fields: Mapping[str, Any], name: str, default: int | None = None) -> 
     return value
 
 
-# What tells one set of weights from another. A merge, a fine-tune or another dtype changes every
-# large tensor throughout, so three short samples of each see it.
+# Bytes of each sample. A merge, a fine-tune or another dtype changes large tensors throughout, so three
+# short samples of each tensor tell two sets of weights apart.
 _SAMPLE_BYTES = 1024
 WEIGHT_INDEX = "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 
 
 def fingerprint(model_dir: Path) -> str:
-    """Identity of a base model: 16 hex digits, the same for the same model on every machine.
+    """Identity of a base model: 16 hex digits, equal for equal weights on every machine.
 
-    Hashes `model_type`, and of every tensor in the safetensors files its name, dtype,
-    shape and three samples of 1 KiB (start, middle, end). That reads about a
-    megabyte of a 16 GB model, so a server can afford it at start. How the tensors
-    are spread over shards, file metadata, tokenizer, and config keys that say
-    nothing about the weights do not count: saving a model again keeps its name.
-    It tells models apart; it is no defence against weights forged to look alike.
+    Hashes `model_type` and, for every tensor in the safetensors files, its name, dtype, shape and three
+    samples of 1 KiB (start, middle, end). This reads about 1 MB of a 16 GB model. Shards, file metadata,
+    tokenizer and other config fields do not count, so a model that is saved again keeps its fingerprint.
+    The fingerprint is no defence against weights forged to match.
 
     Raises:
         BaseModelError: no safetensors weights, or a file that is cut short or malformed.
@@ -196,7 +193,7 @@ def has_weights(model_dir: Path) -> bool:
 
 
 def _weight_files(model_dir: Path) -> list[Path]:
-    """The files transformers would load. Other safetensors files may lie beside them and do not count."""
+    """The weight files that transformers loads. Other safetensors files in the folder do not count."""
     index = model_dir / WEIGHT_INDEX
     if not index.exists():
         return [model_dir / "model.safetensors"]
@@ -207,7 +204,10 @@ def _weight_files(model_dir: Path) -> list[Path]:
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, str, Path, int, int]]:
-    """Name, dtype and shape, file, first and last byte of each tensor (safetensors: u64 length, JSON, data)."""
+    """Name, dtype and shape, file, start and end byte of each tensor.
+
+    A safetensors file is a u64 length, a JSON header of that length, and the data.
+    """
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:

@@ -1,8 +1,7 @@
-"""A trained hypernetwork on disk: `config.json`, `hypernet.safetensors`, and a model card beside them.
+"""A trained hypernetwork on disk: `config.json` and `hypernet.safetensors`.
 
-The config holds everything needed to rebuild the network and to refuse the wrong
-base model or encoder. There is no pickle: a checkpoint can be opened safely
-whoever sent it.
+The config holds everything needed to rebuild the network and to refuse the wrong base model or encoder.
+A checkpoint contains no pickle, so opening one from an untrusted source runs no code.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ WEIGHTS_FILE = "hypernet.safetensors"
 
 
 class CheckpointError(T2lError):
-    """A checkpoint folder that cannot be used; the message names the file and the field."""
+    """A checkpoint folder that cannot be used. The message names the file and the field or tensor."""
 
 
 class ModelIdentity(Record):
@@ -51,13 +50,13 @@ class CheckpointConfig(Record):
     base_model: ModelIdentity
     encoder: ModelIdentity
     training: dict[str, Any] = Field(default_factory=dict)
-    """How it was made, for people to read; nothing depends on it."""
+    """How the checkpoint was made, for readers. Nothing depends on it."""
 
 
 def save_checkpoint(
     folder: Path, model: Hypernet, config: CheckpointConfig, dtype: torch.dtype = torch.bfloat16
 ) -> None:
-    """Write a checkpoint folder. Floating-point weights are stored as `dtype`."""
+    """Write a checkpoint folder, with weights in `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().to(dtype).contiguous() for name, t in model.state_dict().items()}
     write_atomically(folder / WEIGHTS_FILE, save(state))
@@ -65,11 +64,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path) -> tuple[Hypernet, CheckpointConfig]:
-    """Read a checkpoint folder into an fp32 network in evaluation mode.
+    """Read a checkpoint folder. The network is in fp32 and evaluation mode.
 
     Raises:
-        CheckpointError: a file is missing, truncated or of another schema, or a tensor is
-            missing, superfluous, misshapen or not finite.
+        CheckpointError: a file is missing, unreadable, truncated or of another schema, or a tensor is
+            missing, unexpected, not finite or of another shape.
     """
     config = load_config(folder)
     path = folder / WEIGHTS_FILE
@@ -88,10 +87,10 @@ def load_checkpoint(folder: Path) -> tuple[Hypernet, CheckpointConfig]:
 
 
 def load_config(folder: Path) -> CheckpointConfig:
-    """Read only a checkpoint's `config.json`.
+    """Read a checkpoint's `config.json` only.
 
     Raises:
-        CheckpointError: naming the field that is wrong.
+        CheckpointError: the file is missing or a field is wrong.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -107,7 +106,7 @@ def load_config(folder: Path) -> CheckpointConfig:
 
 
 def fingerprint(folder: Path) -> str:
-    """Identity of a checkpoint, 16 hex digits: its architecture and its weights, not the notes on training."""
+    """Identity of a checkpoint, 16 hex digits: its architecture and weights, not its training record."""
     config = load_config(folder)
     digest = hashlib.sha256(json.dumps(config.hypernet.model_dump(), sort_keys=True).encode())
     digest.update((folder / WEIGHTS_FILE).read_bytes())
@@ -115,7 +114,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _check_tensors(path: Path, found: dict[str, torch.Tensor], needed: dict[str, torch.Tensor]) -> None:
-    """Name the first tensor that is not what the architecture in the config needs."""
+    """Refuse a state dict that does not fit the architecture; the error names the first wrong tensor."""
     for name in sorted(needed.keys() | found.keys()):
         if name not in found:
             raise CheckpointError(f"{path}: tensor {name} is missing")

@@ -1,7 +1,7 @@
-"""What a LoRA looks like and what a hypernetwork is: the two typed records everything else reads.
+"""The shapes of a LoRA and the architecture of a hypernetwork, as typed records.
 
-Both are frozen and reject unknown keys, so that a checkpoint's `config.json` is
-either understood in full or refused by the name of the field that is wrong.
+Records are frozen and reject unknown keys. So a checkpoint's `config.json` is either understood in full,
+or refused with the name of the wrong field.
 """
 
 from __future__ import annotations
@@ -19,36 +19,35 @@ class Record(BaseModel):
 
 
 def first_problem(error: ValidationError, whole: str = "the file") -> str:
-    """The first thing that pydantic found wrong, behind the name of its field: "rank: must be above 0".
+    """The first error of a validation, after the name of its field: "rank: must be above 0".
 
     Args:
-        error: what it raised.
-        whole: what to name where no field is to blame.
+        error: the validation error.
+        whole: the name to use where the error belongs to no field.
     """
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
 
 
 class ModuleShape(Record):
-    """One linear layer that a LoRA adapts, in every decoder layer of the base model."""
+    """A linear layer that a LoRA adapts in every decoder layer of the base model."""
 
     path: str = Field(pattern=r"^[a-z_]+\.[a-z_]+$")
-    """Where it sits in a decoder layer, e.g. `self_attn.q_proj`."""
+    """Path in a decoder layer, such as `self_attn.q_proj`."""
     in_features: int = Field(gt=0)
     out_features: int = Field(gt=0)
 
     @property
     def name(self) -> str:
-        """The short name that PEFT's `target_modules` uses, e.g. `q_proj`."""
+        """Short name, as in PEFT's `target_modules`: `q_proj`."""
         return self.path.rsplit(".", 1)[-1]
 
 
 class LoraSpec(Record):
-    """Every shape of one LoRA, and the scale with which it is applied.
+    """All shapes of a LoRA, and its scale.
 
-    The scale is part of the adapter: `alpha / rank`, or `alpha / sqrt(rank)` under
-    rank-stabilised LoRA (Kalajdzievski 2023). PEFT and vLLM both read it from
-    `adapter_config.json`, so the flag travels with the weights everywhere.
+    The scale is `alpha / rank`, or `alpha / sqrt(rank)` for rank-stabilised LoRA (Kalajdzievski 2023). It
+    is part of the adapter: PEFT and vLLM read `use_rslora` from `adapter_config.json`.
     """
 
     rank: int = Field(gt=0, le=512)
@@ -56,7 +55,7 @@ class LoraSpec(Record):
     use_rslora: bool = False
     num_layers: int = Field(gt=0)
     modules: tuple[ModuleShape, ...] = Field(min_length=1)
-    """Their order is the module index that the hypernetwork embeds."""
+    """The order is the module index that the hypernetwork embeds."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> LoraSpec:
@@ -66,12 +65,12 @@ class LoraSpec(Record):
 
     @property
     def scaling(self) -> float:
-        """The factor on B A x."""
+        """Factor of B A x."""
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in one adapter, A and B together."""
+        """Number of weights in one adapter, A and B together."""
         per_layer = sum(m.in_features + m.out_features for m in self.modules) * self.rank
         return per_layer * self.num_layers
 
@@ -81,19 +80,19 @@ class HypernetConfig(Record):
 
     lora: LoraSpec
     variant: Literal["L", "L-rank", "M", "S"]
-    """What one head emits: A and B at once (L), one rank of both (L-rank), A or B (M), one rank of one (S)."""
+    """Output of a head: A and B (L), one rank of A and B (L-rank), A or B (M), or one rank of A or B (S)."""
     embedding_size: int = Field(gt=0)
-    """Length e of a description's embedding."""
+    """Size e of a description's embedding."""
     latent_size: int = Field(default=128, gt=0, multiple_of=4)
-    """Width d of the trunk."""
+    """Hidden size d."""
     head_input_size: int = Field(default=512, gt=0)
-    """Width h of what the heads read."""
+    """Input size h of the heads."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
     rank_position: Literal["rotary", "learned"] = "rotary"
-    """How the variants that emit one rank at a time are told which rank it is."""
+    """Rank embedding of the variants that generate one rank at a time."""
     head_bias: bool = True
-    """Off where an offset or a z-score already carries the starting point."""
+    """False where an offset or z-scores provide the initial LoRA."""
     output: Literal["direct", "offset", "z_score", "delta_w"] = "direct"
-    """How head outputs become weights: as they are; plus a frozen LoRA; de-normalised
-    with the mean and deviation of a library; or divided by sqrt(delta_w_scaling)."""
+    """How head outputs become weights: unchanged; added to a frozen LoRA; multiplied by a library's standard
+    deviation and added to its mean; or divided by sqrt(delta_w_scaling)."""
     delta_w_scaling: float = Field(default=10_000.0, gt=0)

@@ -1,4 +1,4 @@
-"""The base model as training and evaluation see it: frozen, adapted per row, read only at answers."""
+"""The frozen base model of training and evaluation: one adapter per row, logits at response tokens only."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from hypernet.packing import ChatFormat, PackedBatch
 
 
 class FrozenBase:
-    """A causal LM with no trainable weight, through which gradients flow into LoRA adapters.
+    """A causal language model without trainable weights. Gradients flow through it into LoRA adapters.
 
     Args:
         folder: a transformers model folder.
-        spec: the LoRA that will be applied.
+        spec: shapes of the adapters.
         device: a torch device.
-        dtype: of weights and activations; None is what the device multiplies fastest.
+        dtype: dtype of weights and activations; None: the fastest one on the device.
     """
 
     def __init__(self, folder: Path, spec: LoraSpec, device: str, dtype: torch.dtype | None = None) -> None:
@@ -46,9 +46,9 @@ class FrozenBase:
         self._injector = LoraInjector(self.model, spec)
 
     def compile(self) -> None:
-        """Fuse what lies between the matrix products, layer by layer: half of a training step on a CPU.
+        """Compile the decoder layers. On a CPU this halves the time of a training step.
 
-        All layers share one compilation, which the first steps pay for. Does nothing where there is no
+        All layers share one compilation, which happens in the first steps. Does nothing where there is no
         compiler (see `hardware.can_compile`).
         """
         if can_compile(self.device):
@@ -56,20 +56,20 @@ class FrozenBase:
                 layer.compile()
 
     def logits(self, packed: PackedBatch, adapters: LoraBatch | None) -> Tensor:
-        """Scores of the response tokens. [S, vocabulary], in the model's number format.
+        """Logits of the response tokens. [S, vocabulary], in the model's dtype.
 
         Args:
             packed: N rows.
-            adapters: N adapters, one per row, or None for the base model alone.
+            adapters: N adapters, one per row; None: the base model alone.
         """
         packed = packed.to(self.device)
         with self.adapted(adapters):
             hidden = self.hidden(packed.tokens, packed.positions, packed.mask)  # [N, T, hidden]
-        # The vocabulary is wide and answers are short: project only where a response token is predicted.
+        # The vocabulary is large and responses are short: project only the positions that predict one.
         return self.project(hidden[packed.rows, packed.columns])
 
     def adapted(self, adapters: LoraBatch | None) -> AbstractContextManager[None]:
-        """Within it the model runs with these adapters, shared out as `LoraInjector.use` says."""
+        """A context in which the model runs with these adapters, as in `LoraInjector.use`."""
         return self._injector.use(adapters.a, adapters.b) if adapters else nullcontext()
 
     def hidden(
@@ -100,10 +100,10 @@ class FrozenBase:
         return hidden
 
     def project(self, hidden: Tensor) -> Tensor:
-        """States to scores of the next token. [..., hidden] -> [..., vocabulary], in the model's number format.
+        """Hidden states to logits. [..., hidden] -> [..., vocabulary], in the model's dtype.
 
-        Gemma 2 bends large scores: cap * tanh(score / cap) (Gemma Team 2024, section 2).
+        Gemma 2 soft-caps logits: cap * tanh(logits / cap) (Gemma Team 2024, section 2).
         """
-        scores = F.linear(hidden, self.model.lm_head.weight)
+        logits = F.linear(hidden, self.model.lm_head.weight)
         cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return torch.tanh(scores.float() / cap) * cap if cap else scores
+        return torch.tanh(logits.float() / cap) * cap if cap else logits

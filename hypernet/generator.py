@@ -1,4 +1,4 @@
-"""The server's only door to the science: a checkpoint folder in, adapters for descriptions out."""
+"""Generates adapters from descriptions with a checkpoint. The server uses the package through this class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class MismatchError(T2lError):
-    """The encoder or base model is not the one that the hypernetwork was trained with."""
+    """An encoder or base model that the hypernetwork was not trained with."""
 
 
 def check_encoder(folder: Path, config: checkpoint.CheckpointConfig, encoder: Encoder) -> None:
@@ -67,10 +67,10 @@ def _short_name(name: str) -> str:
 
 
 class Generator:
-    """Writes adapters for batches of descriptions. Synchronous and not thread-safe: give it one thread.
+    """Generates adapters for batches of descriptions. Synchronous and not thread-safe: use one thread.
 
     Attributes:
-        spec: shape and scale of every adapter it writes.
+        spec: shapes and scale of every adapter.
         fingerprint: identity of the hypernetwork (architecture and weights).
         base_fingerprint: identity of the base model. Empty for a checkpoint that was imported without its
             weights, until `check_base_model` has read them.
@@ -106,18 +106,18 @@ class Generator:
 
         Args:
             folder: a checkpoint (`config.json`, `hypernet.safetensors`).
-            encoder: as `Encoder.load` takes it. None is the base model for a checkpoint that was trained
-                with it, else the embedded all-MiniLM-L6-v2.
+            encoder: as in `Encoder.load`. None: the base model for a checkpoint that was trained with it,
+                otherwise the bundled all-MiniLM-L6-v2.
             device: where the hypernetwork and the encoder run.
-            base_model: what the encoder `base-model` stands for; None is the embedded one.
+            base_model: the model that the encoder `base-model` stands for; None: the bundled one.
             dtype: dtype of the sentence encoder and of the heads (see `InferenceHypernet`). The engine rounds
                 adapters to bf16, so the machine's fastest dtype is precise enough for a server.
             cache_dir: folder for the unpacked base model; see `model_paths.base_model_folder`.
 
         Raises:
             CheckpointError: the folder is not a whole checkpoint.
-            MismatchError: the encoder is not the one it was trained with.
-            ModelNotFoundError: the encoder's name leads nowhere, or it is not used as it was named.
+            MismatchError: the hypernetwork was trained with another encoder.
+            ModelNotFoundError: no encoder has that name, or it cannot be used by that name.
         """
         name = encoder_name_for(encoder, checkpoint.load_config(folder).encoder.name)
         return cls(folder, Encoder.load(name, device, base_model, dtype, cache_dir), device, dtype)
@@ -164,16 +164,16 @@ class Generator:
         self.base_fingerprint = str(given.fingerprint)
 
     def compile(self, max_batch: int) -> None:
-        """Fuse the hypernetwork's small kernels (see `batch_buckets`). Takes a minute or two.
+        """Compile the hypernetwork (see `batch_buckets`). Takes one to two minutes.
 
         Args:
-            max_batch: the most descriptions that come at once.
+            max_batch: largest number of descriptions in a batch.
         """
         sizes = tuple(sorted({1, min(8, max_batch), max_batch}))
         self._model = compile_buckets(self._model, self.embed(["warm up"]).to(self._device), sizes)
 
     def generate(self, descriptions: list[str]) -> list[LoraWeights]:
-        """One adapter per description, from one batched pass."""
+        """One adapter per description, from one forward pass."""
         return self.generate_from_embeddings(self.embed(descriptions))
 
     def prepare(self, description: str) -> PreparedDescription:
@@ -193,5 +193,5 @@ class Generator:
         return self.forward(embeddings).split(self.spec)
 
     def forward(self, embeddings: Tensor) -> LoraBatch:
-        """[n, e] -> n adapters in one value, as `FrozenBase` takes them."""
+        """[n, e] -> n adapters as one batch, for `FrozenBase`."""
         return self._model(embeddings.to(self._device))

@@ -2,12 +2,11 @@
 
 A folder of PEFT adapters with a manifest beside them:
 
-    library.json                      base model, shape, how they were made, a line per task
+    library.json                      base model, shapes, method, and one entry per task
     TASK/adapter_config.json ...      one PEFT folder per task
 
-Reconstruction learns to write these LoRAs; the average LoRA, routing and the
-oracle baseline read them. Adapters are read when asked for: a library may be
-larger than memory.
+Reconstruction trains a hypernetwork on these LoRAs. The average LoRA, routing and the oracle baseline use
+them, too. Adapters are read one by one, so a library may be larger than memory.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ MANIFEST_FILE = "library.json"
 
 
 class LibraryError(T2lError):
-    """A library that cannot be used; the message names the folder and what is wrong with it."""
+    """A library that cannot be used. The message names the folder and the fault."""
 
 
 class Entry(Record):
-    """How one task's LoRA came about."""
+    """Training record of one task's LoRA."""
 
     steps: int = Field(ge=0)
     loss: float
-    """Token NLL, in nats, on the examples that chose it."""
+    """NLL per token, in nats, on the validation examples that selected the checkpoint."""
     held_out_loss: float
-    """The same on the task's held-out instances."""
+    """NLL per token, in nats, on the task's held-out instances."""
 
 
 class Manifest(Record):
@@ -52,7 +51,7 @@ class Manifest(Record):
     base_model: ModelIdentity
     lora: LoraSpec
     method: str
-    """What made the adapters, for people to read."""
+    """How the adapters were trained, for readers."""
     tasks: dict[str, Entry]
 
 
@@ -64,10 +63,10 @@ class Statistics(NamedTuple):
 
 
 class Library:
-    """The LoRAs of a folder, or some of them.
+    """The LoRAs of a folder, or a subset of them.
 
     Attributes:
-        names: the tasks, in the order in which they were added.
+        names: task names, in the order of addition.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
@@ -79,10 +78,11 @@ class Library:
 
         Args:
             folder: holds `library.json`.
-            base: fingerprint of the base model that it must be for; None: any.
+            base: fingerprint of the required base model; None: any.
 
         Raises:
-            LibraryError: no library, an empty one, a manifest that cannot be read, or another base model.
+            LibraryError: the folder holds no library or an empty one, its manifest cannot be read, or it is
+                for another base model.
         """
         path = folder / MANIFEST_FILE
         if not path.is_file():
@@ -102,7 +102,7 @@ class Library:
 
     @classmethod
     def open_or_create(cls, folder: Path, base: ModelIdentity, spec: LoraSpec, method: str) -> Library:
-        """The library in a folder, to add to, or an empty one that the first `add` writes.
+        """The library in a folder, or an empty library that the first `add` writes there.
 
         Raises:
             LibraryError: the folder holds a library of another base model, shape or method.
@@ -119,16 +119,16 @@ class Library:
 
     @property
     def spec(self) -> LoraSpec:
-        """The shape that all its LoRAs share."""
+        """Shapes of all LoRAs in the library."""
         return self._manifest.lora
 
     @property
     def base_model(self) -> ModelIdentity:
-        """The base model that they adapt."""
+        """The base model of the LoRAs."""
         return self._manifest.base_model
 
     def entry(self, name: str) -> Entry:
-        """How a LoRA came about."""
+        """Training record of a task's LoRA."""
         return self._manifest.tasks[name]
 
     def __len__(self) -> int:
@@ -142,30 +142,32 @@ class Library:
 
         Raises:
             KeyError: the library has no such task.
-            AdapterFileError: its folder is missing, malformed, or of another shape than the library.
+            AdapterFileError: the task's folder is missing or malformed, or has other shapes.
         """
         if name not in self._manifest.tasks:
             raise KeyError(f"{self.folder} has no LoRA for {name}")
         return load_adapter_like(self.folder / name, self.spec).to(torch.float32)
 
     def subset(self, names: Iterable[str]) -> Library:
-        """The same library with these tasks only.
+        """The library with these tasks only.
 
         Raises:
-            LibraryError: it lacks one of them, or none is left.
+            LibraryError: a task is not in the library, or `names` is empty.
         """
         chosen = list(names)
         unknown = [name for name in chosen if name not in self.names]
-        if unknown or not chosen:
-            raise LibraryError(f"{self.folder} has no LoRA for {', '.join(unknown) or 'a choice of no task'}")
+        if not chosen:
+            raise LibraryError(f"{self.folder}: no task is selected")
+        if unknown:
+            raise LibraryError(f"{self.folder} has no LoRA for {', '.join(unknown)}")
         return Library(self.folder, self._manifest, chosen)
 
     def add(self, adapters: Mapping[str, tuple[LoraWeights, Entry]]) -> None:
-        """Write several LoRAs; a kill leaves either all of them listed or none.
+        """Write several LoRAs. An interrupted call leaves all of them in the manifest, or none.
 
         Raises:
-            LibraryError: a name that cannot be a folder, or a LoRA of another shape.
-            InvalidLoraError: weights that are not finite.
+            LibraryError: a task name cannot be a folder name, or a LoRA has other shapes.
+            InvalidLoraError: weights are not finite.
         """
         for name, (weights, _) in adapters.items():
             if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
@@ -180,13 +182,13 @@ class Library:
         write_atomically(self.folder / MANIFEST_FILE, self._manifest.model_dump_json(indent=2) + "\n")
 
     def stack(self) -> LoraBatch:
-        """All LoRAs at once: A [len, layers, r, in] and B [len, layers, out, r] per module."""
+        """All LoRAs as one batch: A [len, layers, r, in] and B [len, layers, out, r] per module."""
         return LoraBatch.stack([self[name] for name in self.names])
 
     def average(self) -> LoraWeights:
-        """The mean of all A and of all B, element by element: T2L's "average LoRA".
+        """The element-wise mean of all A and of all B: the "average LoRA" of the T2L paper.
 
-        The product of the means is not the mean of the products; it is what the paper compares with.
+        The product of the means differs from the mean of the products. The paper uses the former.
         """
         return LoraWeights.unflatten(self.spec, self._mean().float())
 

@@ -1,4 +1,4 @@
-"""LoRA weights as values, and what one does with them: apply, merge, flatten, check."""
+"""LoRA weights as values: one adapter or a batch of them, flattened, merged and validated."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hypernet.errors import T2lError
 
 
 class InvalidLoraError(T2lError):
-    """LoRA weights that must not reach a model: wrong shape, wrong dtype, not finite, or absurdly large."""
+    """LoRA weights that must not reach a model: wrong shape, wrong dtype, not finite, or too large."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraWeights:
-    """One adapter. Layers are stacked, so that a module is two tensors whatever the depth.
+    """One adapter. Layers are stacked, so a module is two tensors at any depth.
 
     Attributes:
         spec: shapes and scale.
@@ -33,11 +33,11 @@ class LoraWeights:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors together."""
+        """Size of all tensors in bytes."""
         return sum(t.nbytes for t in (*self.a.values(), *self.b.values()))
 
     def to(self, dtype: torch.dtype, device: str | None = None) -> LoraWeights:
-        """The same adapter in another dtype, and on another device if one is named."""
+        """The adapter in another dtype, and on another device if one is given."""
         return LoraWeights(
             self.spec,
             {name: t.to(device=device, dtype=dtype) for name, t in self.a.items()},
@@ -45,21 +45,23 @@ class LoraWeights:
         )
 
     def flatten(self) -> Tensor:
-        """All numbers in one contiguous vector: per module of the spec, A then B. [num_parameters].
+        """All weights in one contiguous vector: for each module of the spec, A then B. [num_parameters].
 
-        What `unflatten` made gives the very vector that its tensors are views of: not to be written to.
+        For an adapter from `unflatten` the result shares memory with its tensors and must not be changed.
         """
         parts = [t for m in self.spec.modules for t in (self.a[m.name], self.b[m.name])]
-        if _are_adjacent(parts) and not parts[0].requires_grad:  # a view of one would carry no other's gradient
+        if (
+            _are_adjacent(parts) and not parts[0].requires_grad
+        ):  # a view would carry the gradient of the first tensor only
             return parts[0].as_strided((self.spec.num_parameters,), (1,))
         return torch.cat([t.reshape(-1) for t in parts])
 
     @classmethod
     def unflatten(cls, spec: LoraSpec, flat: Tensor) -> LoraWeights:
-        """Views into a vector made by `flatten`.
+        """An adapter whose tensors are views into a vector from `flatten`.
 
         Raises:
-            InvalidLoraError: the vector's length is not the spec's.
+            InvalidLoraError: the vector does not have the spec's length.
         """
         if flat.shape != (spec.num_parameters,):
             raise InvalidLoraError(
@@ -79,10 +81,13 @@ class LoraWeights:
         return cls(spec, a, b)
 
     def validate(self, max_abs: float = 1e3) -> None:
-        """Check names, shapes, dtype and numbers before anything reaches an engine.
+        """Check names, shapes, dtype and values before the adapter reaches an engine.
+
+        Args:
+            max_abs: largest allowed absolute value.
 
         Raises:
-            InvalidLoraError: naming the tensor that is wrong.
+            InvalidLoraError: a tensor is wrong; the message names it.
         """
         spec = self.spec
         names = {m.name for m in spec.modules}
@@ -98,16 +103,16 @@ class LoraWeights:
                 if not tensor.is_floating_point():
                     raise InvalidLoraError(f"{m.name}.{kind} has dtype {tensor.dtype}, needs floating point")
                 low, high = torch.aminmax(tensor.detach())
-                if not (-max_abs <= low.item() and high.item() <= max_abs):  # False for NaN as well
+                if not (-max_abs <= low.item() and high.item() <= max_abs):  # also true for NaN
                     raise InvalidLoraError(f"{m.name}.{kind} has values that are not finite or above {max_abs}")
 
     def delta(self, module: str) -> Tensor:
-        """What merging adds to the base weight of `module`: scaling * B A. [layers, out, in]."""
+        """The update of a module's base weights: scaling * B A. [layers, out, in]."""
         return self.spec.scaling * (self.b[module] @ self.a[module])
 
 
 def _are_adjacent(parts: Sequence[Tensor]) -> bool:
-    """Whether each tensor lies right behind the one before, in the same memory."""
+    """Whether the tensors lie directly one after another in the same memory."""
     memory, at = parts[0].untyped_storage().data_ptr(), parts[0].storage_offset()
     for t in parts:
         if t.untyped_storage().data_ptr() != memory or t.storage_offset() != at or not t.is_contiguous():
@@ -117,13 +122,13 @@ def _are_adjacent(parts: Sequence[Tensor]) -> bool:
 
 
 class LoraBatch(NamedTuple):
-    """N adapters at once: module name -> A [N, L, r, in] and B [N, L, out, r]."""
+    """N adapters of one spec: module name -> A [N, L, r, in] and B [N, L, out, r]."""
 
     a: dict[str, Tensor]
     b: dict[str, Tensor]
 
     def split(self, spec: LoraSpec) -> list[LoraWeights]:
-        """One `LoraWeights` per description (views)."""
+        """The N adapters, as views."""
         count = next(iter(self.a.values())).shape[0]
         return [
             LoraWeights(spec, {m: t[i] for m, t in self.a.items()}, {m: t[i] for m, t in self.b.items()})
@@ -132,7 +137,7 @@ class LoraBatch(NamedTuple):
 
     @classmethod
     def stack(cls, adapters: Sequence[LoraWeights]) -> LoraBatch:
-        """Adapters of one spec side by side."""
+        """A batch of adapters of one spec."""
         names = adapters[0].a
         return cls(
             {m: torch.stack([adapter.a[m] for adapter in adapters]) for m in names},
@@ -140,10 +145,10 @@ class LoraBatch(NamedTuple):
         )
 
     def map(self, change: Callable[[Tensor], Tensor]) -> LoraBatch:
-        """The same with every tensor changed."""
+        """The batch with a function applied to every tensor."""
         return LoraBatch({m: change(t) for m, t in self.a.items()}, {m: change(t) for m, t in self.b.items()})
 
     def take(self, index: list[int]) -> LoraBatch:
-        """The adapters at these places; one may be taken more than once."""
+        """The adapters at these indices, which may repeat."""
         places = torch.tensor(index, device=next(iter(self.a.values())).device)
         return self.map(lambda t: t.index_select(0, places))

@@ -1,13 +1,13 @@
-"""LoRA on a live model, one adapter per row of the batch, with gradients into the adapters.
+"""LoRA on a loaded model: one adapter per row of the batch, with gradients into the adapters.
 
-PEFT holds adapters as parameters of the model: a hypernetwork's outputs are no
-parameters, and every row of its training batch has an adapter of its own. So
-the adapted layer is computed functionally (T2L, Charakorn et al. 2025, equation 1):
+PEFT holds adapters as parameters of the model. A hypernetwork's outputs are not parameters, and every row
+of its training batch has its own adapter. So the adapted layer is computed functionally (T2L, Charakorn
+et al. 2025, equation 1):
 
     W x + scaling * B A x
 
-with A and B plain tensors that remember how they were made. The base model
-stays as it is, weights and module tree, and `remove` leaves no trace.
+A and B are tensors in the autograd graph of the hypernetwork. The base model's weights and module tree
+stay unchanged, and `LoraInjector.remove` takes everything off again.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from hypernet.config import LoraSpec, ModuleShape
 from hypernet.lora import InvalidLoraError
 
 LAYERS_PATH = "model.layers"
-"""Where the supported families keep their decoder layers."""
+"""Path of the decoder layers in a model of a supported family."""
 
 _PerLayer = dict[str, list[Any]]
 """Module name -> per layer A^T [N, in, r] and B^T [N, r, out], or None."""
 
 
 class LoraInjector:
-    """Forward hooks on the adapted linear layers of one model, idle until `use`.
+    """Forward hooks on the adapted linear layers of one model. They do nothing outside of `use`.
 
     Args:
         model: a transformers causal LM (Llama, Mistral, Gemma-2, Qwen2/3).
-        spec: which layers, their shapes, and the scale.
+        spec: adapted layers, their shapes, and the scale.
 
     Raises:
-        InvalidLoraError: the model lacks a layer of the spec, has another shape there, or has an
-            injector already.
+        InvalidLoraError: the model lacks a layer of the spec, has another shape there, or already has an
+            injector.
 
-    One injector serves one thread at a time: what is in use is the model's state.
+    Not thread-safe: the adapters in use are state of the model.
     """
 
     def __init__(self, model: nn.Module, spec: LoraSpec) -> None:
@@ -48,10 +48,10 @@ class LoraInjector:
         linears: dict[str, list[Any]] = {
             m.name: [_find_linear(model, m, i) for i in range(spec.num_layers)] for m in spec.modules
         }
-        if len(list(model.get_submodule(LAYERS_PATH).children())) != spec.num_layers:
-            raise InvalidLoraError(f"num_layers is {spec.num_layers}, the model has another number")
+        if (found := len(list(model.get_submodule(LAYERS_PATH).children()))) != spec.num_layers:
+            raise InvalidLoraError(f"num_layers is {spec.num_layers}, the model has {found}")
         if any(hasattr(linear, "lora") for layers in linears.values() for linear in layers):
-            raise InvalidLoraError("the model has an injector already: remove that first")
+            raise InvalidLoraError("the model already has an injector: call its remove() first")
         self._linears = linears
         self._handles = []
         for layers in linears.values():
@@ -61,16 +61,15 @@ class LoraInjector:
 
     @contextmanager
     def use(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Iterator[None]:
-        """Run the model with these adapters inside the `with`.
+        """Run the model with N adapters inside the `with` block.
 
-        A batch of k * N rows gives adapter i to rows i * k ... i * k + k - 1: k = 1
-        is one adapter per row, N = 1 one adapter for all. Gradients flow into `a` and
-        `b`; `backward` may come after the block unless the model checkpoints its
-        activations, which run the layers once more and then need the adapters again.
+        In a batch of k * N rows, adapter i applies to rows i * k to i * k + k - 1. So k = 1 is one adapter
+        per row, and N = 1 is one adapter for all rows. Gradients flow into `a` and `b`. `backward` may be
+        called after the block, unless the model uses activation checkpointing: it runs the layers again.
 
         Args:
             a: module name -> A, [N, layers, r, in].
-            b: module name -> B, [N, layers, out, r]. Both are cast to the layer's dtype, once.
+            b: module name -> B, [N, layers, out, r]. Both are cast once to the layer's dtype.
 
         Raises:
             InvalidLoraError: naming the tensor that does not fit the spec.
@@ -90,7 +89,7 @@ class LoraInjector:
                 del linear.lora, linear.lora_scaling
 
     def _set_adapters(self, adapters: _PerLayer) -> _PerLayer:
-        """Lay adapters beside the weights; returns what was there."""
+        """Attach adapters to the layers and return the ones attached before."""
         before = {name: [linear.lora for linear in layers] for name, layers in self._linears.items()}
         for name, layers in self._linears.items():
             for linear, pair in zip(layers, adapters[name], strict=True):
@@ -98,7 +97,7 @@ class LoraInjector:
         return before
 
     def _per_layer(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> _PerLayer:
-        """Per module and layer A^T [N, in, r] and B^T [N, r, out]: views, after one cast."""
+        """A^T [N, in, r] and B^T [N, r, out] per module and layer: views, after one cast."""
         spec = self.spec
         names = {m.name for m in spec.modules}
         if set(a) != names or set(b) != names:
@@ -112,8 +111,8 @@ class LoraInjector:
             ):
                 if tuple(tensor.shape) != shape:
                     raise InvalidLoraError(f"{m.name}.{kind} has shape {tuple(tensor.shape)}, needs {shape}")
-            # unbind, not indexing: its backward is one stack where indexing pads every layer's gradient
-            # to all layers and adds them up.
+            # unbind, not indexing: the backward pass of unbind is one stack. Indexing pads every layer's
+            # gradient to all layers and adds them up.
             dtype = self._linears[m.name][0].weight.dtype
             layers_a = a[m.name].to(dtype).transpose(-1, -2).unbind(1)
             layers_b = b[m.name].to(dtype).transpose(-1, -2).unbind(1)
@@ -124,15 +123,15 @@ class LoraInjector:
 def _add_lora(linear: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
     """Forward hook of an adapted layer.
 
-    One function for all layers, which finds its adapter beside the weights: a compiler that sees
-    the same code and the same shapes thirty times compiles it once.
+    All layers share this function and hold their adapter as an attribute, so torch.compile sees the same
+    code and shapes for every layer and compiles them once.
     """
     if linear.lora is None:
         return output
     a, b = linear.lora
     x, n = args[0], a.shape[0]
     if x.shape[0] % n:
-        raise InvalidLoraError(f"a batch of {x.shape[0]} rows cannot be shared out to {n} adapters")
+        raise InvalidLoraError(f"a batch of {x.shape[0]} rows cannot be divided among {n} adapters")
     h = torch.bmm(x.reshape(n, -1, x.shape[-1]), a)  # [kN, T, in] -> [N, kT, r]
     y = output.reshape(n, -1, output.shape[-1])  # [kN, T, out] -> [N, kT, out]
     return torch.baddbmm(y, h, b, alpha=linear.lora_scaling).view_as(output)

@@ -1,8 +1,8 @@
-"""The Text-to-LoRA hypernetwork: description embeddings in, whole LoRA adapters out, in one batched pass.
+"""The Text-to-LoRA hypernetwork: description embeddings to LoRA adapters, in one batched forward pass.
 
-Charakorn et al. 2025 (arXiv 2506.06105), section 3. One forward covers N
-descriptions x M modules x L layers; the variants differ only in what one head
-emits and in what tells the head which part it is writing (`HypernetConfig.variant`).
+Charakorn et al. 2025 (arXiv 2506.06105), section 3. One forward pass covers N descriptions x M modules x
+L layers. The variants differ in the output of a head, and in the embeddings that tell the head which part
+of the LoRA to generate (`HypernetConfig.variant`).
 
 Shape letters in the comments: N descriptions, M modules, L layers, r rank,
 e embedding, d latent, h head input.
@@ -19,12 +19,12 @@ from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
 from hypernet.lora import LoraBatch, LoraWeights
 
 SHARED_BIAS_GAIN = 0.1
-"""How much smaller than Kaiming the shared A/B bias of M and S starts. Their B cannot start at
-zero while A does not, so delta W starts at bias times bias: this makes it negligible."""
+"""Scale of the initial A/B bias of M and S, relative to Kaiming. A and B share the bias, so B cannot start
+at zero and delta W starts at bias times bias. This gain makes the initial delta W negligible."""
 
 
 class FrozenLora(nn.Module):
-    """Frozen per-weight constants shaped like one LoRA: an offset, a library's mean or its deviation."""
+    """Constants in the shape of one LoRA: an offset, or the mean or standard deviation of a library."""
 
     def __init__(self, spec: LoraSpec) -> None:
         super().__init__()
@@ -42,17 +42,17 @@ class FrozenLora(nn.Module):
         return self.B.get_buffer(module)
 
     def copy_from(self, lora: LoraWeights) -> None:
-        """Take over the weights of one LoRA."""
+        """Copy the weights of a LoRA."""
         for m in lora.spec.modules:
             self.a(m.name).copy_(lora.a[m.name])
             self.b(m.name).copy_(lora.b[m.name])
 
 
 class Hypernet(nn.Module):
-    """Writes LoRA adapters from description embeddings.
+    """Generates LoRA adapters from description embeddings.
 
     Args:
-        config: the architecture; its `lora` fixes every output shape.
+        config: the architecture. Its `lora` determines every output shape.
     """
 
     def __init__(self, config: HypernetConfig) -> None:
@@ -85,16 +85,16 @@ class Hypernet(nn.Module):
 
     @property
     def shares_ab_head(self) -> bool:
-        """M and S write A and B through one head and need to be told which."""
+        """Whether one head generates both A and B (M and S). An embedding tells it which."""
         return self.config.variant in ("M", "S")
 
     @property
     def rank_wise(self) -> bool:
-        """S, and the rank-wise L, write one rank through one head and need to be told which."""
+        """Whether a head generates one rank at a time (S and L-rank). An embedding tells it which."""
         return self.config.variant in ("S", "L-rank")
 
     def head_size(self, m: ModuleShape) -> int:
-        """Numbers that the head of a module emits at once."""
+        """Output size of a module's head."""
         size = max(m.in_features, m.out_features) if self.shares_ab_head else m.in_features + m.out_features
         return size if self.rank_wise else size * self.config.lora.rank
 
@@ -106,17 +106,17 @@ class Hypernet(nn.Module):
 
     @torch.no_grad()
     def reset_heads(self) -> None:
-        """Bias-HyperInit: zero weights, the bias a LoRA's own start, so training begins as a plain LoRA.
+        """Bias-HyperInit: zero weights, and a bias that is the initial value of a plain LoRA.
 
-        L starts with Kaiming A and B = 0, so delta W = 0. M and S share one bias
-        between A and B; see `SHARED_BIAS_GAIN`. On an offset all heads start at zero, and
-        the LoRA is the offset itself. Without a bias or an offset (a z-score carries the
-        start) the heads are small random: zero would leave both factors where no gradient flows.
+        L starts with Kaiming A and B = 0, so delta W = 0. M and S share one bias between A and B; see
+        `SHARED_BIAS_GAIN`. With an offset, heads start at zero and the LoRA is the offset. With z-scores
+        there is neither bias nor offset, and weights start small and random: at zero, both factors would
+        get no gradient.
         """
         stretch = self.config.delta_w_scaling**0.5 if self.config.output == "delta_w" else 1.0  # see `_to_lora`
         for m in self.config.lora.modules:
             head = self.head(m)
-            # Kaiming-uniform with a = sqrt(5), as nn.Linear and PEFT have it
+            # Kaiming-uniform with a = sqrt(5), as in nn.Linear and PEFT
             bound = stretch * m.in_features**-0.5
             if not self.config.head_bias:
                 nn.init.normal_(head.weight, std=0.0 if self.config.output == "offset" else 1e-3)
@@ -130,10 +130,10 @@ class Hypernet(nn.Module):
                 nn.init.zeros_(head.bias[ranks * m.in_features :])
 
     def forward(self, embeddings: Tensor) -> LoraBatch:
-        """Write one adapter per row.
+        """Generate one adapter per row.
 
         Args:
-            embeddings: [N, e], as `Encoder.encode` gives them.
+            embeddings: [N, e], from `Encoder.encode`.
 
         Returns:
             A [N, L, r, in] and B [N, L, out, r] per module.
@@ -141,7 +141,12 @@ class Hypernet(nn.Module):
         return self.decode(self._trunk(embeddings), lambda m, x: self.head(m)(x))
 
     def decode(self, h1: Tensor, head: Callable[[ModuleShape, Tensor], Tensor]) -> LoraBatch:
-        """h1 [N, M, L, d] -> N adapters, through block 2, block 3 and the heads."""
+        """N adapters from h1 [N, M, L, d], through block 2, block 3 and the heads.
+
+        Args:
+            h1: output of block 1, [N, M, L, d].
+            head: applies a module's head, [..., h] -> [..., head_size].
+        """
         a: dict[str, Tensor] = {}
         b: dict[str, Tensor] = {}
         for i, m in enumerate(self.config.lora.modules):
@@ -162,19 +167,19 @@ class Hypernet(nn.Module):
         return h1
 
     def position_embedding(self, device: torch.device) -> Tensor:
-        """What says which layer and module is meant, the same for all descriptions. [M, L, d/2]"""
+        """Embeddings of layer and module, equal for all descriptions. [M, L, d/2]"""
         m, layers = len(self.config.lora.modules), self.config.lora.num_layers
         depth = self.depth(torch.arange(layers, device=device)).expand(m, layers, -1)  # [M, L, d/4]
         kind = self.kind(torch.arange(m, device=device))[:, None].expand(m, layers, -1)  # same
         return torch.cat([depth, kind], dim=-1)
 
     def _add_part_embeddings(self, h1: Tensor, module: str) -> Tensor:
-        """Say which part of the LoRA is wanted: [N, L, d] -> [N, L, (A|B for M, S), (r for S, L-rank), d]."""
+        """Add embeddings of A or B, and of the rank: [N, L, d] -> [N, L, (2: M, S), (r: S, L-rank), d]."""
         if self.shares_ab_head:
             h1 = h1[:, :, None] + self.part_norm(self.part[module])  # [N, L, 2, d]
         if not self.rank_wise:
             return self._block2(h1)
-        # S sends A and B through block 2 before it tells the ranks apart, the rank-wise L does not.
+        # S applies block 2 before the rank embedding is added, L-rank does not.
         u = (self._block2(h1) if self.shares_ab_head else h1)[..., None, :]  # [N, L, (2), 1, d]
         ranks = torch.arange(self.config.lora.rank, device=h1.device)
         if self.config.rank_position == "rotary":
@@ -198,7 +203,7 @@ class Hypernet(nn.Module):
         return a.view(n, layers, r, m.in_features), b.view(n, layers, r, m.out_features)
 
     def _to_lora(self, m: ModuleShape, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """From what the head emits to what the LoRA is. B leaves as [N, L, out, r]."""
+        """Head outputs to LoRA weights: A [N, L, r, in], B [N, L, out, r]."""
         b = b.transpose(-1, -2)
         match self.config.output:
             case "direct":
@@ -209,7 +214,7 @@ class Hypernet(nn.Module):
                 deviation_a, deviation_b = self.deviation.a(m.name) + 1e-10, self.deviation.b(m.name) + 1e-10
                 return a * deviation_a + self.mean.a(m.name), b * deviation_b + self.mean.b(m.name)
             case "delta_w":
-                shrink = self.config.delta_w_scaling**-0.5  # each factor takes half, so B A shrinks once
+                shrink = self.config.delta_w_scaling**-0.5  # on each factor, so B A is divided once
                 return a * shrink, b * shrink
 
 
@@ -219,7 +224,7 @@ def _mlp_layers(size: int, out: int, dropout: float) -> tuple[nn.Module, ...]:
 
 
 def apply_rotary(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
-    """Rotary position embedding, halves rotated (Su et al. 2021): [..., 1, d] x [r] -> [..., r, d]."""
+    """Rotary position embedding that rotates halves (Su et al. 2021): [..., 1, d] x [r] -> [..., r, d]."""
     half = x.shape[-1] // 2
     frequencies = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)  # [d/2]
     angles = positions[:, None].float() * frequencies  # [r, d/2]

@@ -1,14 +1,13 @@
-"""Many short examples of one task in one row: the shared prompt prefix is computed once, the rest side by side.
+"""Packs many short examples of one task into one row, with their shared prompt prefix computed once.
 
-A generated LoRA belongs to a task, so a row of the batch is one task and one LoRA.
-Short tasks spend most of their tokens on the chat template; all examples of a row
-begin with it. A row is therefore laid out as
+A generated LoRA belongs to a task, so a row of the batch is one task and one LoRA. Short tasks spend most
+of their tokens on the chat template, which all examples of a row begin with. A row is laid out as
 
     [ shared prefix | rest of example 1 | rest of example 2 | ... ]
 
-where every example sees the prefix and itself, never a neighbour, and positions
-restart after the prefix: exactly what the model would compute for each alone. On
-function-vector tasks this is about three times fewer tokens per example.
+Every example attends to the prefix and to itself, never to another example, and positions restart after
+the prefix. The model computes the same as for each example alone. On function-vector tasks an example
+takes about a third of the tokens.
 """
 
 from __future__ import annotations
@@ -26,30 +25,30 @@ PAD = -1
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One tokenised example. The response ends with the end-of-turn token."""
+    """A tokenised example. The response ends with the end-of-turn token."""
 
     prompt: list[int]
     response: list[int]
     text: str = ""
-    """The input as it was written, for who wants to embed it."""
+    """The input as text, for callers that embed it."""
     answer: str = ""
-    """The response as it was written."""
+    """The response as text."""
     earlier: tuple[tuple[int, int], ...] = ()
-    """(start, length) of answers to earlier turns within the prompt whose likelihood counts, too. All
+    """(start, length) in the prompt of each answer to an earlier turn whose likelihood counts as well. All
     examples of a row have the same earlier turns."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """N rows of T tokens, and where in them the K examples' S response tokens are predicted.
+    """N rows of T tokens that hold K examples with S response tokens in all.
 
     Attributes:
         tokens, positions: [N, T].
-        mask: [N, 1, T, T], True where a query (third axis) may look at a key (fourth).
-        rows, columns: [S], the position whose output predicts a response token.
-        targets: [S], that token.
-        example: [S], which example (numbered through all rows) it belongs to. Answers of earlier turns count
-            as examples; in each row they come first.
+        mask: [N, 1, T, T], True where a query (third axis) may attend to a key (fourth axis).
+        rows, columns: [S], the place whose output predicts a response token.
+        targets: [S], the response token.
+        example: [S], the example of the response token, numbered through all rows. Answers of earlier turns
+            count as examples and come first in each row.
         example_rows: [K], the row of each example.
     """
 
@@ -64,7 +63,7 @@ class PackedBatch:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that are computed, padding included."""
+        """Number of tokens that the model computes, padding included."""
         return self.tokens.numel()
 
     def to(self, device: str) -> PackedBatch:
@@ -79,15 +78,15 @@ class PackedBatch:
 
 
 class ChatFormat:
-    """Turns inputs and outputs into tokens, through the base model's own chat template."""
+    """Turns inputs and outputs into tokens with the base model's chat template."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self.end_of_turn = _end_of_turn(tokenizer)
-        """The token that ends an answer."""
+        """The token that ends a response."""
 
     def example(self, prompt: str, response: str) -> Example:
-        """One user turn and its answer."""
+        """A user turn and its response."""
         return Example(self.prompt(prompt), self.response(response), prompt, response)
 
     def earlier(self, prompt: list[int], before: Sequence[tuple[str, str]]) -> tuple[tuple[int, int], ...]:
@@ -108,12 +107,12 @@ class ChatFormat:
         return self._ids(self.render(text, history, prefill))
 
     def render(self, text: str, history: Sequence[tuple[str, str]] = (), prefill: str = "") -> str:
-        """One user turn as the model reads it, ready for the answer.
+        """The text of a user turn in the chat template, up to the start of the response.
 
         Args:
-            text: what the user says.
-            history: earlier turns, as (user, assistant).
-            prefill: how the answer begins; the model goes on from there.
+            text: the user turn.
+            history: earlier turns, as pairs of user and assistant.
+            prefill: start of the response, which the model continues.
         """
         turns = [
             {"role": role, "content": content}
@@ -126,11 +125,11 @@ class ChatFormat:
         return f"{chat}{prefill}"
 
     def response(self, text: str) -> list[int]:
-        """An answer and the end of its turn."""
+        """The tokens of a response, with the end of its turn."""
         return [*self._ids(text), self.end_of_turn]
 
     def text(self, tokens: list[int]) -> str:
-        """Tokens back to text, special tokens left out."""
+        """The text of tokens, without special tokens."""
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _ids(self, text: str) -> list[int]:
@@ -139,7 +138,7 @@ class ChatFormat:
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What the chat template puts behind an answer: not always the end of text (Gemma's `<end_of_turn>`)."""
+    """The token that the chat template puts after a response, such as Gemma's `<end_of_turn>`."""
     turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
     chat = str(tokenizer.apply_chat_template(turns, tokenize=False))
     behind: list[int] = tokenizer(chat.rpartition("answer")[2], add_special_tokens=False).input_ids
@@ -148,7 +147,7 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def fit_row(examples: list[Example], budget: int) -> list[Example]:
-    """The longest head of `examples` whose packed row stays within `budget` tokens (at least one example)."""
+    """The first examples whose packed row has at most `budget` tokens, and never fewer than one example."""
     kept = examples[:1]
     for example in examples[1:]:
         if row_length([*kept, example]) > budget:
@@ -158,53 +157,51 @@ def fit_row(examples: list[Example], budget: int) -> list[Example]:
 
 
 def pack(rows: list[list[Example]], multiple: int = 32) -> PackedBatch:
-    """Lay out one row per list of examples, padded to the longest, rounded up to `multiple`.
+    """Pack each list of examples into a row. Rows are padded to the longest, rounded up to `multiple`.
 
-    Rounding keeps the number of distinct shapes small, which caches and compilers like.
+    Rounding keeps the number of distinct shapes small, so torch.compile recompiles less often.
     """
     length = -(-max(row_length(row) for row in rows) // multiple) * multiple
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     positions = torch.zeros(len(rows), length, dtype=torch.long)
     segments = torch.full((len(rows), length), PAD, dtype=torch.long)
-    spots: list[tuple[int, int, int, int]] = []  # (row, column, target, example)
+    predictions: list[tuple[int, int, int, int]] = []  # (row, column, target, example)
     example_rows: list[int] = []
     for n, row in enumerate(rows):
         shared = shared_prefix(row)
-        _write(tokens, positions, segments, n, 0, row[0].prompt[:shared], 0, 0)
+        _write_tokens(tokens, positions, segments, n, 0, row[0].prompt[:shared], 0, 0)
         for begin, count in row[0].earlier:
             answer = row[0].prompt[begin : begin + count]
-            spots += [(n, begin - 1 + i, t, len(example_rows)) for i, t in enumerate(answer)]
+            predictions += [(n, begin - 1 + i, t, len(example_rows)) for i, t in enumerate(answer)]
             example_rows.append(n)
         start = shared
         for number, example in enumerate(row, start=1):
             rest = [*example.prompt[shared:], *example.response]
-            _write(tokens, positions, segments, n, start, rest, shared, number)
-            first = (
-                start + len(example.prompt) - shared - 1
-            )  # the prompt's last token predicts the first answer token
-            spots += [(n, first + i, t, len(example_rows)) for i, t in enumerate(example.response)]
+            _write_tokens(tokens, positions, segments, n, start, rest, shared, number)
+            first = start + len(example.prompt) - shared - 1  # the prompt's last token predicts the response
+            predictions += [(n, first + i, t, len(example_rows)) for i, t in enumerate(example.response)]
             example_rows.append(n)
             start += len(rest)
-    spot = torch.tensor(spots)  # [S, 4]
+    rows_of, columns, targets, example_of = torch.tensor(predictions).unbind(1)  # [S] each
     return PackedBatch(
         tokens,
         positions,
         _mask(segments),
-        spot[:, 0],
-        spot[:, 1],
-        spot[:, 2],
-        spot[:, 3],
+        rows_of,
+        columns,
+        targets,
+        example_of,
         torch.tensor(example_rows),
     )
 
 
 def num_answers(row: list[Example]) -> int:
-    """Answers of a row whose likelihood counts: those of its examples and of their earlier turns."""
+    """Number of answers of a row whose likelihood counts: its examples' and their earlier turns'."""
     return len(row) + len(row[0].earlier)
 
 
 def shared_prefix(row: list[Example]) -> int:
-    """How many leading prompt tokens all examples share, leaving each at least one prompt token of its own."""
+    """Number of leading prompt tokens that all examples share. Each keeps at least one token of its own."""
     limit = min(len(example.prompt) for example in row) - 1
     first = row[0].prompt
     for i in range(limit):
@@ -214,12 +211,12 @@ def shared_prefix(row: list[Example]) -> int:
 
 
 def row_length(row: list[Example]) -> int:
-    """Tokens of a row, its shared prefix counted once."""
+    """Number of tokens of a row, with the shared prefix counted once."""
     shared = shared_prefix(row)
     return shared + sum(len(e.prompt) - shared + len(e.response) for e in row)
 
 
-def _write(
+def _write_tokens(
     tokens: Tensor,
     positions: Tensor,
     segments: Tensor,
@@ -229,7 +226,7 @@ def _write(
     position: int,
     segment: int,
 ) -> None:
-    """Put a run of tokens into row n."""
+    """Write token ids, their positions and their segment into row n, from column `start`."""
     stop = start + len(ids)
     tokens[n, start:stop] = torch.tensor(ids, dtype=torch.long)
     positions[n, start:stop] = torch.arange(position, position + len(ids))
@@ -237,9 +234,9 @@ def _write(
 
 
 def _mask(segments: Tensor) -> Tensor:
-    """Causal, within the own segment or the prefix (segment 0). [N, T] -> [N, 1, T, T].
+    """Causal mask within a token's own segment and the prefix (segment 0). [N, T] -> [N, 1, T, T].
 
-    Padding sees padding, so that no softmax runs over nothing.
+    Padding attends to padding, so no row of the softmax is empty.
     """
     length = segments.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()

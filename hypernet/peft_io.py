@@ -1,10 +1,9 @@
-"""The only reader and writer of PEFT adapter folders: what clients take away, and what they bring.
+"""Reads and writes PEFT adapter folders.
 
-A folder is `adapter_config.json` beside `adapter_model.safetensors`, as PEFT 0.21
-writes it; `peft.PeftModel.from_pretrained` and `vllm --lora-modules` load ours
-unchanged. PEFT knows many kinds of adapter. The reader takes plain LoRA and
-refuses the rest by field name: a field it does not understand may change what
-the weights mean. Nothing here opens a pickle.
+A folder holds `adapter_config.json` and `adapter_model.safetensors` in the format of PEFT 0.21.
+`peft.PeftModel.from_pretrained` and `vllm --lora-modules` load it unchanged. PEFT has many kinds of
+adapter. The reader accepts plain LoRA and refuses others by field name, because an unknown field may
+change the meaning of the weights. No pickle is opened.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ BASE_MODEL_KEY = "t2l.base_model"
 
 
 class AdapterFileError(InvalidLoraError):
-    """A PEFT adapter folder that cannot be read; the message names the file and the field or tensor."""
+    """A PEFT adapter folder that cannot be read. The message names the file and the field or tensor."""
 
 
 def provenance(description: str, checkpoint: str, base_model: str) -> dict[str, str]:
     """Where an adapter came from, for `dump_adapter`. It holds a hash of the description, not the text.
 
     Args:
-        description: the task description that the adapter was written for.
+        description: the task description.
         checkpoint: fingerprint of the hypernetwork that generated it.
         base_model: fingerprint of the base model that it adapts; empty: not known.
     """
@@ -62,10 +61,10 @@ def provenance(description: str, checkpoint: str, base_model: str) -> dict[str, 
 def dump_adapter(
     weights: LoraWeights, base_model: str, provenance: Mapping[str, str] | None = None
 ) -> dict[str, bytes]:
-    """The files of a PEFT adapter folder, by name. Equal adapters give equal bytes.
+    """The files of a PEFT adapter folder, by name. Equal arguments give equal bytes.
 
     Args:
-        weights: the adapter, stored in the dtype it has.
+        weights: the adapter, stored in its own dtype.
         base_model: the base model: a hub id, a folder, or the bundled model's name. The hub id becomes
             PEFT's `base_model_name_or_path`. A local model has none: its folder's name is written, and
             README.md says how to load the adapter.
@@ -112,7 +111,7 @@ def dump_adapter(
 def save_adapter(
     folder: Path, weights: LoraWeights, base_model: str, provenance: Mapping[str, str] | None = None
 ) -> None:
-    """Write a PEFT adapter folder; arguments and errors as `dump_adapter`."""
+    """Write a PEFT adapter folder. Arguments and errors as in `dump_adapter`."""
     files = dump_adapter(weights, base_model, provenance)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -120,11 +119,11 @@ def save_adapter(
 
 
 def load_adapter(folder: Path, base: Path | Mapping[str, Any]) -> LoraWeights:
-    """Read a PEFT adapter folder for one base model, in the dtype it is stored in.
+    """Read a PEFT adapter folder for a base model, in the stored dtype.
 
     Args:
         folder: holds `adapter_config.json` and `adapter_model.safetensors`.
-        base: the base model's folder, its `config.json`, or what that file holds.
+        base: the base model's folder, its `config.json`, or the fields of that file.
 
     Raises:
         AdapterFileError: a file is missing or malformed, or the adapter is more than a plain LoRA.
@@ -162,10 +161,10 @@ def load_adapter_like(folder: Path, spec: LoraSpec) -> LoraWeights:
 
 
 def read_spec(folder: Path, base: Path | Mapping[str, Any]) -> LoraSpec:
-    """The LoRA that `adapter_config.json` describes, in the module order of its `target_modules`.
+    """The LoRA spec in `adapter_config.json`, with modules in the order of `target_modules`.
 
-    PEFT keeps a set there, so a file written by it has an arbitrary order.
-    Arguments and errors as `load_adapter`.
+    PEFT keeps a set there, so files written by PEFT have an arbitrary order. Arguments and errors as in
+    `load_adapter`.
     """
     config = _read_config(folder)
     try:
@@ -181,7 +180,7 @@ def read_spec(folder: Path, base: Path | Mapping[str, Any]) -> LoraSpec:
 
 
 def read_provenance(folder: Path) -> dict[str, str]:
-    """What `dump_adapter` was told about the adapter's origin; empty for adapters made elsewhere.
+    """The provenance that `dump_adapter` stored; empty for adapters of other programs.
 
     Raises:
         AdapterFileError: the weights file is missing or malformed.
@@ -194,8 +193,8 @@ def read_provenance(folder: Path) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key != "format"}
 
 
-# Fields that say nothing about what the weights mean once training is over. Whatever else PEFT puts
-# into the file, today or in years, must be off (`_PlainLora`).
+# Fields without influence on inference. Any other field, known or from a later version of PEFT, must be
+# off or one of `_PlainLora`.
 _IGNORED_FIELDS = frozenset(
     {
         "auto_mapping",
@@ -213,7 +212,7 @@ _IGNORED_FIELDS = frozenset(
 
 
 class _PlainLora(BaseModel):
-    """`adapter_config.json` of an adapter that is A, B and a scale, and nothing else."""
+    """`adapter_config.json` of an adapter that consists of A, B and a scale only."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -223,7 +222,7 @@ class _PlainLora(BaseModel):
     use_rslora: StrictBool = False
     target_modules: list[str] = Field(min_length=1)
     bias: Literal["none"] = "none"
-    # Other initialisations (PiSSA, OLoRA, LoftQ, CorDA) have changed the base weights too.
+    # Other initialisations (PiSSA, OLoRA, LoftQ, CorDA) also change the base weights.
     init_lora_weights: bool | Literal["gaussian"] = True
 
 
@@ -237,7 +236,7 @@ def _read_config(folder: Path) -> _PlainLora:
         raise AdapterFileError(f"{path}: {first_problem(error)}") from error
     for field, value in (config.model_extra or {}).items():
         if value and field not in _IGNORED_FIELDS:
-            raise AdapterFileError(f"{path}: {field} is {value!r}, only plain LoRA can be read, without it")
+            raise AdapterFileError(f"{path}: {field} is {value!r}, but only plain LoRA can be read")
     return config
 
 
@@ -287,10 +286,10 @@ def _tensor_name(m: ModuleShape, layer: int, kind: str) -> str:
 
 
 def _sort_metadata(content: bytes) -> bytes:
-    """Sort the metadata of a safetensors file, which the library writes in a random order.
+    """Sort the metadata of a safetensors file. The library writes it in random order.
 
-    The layout is a u64 length, a JSON header padded to 8 bytes, and the data, whose
-    offsets count from its own start: the header can be written anew.
+    A file is a u64 length, a JSON header padded to 8 bytes, and the data. Data offsets count from the start
+    of the data, so the header can be replaced.
     """
     (length,) = struct.unpack_from("<Q", content)
     header = json.loads(content[8 : 8 + length])

@@ -1,10 +1,9 @@
-"""Imports checkpoints of the published Text-to-LoRA reference, so that they can be served here.
+"""Imports checkpoints of the published Text-to-LoRA reference.
 
-Theirs is a folder with `hypermod.pt` (a pickled state dict), `args.yaml` (the
-flags of the training run) and `adapter_config.json` (PEFT's). What the network
-is and what its outputs mean follow from the flags alone, so every flag that
-matters is read, checked against the others and against the tensors, and named
-when it is wrong: a misread flag gives adapters that load well and mean nothing.
+A reference checkpoint is a folder with `hypermod.pt` (a pickled state dict), `args.yaml` (the flags of
+the training run) and `adapter_config.json` (from PEFT). The flags alone determine the architecture and
+the meaning of its outputs. A misread flag gives adapters that load and are meaningless, so every relevant
+flag is checked against the other flags and against the tensors. Errors name the flag.
 
 Source: Charakorn et al. 2025 (arXiv 2506.06105), section 3 and its published code.
 """
@@ -33,18 +32,18 @@ WEIGHTS_FILE = "hypermod.pt"
 
 
 class ReferenceImportError(T2lError):
-    """A reference checkpoint that cannot be imported; the message names the file and the flag or tensor."""
+    """A reference checkpoint that cannot be imported. The message names the file and the flag or tensor."""
 
 
 class ReferenceArgs(BaseModel):
-    """The flags of `args.yaml` that shape the network or say what its outputs mean. The rest is ignored."""
+    """Flags of `args.yaml` that determine the network or the meaning of its outputs. Others are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     model_dir: str = Field(min_length=1)
     """The base model: a hub id or a folder."""
     emb_model: str
-    """The description encoder. Empty in runs that used the base model's own last-token state."""
+    """The description encoder. Empty for runs that used the last-token state of the base model."""
     exp_setup: Literal["hyper_lora"]
     use_one_hot_task_emb: Literal[False] = False
     use_per_task_emb: Literal[True] = True
@@ -60,7 +59,7 @@ class ReferenceArgs(BaseModel):
     pred_z_score: StrictBool
     factorized: StrictBool | None = None
     delta_w_scaling: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Older SFT runs lack the last two; reconstruction runs cannot be understood without them."""
+    """The last two flags are absent from older SFT runs. Reconstruction runs need them."""
 
 
 class Reference(NamedTuple):
@@ -76,12 +75,12 @@ def load_reference(src: Path, base: Path | dict[str, Any]) -> Reference:
 
     Args:
         src: folder with `hypermod.pt`, `args.yaml`, `adapter_config.json`.
-        base: the base model's folder, its `config.json`, or what that file holds. Its weights are not needed.
+        base: the base model's folder, its `config.json`, or the fields of that file. No weights are needed.
 
     Raises:
         ReferenceImportError: a file, flag or tensor is missing, wrong, or contradicts another.
-        AdapterFileError: `adapter_config.json` cannot be read or describes more than a plain LoRA.
-        BaseModelError: the base model's config cannot be understood.
+        AdapterFileError: `adapter_config.json` cannot be read or describes another kind of adapter.
+        BaseModelError: the base model's config cannot be used.
     """
     args = read_args(src / ARGS_FILE)
     spec = read_spec(src, base)
@@ -159,7 +158,7 @@ def read_args(path: Path) -> ReferenceArgs:
 
 
 def _contradiction(args: ReferenceArgs) -> str | None:
-    """What two flags say against each other, if anything."""
+    """The first contradiction between two flags, or None."""
     if args.learnable_pos_emb and not args.autoreg_gen:
         return "learnable_pos_emb is true, but autoreg_gen is false: there are no rank positions to learn"
     if args.training_task == "sft":
@@ -168,14 +167,14 @@ def _contradiction(args: ReferenceArgs) -> str | None:
         if getattr(args, flag) is None:
             return f"{flag} is missing, and training_task is recon"
     if args.mt_lora_path is not None:
-        return f"mt_lora_path is {args.mt_lora_path!r}, but training_task recon knows no offset"
+        return f"mt_lora_path is {args.mt_lora_path!r}, but training_task recon has no offset"
     if args.pred_z_score and not args.factorized:
         return "pred_z_score is true, but factorized is false: z-scores are of A and B, not of their product"
     return None
 
 
 def _config(src: Path, args: ReferenceArgs, spec: LoraSpec, state: dict[str, Tensor]) -> HypernetConfig:
-    """The architecture, from the flags and from the two facts that only the tensors tell."""
+    """The architecture, from the flags, and from the tensors for what no flag tells."""
     task = state.get("task_encoder.mlp.0.weight")  # [d/2, e]
     if task is None or task.ndim != 2:
         raise ReferenceImportError(f"{src / WEIGHTS_FILE}: tensor task_encoder.mlp.0.weight is missing")
@@ -206,7 +205,7 @@ _VARIANTS: dict[tuple[bool, bool], Literal["L", "L-rank", "M", "S"]] = {
     (True, True): "S",
 }
 
-# our name's first word -> theirs, and what decides whether and in which shape the tensor is there
+# first word of our name -> prefix in the reference, and the flags that determine the tensor's shape
 _NAMES: dict[str, tuple[str, str]] = {
     "task": ("task_encoder.mlp", "hypernet_latent_size"),
     "depth": ("layer_depth_encoder", "hypernet_latent_size and the base model's num_hidden_layers"),
@@ -227,12 +226,12 @@ _NAMES: dict[str, tuple[str, str]] = {
     "mean": ("mean_recon_target", "pred_z_score"),
     "deviation": ("std_recon_target", "pred_z_score"),
 }
-# Zeros that the reference stores whether they are used or not.
+# The reference always stores these tensors. They are zero where they are unused.
 _OPTIONAL = ("AB_offset.", "mean_recon_target.", "std_recon_target.")
 
 
 def _renamed(path: Path, state: dict[str, Tensor], needed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their tensors under our names, each checked; none left over."""
+    """The reference's tensors under our names. Every tensor is checked and none is left over."""
     rest = dict(state)
 
     def take(name: str, shape: torch.Size, flags: str) -> Tensor:
@@ -250,7 +249,7 @@ def _renamed(path: Path, state: dict[str, Tensor], needed: dict[str, Tensor]) ->
     for name, like in needed.items():
         word, _, tail = name.partition(".")
         prefix, flags = _NAMES[word]
-        if word == "part":  # [2, d]: ours stacks what is added for A on what is added for B
+        if word == "part":  # [2, d]: the embeddings of A and of B, stacked
             parts = [take(f"{prefix}.{tail}.{side}", like.shape[1:], flags) for side in "AB"]
             renamed[name] = torch.stack(parts)
         else:
@@ -259,17 +258,17 @@ def _renamed(path: Path, state: dict[str, Tensor], needed: dict[str, Tensor]) ->
         if not name.startswith(_OPTIONAL):
             known = [flags for prefix, flags in _NAMES.values() if name.startswith(f"{prefix}.")]
             raise ReferenceImportError(
-                f"{path}: tensor {name} is one too many, see {', '.join(known) or ARGS_FILE}"
+                f"{path}: tensor {name} is unexpected, see {', '.join(known) or ARGS_FILE}"
             )
     return renamed
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict, through torch's restricted unpickler, which builds tensors and runs no code."""
+    """The state dict, read with torch's restricted unpickler, which runs no code."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ReferenceImportError(f"{path} cannot be read as plain tensors: {error}") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ReferenceImportError(f"{path} holds something else than a state dict of tensors")
+        raise ReferenceImportError(f"{path} is not a state dict of tensors")
     return state

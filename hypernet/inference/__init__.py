@@ -1,1 +1,1 @@
-"""The networks as they serve: constants folded, linear layers prepacked, batches of fixed sizes."""
+"""Networks for inference: constants folded, linear layers prepacked, batches padded to fixed sizes."""

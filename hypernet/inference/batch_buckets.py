@@ -1,7 +1,8 @@
-"""a network compiled for a few batch sizes: on a GPU one description costs launches, not arithmetic.
+"""A network compiled for a few batch sizes.
 
-A forward of the hypernetwork is some eighty small kernels, and a GPU waits for each to be sent. The
-compiler fuses them, once for every shape, so batches are filled up to one of a few sizes.
+A forward pass of the hypernetwork is about eighty small kernels. On a GPU one description takes the time
+of their launches, not of their arithmetic. torch.compile fuses the kernels, once for every shape, so
+batches are padded to one of a few sizes.
 """
 
 from __future__ import annotations
@@ -19,29 +20,32 @@ log = logging.getLogger(__name__)
 
 
 ForwardFn = Callable[[Tensor], LoraBatch]
-"""Embeddings [n, e] -> n adapters; each row's adapter depends on that row only."""
+"""Embeddings [n, e] -> n adapters. Each adapter depends on its own row only."""
 
 
 def compile_buckets(forward: ForwardFn, example: Tensor, sizes: tuple[int, ...]) -> ForwardFn:
-    """A network compiled for every size now, so that no request waits for it; as it is, where that fails.
+    """Compile a network for every batch size at once, so that no request waits for the compiler.
 
     Args:
-        forward: what writes adapters.
-        example: [1, e] on its device.
-        sizes: of batches, ascending.
+        forward: the network.
+        example: an embedding [1, e] on the network's device.
+        sizes: batch sizes, ascending.
+
+    Returns:
+        The compiled network; the network itself, with a warning in the log, where compilation fails.
     """
     fixed = BucketedForward(torch.compile(forward, dynamic=False), sizes)
     try:
         for size in sizes:
             fixed(example.expand(size, -1))
-    except Exception:  # the compiler's own, of many kinds; none of them keeps a server from serving
-        log.warning("the hypernetwork runs uncompiled, as it could not be compiled", exc_info=True)
+    except Exception:  # compilers raise many kinds, and a server can do without compilation
+        log.warning("the hypernetwork could not be compiled and runs uncompiled", exc_info=True)
         return forward
     return fixed
 
 
 class BucketedForward:
-    """Writes as what it is given, asking it for batches of these sizes only."""
+    """Calls a network with batches of a few sizes only. Results are those of the network itself."""
 
     def __init__(self, forward: ForwardFn, sizes: tuple[int, ...]) -> None:
         self._forward = forward
@@ -59,8 +63,8 @@ class BucketedForward:
         )
 
     def _padded(self, embeddings: Tensor) -> LoraBatch:
-        """A part no larger than the largest size, filled up with zeros to the next one."""
+        """Adapters of at most the largest size of embeddings, padded with zeros to the next size."""
         count = len(embeddings)
         size = next(size for size in self._sizes if size >= count)
-        written = self._forward(pad(embeddings, (0, 0, 0, size - count)))
-        return written.map(lambda t: t[:count])
+        adapters = self._forward(pad(embeddings, (0, 0, 0, size - count)))
+        return adapters.map(lambda t: t[:count])

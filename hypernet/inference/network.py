@@ -1,4 +1,4 @@
-"""A trained hypernetwork as it serves: for writing adapters only, with all constant work done once."""
+"""A trained hypernetwork for inference, with all constant terms computed once."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from hypernet.model import Hypernet
 
 
 class InferenceHypernet:
-    """A trained network for writing only: what no description changes is worked out once.
+    """A trained hypernetwork that only generates adapters.
 
-    Depth and type have columns of their own in the mixer's first linear layer, so their share of
-    it is a constant per module and layer, and a description's share is one row for all of them.
+    The embeddings of layer and module have their own columns in the mixer's first linear layer. Their
+    product is a constant per module and layer. A description's product is one row, added to all of them.
 
     Args:
-        model: on its device; its weights must not change afterwards.
-        heads: dtype of the heads and of what they write. With bf16 products are summed in float32, bias
-            included, and rounded once: an adapter is as far from the float32 one as rounding that to bf16
-            takes it anyway.
+        model: the network on its device. Its weights must not change afterwards.
+        heads: dtype of the heads and of the adapters. bf16 products are summed in float32 with the bias
+            and rounded once, so the adapter is as precise as a float32 adapter rounded to bf16.
     """
 
     @torch.inference_mode()
@@ -39,7 +38,7 @@ class InferenceHypernet:
 
     @torch.inference_mode()
     def __call__(self, embeddings: Tensor) -> LoraBatch:
-        """As `Hypernet.forward`, in the heads' dtype."""
+        """Like `Hypernet.forward`, in the dtype of the heads."""
         model = self._model
         task = F.linear(model.task(embeddings), self._task_weight)[:, None, None]  # [N, 1, 1, 4d]
         x = self._rest(task + self._position_term)  # [N, M, L, d]
@@ -47,7 +46,7 @@ class InferenceHypernet:
 
 
 def _cast_head(dtype: torch.dtype, head: nn.Linear) -> LinearFn:
-    """A head that multiplies and answers in another dtype."""
+    """A head that computes in another dtype."""
     weight, bias = head.weight.detach().to(dtype), head.bias
     multiply = linear_fn(weight, None if bias is None else bias.detach().to(dtype))
     return lambda x: multiply(x.to(dtype))

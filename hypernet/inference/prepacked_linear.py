@@ -1,7 +1,7 @@
-"""Linear layers whose weights the CPU's matrix library (oneDNN) has laid out once, not at every call.
+"""Linear layers whose bf16 weights are packed once for the CPU's matrix library (oneDNN).
 
-In bf16 the library multiplies from a layout of its own. Given plain weights it makes that layout
-anew each time: for one description that is half of the work.
+oneDNN multiplies bf16 matrices from its own memory layout. From plain weights it makes that layout at
+every call, which is half of the work for one description.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ LinearFn = Callable[[Tensor], Tensor]
 
 
 def linear_fn(weight: Tensor, bias: Tensor | None = None) -> LinearFn:
-    """What multiplies by a weight, prepared where that pays. The same numbers to the bit.
+    """A linear function of a fixed weight, prepacked where possible. Results are equal to the bit.
 
     Args:
-        weight: [out, in]; must not change afterwards. Where it is packed, this keeps no hold on the plain one.
-        bias: [out], of the same dtype.
+        weight: [out, in]; must not change afterwards. A prepacked function keeps no reference to it.
+        bias: [out], in the weight's dtype.
     """
     if not can_prepack(weight):
         return lambda x: functional.linear(x, weight, bias)
-    # The pair of operators that torch's own compiler puts in place of frozen linear layers.
+    # torch.compile replaces frozen linear layers by the same two operators.
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
     multiply = torch.ops.mkldnn._linear_pointwise
     return lambda x: multiply(x, packed, bias, "none", [], "")
 
 
 def can_prepack(weight: Tensor) -> bool:
-    """Whether this weight is of a kind that this build of torch can pack."""
+    """Whether this build of torch can pack the weight: bf16 on a CPU, with oneDNN."""
     has_library = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     can_pack = has_library and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return can_pack and weight.device.type == "cpu" and weight.dtype == torch.bfloat16
 
 
 class PrepackedLinear(nn.Module):
-    """A linear layer for inference, in place of a trained one."""
+    """A linear layer for inference that replaces a trained one."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class PrepackedLinear(nn.Module):
 
 
 def prepack(module: nn.Module) -> None:
-    """Replace a model's linear layers, where they pack, for good: it can no longer be trained or saved."""
+    """Replace a model's linear layers by prepacked ones. The model can no longer be trained or saved."""
     for name, child in module.named_children():
         if type(child) is nn.Linear and can_prepack(child.weight):
             setattr(module, name, PrepackedLinear(child))

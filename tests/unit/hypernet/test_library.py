@@ -58,7 +58,7 @@ def test_a_subset_speaks_for_its_own_tasks(tmp_path: Path) -> None:
     assert not part.statistics().deviation.flatten().any()
     with pytest.raises(LibraryError, match="no LoRA for nobody"):
         part.subset(["nobody"])
-    with pytest.raises(LibraryError, match="choice of no task"):
+    with pytest.raises(LibraryError, match="no task is selected"):
         part.subset([])
 
 

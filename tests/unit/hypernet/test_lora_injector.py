@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_refused_by_name(model: nn.Module) -> None:
     spec = spec_of(model)
     injector = LoraInjector(model, spec)
     a, b = adapters(spec, 3)
-    with pytest.raises(InvalidLoraError, match="4 rows cannot be shared out to 3"), injector.use(a, b):
+    with pytest.raises(InvalidLoraError, match="4 rows cannot be divided among 3"), injector.use(a, b):
         logits(model)
     with (
         pytest.raises(InvalidLoraError, match=r"k_proj\.B has shape"),

@@ -189,10 +189,10 @@ def test_wrong_and_contradictory_flags_are_named(copy: Path, flags: dict[str, An
         ({"out_emb.v_proj.B": None}, r"out_emb\.v_proj\.B is missing"),
         ({"mlp3.4.bias": torch.zeros(47)}, r"mlp3\.4\.bias has shape \(47,\), needs \(48,\)"),
         ({"mixer.1.bias": torch.full((128,), torch.nan)}, r"mixer\.1\.bias has values that are not finite"),
-        ({"pos_emb.0.weight": torch.zeros(4, 32)}, r"pos_emb\.0\.weight is one too many, see autoreg_gen"),
-        ({"surprise": torch.zeros(1)}, "surprise is one too many"),
+        ({"pos_emb.0.weight": torch.zeros(4, 32)}, r"pos_emb\.0\.weight is unexpected, see autoreg_gen"),
+        ({"surprise": torch.zeros(1)}, "surprise is unexpected"),
         ({"AB_offset.A.q_proj": torch.ones(3, 4, 64)}, "mt_lora_path is null, but AB_offset is not zero"),
-        ({"mixer.1.bias": "text"}, "something else than a state dict"),
+        ({"mixer.1.bias": "text"}, "is not a state dict"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(copy: Path, change: dict[str, Any], named: str) -> None:
