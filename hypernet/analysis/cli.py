@@ -50,7 +50,8 @@ def map_command(
 
     Writes map.svg, map.png and map.json.
 
-        t2l analyse map checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz --out runs/map
+        t2l analyse map checkpoints/smollm2-135m \\
+            --tasks tasks.unseen.jsonl.gz --out runs/map
     """
     from hypernet.analysis.embedding_map import draw, embedding_map
     from hypernet.data.tasks import load_tasks
@@ -73,8 +74,10 @@ def map_command(
 @app.command("compression")
 @user_errors()
 def compression_command(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of `t2l train reconstruction`.")],
-    results: Annotated[Path, typer.Option(help="Folder of results of `t2l eval`, as described above.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of `t2l train reconstruction`.")
+    ],
+    results: Annotated[Path, typer.Option(metavar="FOLDER", help="Results of `t2l eval`, as described above.")],
     out: OutFolder,
 ) -> None:
     """Compare the weight error of reconstructed LoRAs with the performance that they keep.
@@ -82,7 +85,8 @@ def compression_command(
     First evaluate each run RUN with `t2l eval RUN/best --name NAME-OF-RUN --instances held-out
     --oracles LIBRARY --conditions base,oracle,training`. Writes compression.md and compression.svg.
 
-        t2l analyse compression runs/recon-L runs/recon-S --results runs/compression --out runs/figures
+        t2l analyse compression runs/recon-L runs/recon-S \\
+            --results runs/compression --out runs/figures
     """
     from hypernet.analysis.compression import compression, draw, table
     from hypernet.evaluation.figures import save
@@ -108,8 +112,10 @@ def nuance(
 ) -> None:
     """Answer one prompt under several descriptions, as a Markdown table.
 
-        t2l analyse nuance checkpoints/smollm2-135m --prompt hot --description "Give the opposite." \\
-            --description "Translate to French."
+    The first row is the answer of the base model alone.
+
+        t2l analyse nuance checkpoints/smollm2-135m --prompt hot \\
+            --description "Give the opposite." --description "Translate to French."
     """
     from hypernet.analysis.nuance import answers, table
 
@@ -139,7 +145,8 @@ def robustness(
     Writes robustness.md, and the results in a folder below --out. Finished results are read from
     there, so an interrupted run continues with the same command.
 
-        t2l analyse robustness checkpoints/smollm2-135m --tasks tasks.unseen.jsonl.gz --out runs/robustness
+        t2l analyse robustness checkpoints/smollm2-135m \\
+            --tasks tasks.unseen.jsonl.gz --out runs/robustness
     """
     from hypernet.analysis.robustness import robustness_conditions
     from hypernet.data.tasks import load_tasks

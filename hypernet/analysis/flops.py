@@ -129,7 +129,7 @@ def hypernetwork(config: HypernetConfig) -> int:
     ranks = spec.rank if model.rank_wise else 1
     parts = layers * sides * ranks  # rows that reach block 3 and a head, per module
     block2 = parts
-    if config.variant == "S":  # A and B go through block 2 before the ranks are told apart
+    if config.variant == "S":  # A and B go through block 2 before the ranks are separated
         block2 = layers * sides + (spec.rank if config.rank_position == "learned" else parts)
     trunk = 2 * config.embedding_size * (d // 2) + modules * layers * 2 * 16 * d * d
     heads = sum(2 * parts * h * model.head_size(m) for m in spec.modules)

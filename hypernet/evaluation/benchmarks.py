@@ -79,7 +79,7 @@ class BenchmarkFormat:
         max_tokens: limit of an answer.
         answer_prefix: the beginning that every answer is given.
         has_target: whether `solution` is the only right answer, so that its likelihood is measured.
-        fault: question -> why it cannot be asked so; empty if it can.
+        fault: question -> why it cannot be graded; empty if it can.
     """
 
     metric: str

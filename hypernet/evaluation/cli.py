@@ -119,7 +119,9 @@ def evaluate(
 
 @user_errors()
 def report_command(
-    folder: Annotated[Path, typer.Argument(help="Folder of results; folders below it are read, too.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of results; folders below it are read, too.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for tables.md, figures and a CSV of all scores.")
     ] = None,

@@ -49,7 +49,7 @@ ROWS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    wordings = {}
+    descriptions = {}
     for name, row in ROWS.items():
         rows = [{"answer": "", **row, "question": "\n" * i + row["question"]} for i in range(6)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -58,11 +58,11 @@ def folder(tmp_path: Path) -> Path:
             (tmp_path / f"{name}.train.jsonl").write_text(
                 "".join(json.dumps(r) + "\n" for r in [*shown, rows[0]])
             )
-        wordings[name] = {
+        descriptions[name] = {
             "train_descriptions": ["t1", "t2", "t3", "t4"],
             "eval_descriptions": ["e1", "e2", "e3"],
         }
-    (tmp_path / "descriptions.json").write_text(json.dumps(wordings))
+    (tmp_path / "descriptions.json").write_text(json.dumps(descriptions))
     return tmp_path
 
 
@@ -84,8 +84,8 @@ def test_all_ten_are_loaded_and_few_shot_examples_are_no_samples(eval_tasks: dic
             ["t1", "t2", "t3"],
         )
         assert len(eval_task.examples) == (0 if name in ("humaneval", "piqa", "winogrande") else 3)
-        asked = {i.prompt for i in eval_task.samples}
-        assert not asked & {question for question, _ in eval_task.examples}
+        prompts = {i.prompt for i in eval_task.samples}
+        assert not prompts & {question for question, _ in eval_task.examples}
         assert all(answer.startswith(eval_task.answer_prefix) for _, answer in eval_task.examples)
 
 

@@ -28,10 +28,10 @@ def test_each_mismatched_task_gives_one_description() -> None:
 
 
 def test_description_only_tasks_are_mismatched_with_one_another() -> None:
-    told, rest = [f"x{i}" for i in range(4)], [f"y{i}" for i in range(5)]
+    told_only, rest = [f"x{i}" for i in range(4)], [f"y{i}" for i in range(5)]
     for seed in range(20):
-        chosen = mismatched_tasks([*rest, *told], told, seed)
-        assert all(set(chosen[name]) == set(told) - {name} for name in told)
+        chosen = mismatched_tasks([*rest, *told_only], told_only, seed)
+        assert all(set(chosen[name]) == set(told_only) - {name} for name in told_only)
         assert all(set(chosen[name]) == set(rest) - {name} for name in rest)
 
 

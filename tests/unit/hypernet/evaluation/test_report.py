@@ -47,7 +47,7 @@ def test_tables_hold_means_intervals_and_paired_differences() -> None:
     own = lines["**T2L, own description (evaluation wording)**"]
     assert "| 2.33 [2.00, 3.00] | 66.7 [50.0, 100.0] | 75.0 [50.0, 100.0] | 50.0 [50.0, 50.0] |" in own
     assert own.endswith("| 100.0 [100.0, 100.0] |")
-    # another row has fewer tasks, and says so
+    # a row with fewer tasks names their number
     assert (
         "3.00 [3.00, 3.00] (2 tasks) | 50.0 [50.0, 50.0] (2 tasks) | 50.0 [50.0, 50.0] |  |"
         in lines[ROW_TITLES["mismatched"]]

@@ -150,14 +150,16 @@ def test_fuller_prompts_keep_the_adapters_of_the_condition_they_add_to(
     by_name = {c.name: c for c in conditions}
     task = EVAL_TASKS[1]
     own = by_name["matched"].variants(task)
-    told = by_name["matched_prompted"].variants(task)
-    assert [w.instruction for w in told] == list(task.eval_descriptions)  # each adapter has its own description
+    prompted = by_name["matched_prompted"].variants(task)
+    assert [v.instruction for v in prompted] == list(
+        task.eval_descriptions
+    )  # each adapter has its own description
     one = by_name["multitask_prompted"].variants(task)
     assert [w.instruction for w in one] == list(task.eval_descriptions)
     assert len({id(w.adapters[0]) for w in one}) == 1
     for name in ("matched_icl", "multitask_icl"):
         assert all(w.turns == task.examples and not w.instruction for w in by_name[name].variants(task))
-    for plain, full in zip(own, told, strict=True):
+    for plain, full in zip(own, prompted, strict=True):
         for module in plain.adapters[0].a:
             assert torch.equal(plain.adapters[0].a[module], full.adapters[0].a[module])
     keys = {Runner(base, ResultStore(tmp_path), 0).key(c, task) for c in conditions}
@@ -299,14 +301,14 @@ def test_a_server_is_sent_the_fuller_prompt_and_the_description_of_its_adapter(
 ) -> None:
     by_name = {c.name: c for c in conditions}
     task = EVAL_TASKS[0]
-    told = remote._remote_variants(by_name["matched_prompted"], task)
-    assert [(variant.instruction, description) for variant, description in told] == [
+    prompted = remote._remote_variants(by_name["matched_prompted"], task)
+    assert [(variant.instruction, description) for variant, description in prompted] == [
         (d, d) for d in task.eval_descriptions
     ]
     shown = remote._remote_variants(by_name["matched_icl"], task)
     assert [(variant.turns, description) for variant, description in shown] == [
         (task.examples, d) for d in task.eval_descriptions
     ]
-    assert not any(variant.adapters for variant, _ in (*told, *shown))  # the server makes its own
+    assert not any(variant.adapters for variant, _ in (*prompted, *shown))  # the server makes its own
     assert remote.is_servable(by_name["matched_prompted"]) and remote.is_servable(by_name["matched_icl"])
     assert not remote.is_servable(by_name["multitask_prompted"])
