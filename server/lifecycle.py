@@ -1,11 +1,10 @@
-"""Who may come in, and until when: the server's phases, its bound on requests, and draining.
+"""The server's phases, its limit on concurrent requests, and draining.
 
     starting -> ready -> draining
         \\-> failed
 
-A request is admitted only while the server is ready and not full. On SIGTERM the
-server drains: it admits nobody, lets what runs finish, and is done when the last
-request is, or when the drain's deadline passes.
+A request is admitted only while the server is ready and below its limit. On SIGTERM the server drains: it
+admits no further request, and is finished with the last request in flight or at the drain's deadline.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ Phase = Literal["starting", "ready", "draining", "failed"]
 
 
 class Lifecycle:
-    """The server's phase and its admitted requests. Safe to call `drain` from a signal handler.
+    """The server's phase and its admitted requests. A signal handler may call `drain`.
 
     Attributes:
-        phase: where the server stands.
-        failure: why it cannot serve, once it cannot.
-        in_flight: requests admitted and not done.
+        phase: the current phase.
+        failure: why the server failed; None unless it has.
+        in_flight: number of admitted requests that are not done.
     """
 
     def __init__(
@@ -44,21 +43,21 @@ class Lifecycle:
         self.in_flight = 0
 
     def mark_ready(self) -> None:
-        """Everything is loaded."""
+        """Admit requests from now on: everything is loaded."""
         if self.phase == "starting":
             self.phase = "ready"
 
     def mark_failed(self, reason: str) -> None:
-        """The server will never be ready, or never again."""
+        """Admit no request any more: the server cannot serve."""
         self.phase, self.failure = "failed", reason
 
     def drain(self, timeout_s: float) -> None:
-        """Admit nobody from now on; what runs has so many seconds."""
+        """Admit no request from now on. Requests in flight get `timeout_s` seconds."""
         self.phase = "draining"
         self._drained_at = self._clock() + timeout_s
 
     def apply_drain_deadline(self) -> None:
-        """Bring waits that began before the drain forward to its deadline. Called from the event loop."""
+        """Shorten waits that began before the drain to the drain's deadline. Call it in the event loop."""
         now = asyncio.get_running_loop().time()
         for limit, deadline in self._waits.items():
             if not limit.expired():
@@ -66,7 +65,7 @@ class Lifecycle:
 
     @contextmanager
     def waiting(self, limit: asyncio.Timeout, deadline: Deadline) -> Iterator[None]:
-        """Know of a wait for as long as the context lasts."""
+        """Register a wait for the duration of the context, so that a drain can shorten it."""
         self._waits[limit] = deadline
         try:
             yield
@@ -82,34 +81,37 @@ class Lifecycle:
 
     @property
     def drain_left_s(self) -> float:
-        """Seconds until the drain's deadline; infinite while not draining."""
+        """Seconds until the drain's deadline. Infinite if the server is not draining."""
         return self._drained_at - self._clock()
 
     def check_accepting(self) -> None:
-        """Pass if requests are admitted at all.
+        """Check that the server is ready.
 
         Raises:
-            UnavailableError: starting, draining or failed.
+            UnavailableError: the server is starting, draining or has failed.
         """
         if self.phase == "starting":
             raise UnavailableError("the server is still loading its models", code="starting")
         if self.phase == "draining":
-            raise UnavailableError("the server is stopping; ask another replica", code="draining")
+            raise UnavailableError(
+                "the server is stopping: send the request to another replica", code="draining"
+            )
         if self.phase == "failed":
-            raise UnavailableError(f"the server has failed and is ending: {self.failure}", code="failed")
+            raise UnavailableError(f"the server has failed and will exit: {self.failure}", code="failed")
 
     @contextmanager
     def admit(self) -> Iterator[Deadline]:
-        """Count one request for as long as the context lasts.
+        """Count one request for the duration of the context.
 
         Raises:
-            UnavailableError: not ready.
-            OverloadedError: as many requests as allowed are being answered.
+            UnavailableError: the server is not ready.
+            OverloadedError: the maximum of concurrent requests is reached.
         """
         self.check_accepting()
         if self.in_flight >= self._max_requests:
             raise OverloadedError(
-                f"{self._max_requests} requests are already being answered", code="too_many_requests"
+                f"{self._max_requests} requests are in progress, the maximum: try again shortly",
+                code="too_many_requests",
             )
         self.in_flight += 1
         try:
@@ -119,11 +121,10 @@ class Lifecycle:
 
 
 class Deadline:
-    """When one request must be done: at its own time limit, or the drain's, whichever comes first.
+    """The deadline of one request: its own time limit or the drain's, whichever comes first.
 
-    Each wait is bounded by itself, rather than the whole request by one
-    `asyncio.timeout`: a stream's story is a generator, and a timeout around its
-    `yield` would go off in whoever reads it.
+    Each wait has its own timeout. One `asyncio.timeout` around a whole stream would span the generator's
+    `yield` and could fire in the code that reads it.
     """
 
     def __init__(self, lifecycle: Lifecycle, at: float, clock: Callable[[], float]) -> None:
@@ -133,15 +134,15 @@ class Deadline:
 
     @property
     def left_s(self) -> float:
-        """Seconds left; may be negative."""
+        """Seconds left. Negative after the deadline."""
         return min(self._at - self._clock(), self._lifecycle.drain_left_s)
 
     async def wait(self, work: Awaitable[T]) -> T:
-        """Await something, cancelling it at the deadline.
+        """Await something, and cancel it at the deadline.
 
         Raises:
-            RequestTimeoutError: the request's time is up.
-            UnavailableError: the drain's time is up.
+            RequestTimeoutError: the request's time limit has passed.
+            UnavailableError: the drain's time limit has passed.
         """
         try:
             async with asyncio.timeout(max(0.0, self.left_s)) as limit:
@@ -149,13 +150,13 @@ class Deadline:
                     return await work
         except TimeoutError:
             if not limit.expired():
-                raise  # somebody else's
+                raise  # a TimeoutError of the awaited work
         if self._lifecycle.drain_left_s <= 0:
             raise UnavailableError("the server stopped before the request was done", code="draining")
         raise RequestTimeoutError("the request took longer than this server allows")
 
     async def iterate(self, items: AsyncIterator[T]) -> AsyncGenerator[T]:
-        """Every item of a stream, each awaited like `wait`; closes the stream, however it ends."""
+        """Items of a stream, each awaited as by `wait`. The stream is closed however it ends."""
         end = object()
         async with aclosing(cast("AsyncGenerator[T]", items)):
             while (item := await self.wait(anext(items, end))) is not end:

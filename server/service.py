@@ -1,4 +1,4 @@
-"""The request's story: a sentence in, a specialised model's answer out, and what is kept on the way."""
+"""The path of a request: from a task description and a prompt to a completion, step by step."""
 
 from __future__ import annotations
 
@@ -51,12 +51,11 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went, in seconds.
+    """Durations in seconds.
 
-    `embed_s` and `generate_s` are those of the batch that wrote the adapter, and
-    `queue_s` the wait for it to start: all three 0 when the adapter was there.
-    `register_s` is the wait for the engine to hold it. `first_token_s` and
-    `total_s` count from the request's arrival.
+    `queue_s` is the wait for the batch that generated the adapter; `embed_s` and `generate_s` are that batch's
+    stages. All three are 0 if the adapter existed. `register_s` is the wait until the engine held the
+    adapter. `first_token_s` and `total_s` count from the request's arrival.
     """
 
     queue_s: float = 0.0
@@ -92,14 +91,14 @@ class AdapterResult:
 
 @dataclass(frozen=True, slots=True)
 class AdapterList:
-    """Adapters, newest first; `complete` is False when Redis could not be asked."""
+    """Adapters, newest first. `complete` is False if Redis did not answer."""
 
     adapters: list[AdapterInfo]
     complete: bool
 
 
 class Service:
-    """Everything that the API offers, over parts that `app.create_app` puts together."""
+    """Everything that the API offers. `app.create_app` builds the parts."""
 
     def __init__(
         self,
@@ -114,18 +113,18 @@ class Service:
         base_fingerprint: str,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take the parts, all of them started.
+        """Take the started parts.
 
         Args:
-            engine: runs base model and adapters.
-            adapters: finds and makes adapters.
+            engine: runs the base model with adapters.
+            adapters: finds and generates adapters.
             lifecycle: admits requests.
-            metrics: told every stage's duration.
+            metrics: receives the duration of every stage.
             prepare: normalises, tokenizes and checks a description (`AdapterGenerator.prepare`).
-            hypernetwork: fingerprint that exports name as their origin.
-            base_model: base model that exports name: a hub id, a folder, or the bundled model's name.
+            hypernetwork: fingerprint of the hypernetwork, for the provenance of exports.
+            base_model: base model named in exports: a hub id, a folder, or the bundled model's name.
             base_fingerprint: fingerprint of the base model.
-            clock: monotonic seconds.
+            clock: returns monotonic seconds.
         """
         self._engine = engine
         self._adapters = adapters
@@ -144,10 +143,13 @@ class Service:
         return self._engine.model_name
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[str | GenerationResult]:
-        """Pieces of the completion as they come, then the `GenerationResult`. Closing the generator aborts.
+        """Generate a completion. Closing the generator aborts the generation.
+
+        Yields:
+            Pieces of the completion, then the `GenerationResult`.
 
         Raises:
-            ServiceError: any of them, before the first piece or after.
+            ServiceError: any of them, before the first piece or later.
         """
         start = self._clock()
         description, found, lease, register_s, first_token_s = None, None, None, 0.0, 0.0
@@ -158,7 +160,8 @@ class Service:
                 if request.task_description:
                     description = await deadline.wait(self._descriptions.prepare(request.task_description))
                     adapter_id = self._adapters.key(description.token_ids)
-                    # memory? Redis? an in-flight twin? else the next batch, and a write-behind to Redis
+                    # From memory, Redis or an identical request in flight; else from the next batch, with a
+                    # write-behind to Redis.
                     found = await deadline.wait(self._adapters.get(adapter_id, description.text))
                     found_at = self._clock()
                     lease_context = self._engine.lease(adapter_id, found.weights)
@@ -189,7 +192,7 @@ class Service:
         )
 
     async def create_adapter(self, task_description: str) -> AdapterResult:
-        """The adapter for a description, made if there is none, and where it was.
+        """Find or generate the adapter for a description.
 
         Raises:
             ServiceError: as `generate`.
@@ -202,11 +205,11 @@ class Service:
         return AdapterResult(found.adapter.info, found.source, description)
 
     async def get_adapter(self, adapter_id: str) -> AdapterInfo:
-        """One adapter.
+        """Get one adapter.
 
         Raises:
-            NotFoundError: neither memory nor Redis has it.
-            ServiceError: not admitted, or out of time, as `generate`.
+            NotFoundError: neither memory nor Redis has the adapter.
+            ServiceError: the request is not admitted or takes too long.
         """
         with self._lifecycle.admit() as deadline:
             info = await deadline.wait(self._adapters.store.info(adapter_id))
@@ -215,20 +218,24 @@ class Service:
         return info
 
     async def list_adapters(self, limit: int, after: tuple[int, str] | None) -> AdapterList:
-        """Adapters strictly after (created_us, id), newest first.
+        """List adapters, newest first.
+
+        Args:
+            limit: maximum number.
+            after: `created_us` and id of the last adapter of the previous page.
 
         Raises:
-            ServiceError: not admitted, or out of time, as `generate`.
+            ServiceError: the request is not admitted or takes too long.
         """
         with self._lifecycle.admit() as deadline:
             return AdapterList(*await deadline.wait(self._adapters.store.page(limit, after)))
 
     async def export_adapter(self, adapter_id: str) -> bytes:
-        """A zip with the files of a PEFT adapter folder.
+        """Export an adapter as a zip file with the files of a PEFT adapter folder.
 
         Raises:
-            NotFoundError: neither memory nor Redis has it.
-            ServiceError: not admitted, or out of time, as `generate`.
+            NotFoundError: neither memory nor Redis has the adapter.
+            ServiceError: the request is not admitted or takes too long.
         """
         with self._lifecycle.admit() as deadline:
             adapter = await deadline.wait(self._load_adapter(adapter_id))
@@ -238,11 +245,11 @@ class Service:
             )
 
     async def delete_adapter(self, adapter_id: str) -> None:
-        """Remove an adapter from memory, Redis and the engine; generations that run on it finish.
+        """Delete an adapter from memory, Redis and the engine. Generations that use it finish.
 
         Raises:
-            NotFoundError: neither memory nor Redis had it.
-            StoreUnavailableError: Redis may still have it.
+            NotFoundError: neither memory nor Redis had the adapter.
+            StoreUnavailableError: Redis did not answer and may still have the adapter.
         """
         found = await self._adapters.store.delete(adapter_id)
         await self._engine.evict(adapter_id)
@@ -250,27 +257,27 @@ class Service:
             raise _adapter_not_found(adapter_id)
 
     def check_alive(self) -> None:
-        """Pass while the engine runs.
+        """Check that the engine runs.
 
         Raises:
-            EngineDeadError: it has died.
+            EngineDeadError: the engine has died.
         """
         if self._engine.dead is not None:
             raise EngineDeadError(f"the inference engine has died: {self._engine.dead}")
 
     async def degraded_reasons(self) -> list[str]:
-        """What does not work though requests succeed; empty when all is well."""
+        """Faults that do not make requests fail. Empty if there are none."""
         shared = self._adapters.store.shared
         if shared is None or await shared.store.check():
             return []
         return ["Redis does not answer: adapters are kept in memory only"]
 
     def engine_stats(self) -> dict[str, Any]:
-        """The engine's own numbers."""
+        """The engine's adapter slots and their use."""
         return self._engine.stats()
 
     async def close(self) -> None:
-        """End what the service started itself."""
+        """Stop the service's own threads."""
         await self._prompts.close()
 
     async def _load_adapter(self, adapter_id: str) -> Adapter:

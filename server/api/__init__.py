@@ -1,1 +1,1 @@
-"""Routes and schemas: HTTP in and out, and nothing of how an answer is made."""
+"""HTTP routes and schemas. The service does the work."""

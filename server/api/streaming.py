@@ -105,7 +105,7 @@ class EventStream(Response):
             raise
         except Exception:
             log.exception("unexpected error in a stream")
-            await self._send_error(send, ServiceError("the server made a mistake; its log says more"))
+            await self._send_error(send, ServiceError("internal error: the server's log has the details"))
         await _send_data(send, "[DONE]")
 
     async def _send_error(self, send: Send, error: ServiceError) -> None:

@@ -1,1 +1,1 @@
-"""What operators see of a running server: metrics and logs, and never a word of what users wrote."""
+"""Metrics and logs. Neither holds descriptions, prompts or completions."""

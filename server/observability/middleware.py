@@ -1,4 +1,4 @@
-"""Around every request: an id, one log line, the request metrics, and a last resort for what nobody caught."""
+"""Gives every request an id, a log line and metrics, and answers exceptions that no handler caught."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROBES = frozenset({"/health", "/ready", "/metrics"})
 
 
 class RequestContext:
-    """Pure ASGI middleware, the outermost one."""
+    """Pure ASGI middleware. It must be the outermost one."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.perf_counter) -> None:
         self._app = app
@@ -38,7 +38,7 @@ class RequestContext:
         identifier = _request_id(scope)
         request_id.set(identifier)
         log_fields = begin_log_fields()
-        status = 499  # unless an answer starts: the client left, or the server is being stopped
+        status = 499  # unless a response starts: the client disconnected, or the server stops
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -53,8 +53,8 @@ class RequestContext:
         except Exception:
             REQUEST.exception("unexpected error")
             if status != 499:
-                raise  # an answer is half sent; only closing the connection can still tell the client
-            error = ServiceError("the server made a mistake; its log says more")
+                raise  # the response has begun: only a closed connection can still tell the client
+            error = ServiceError("internal error: the server's log has the details")
             self._metrics.rejections.labels(error.code).inc()
             await error_response(error)(scope, receive, send_with_id)
         finally:
@@ -62,7 +62,7 @@ class RequestContext:
 
     def _log_and_count(self, scope: Scope, status: int, seconds: float, log_fields: dict[str, object]) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        # The template, such as /v1/adapters/{adapter_id}: a path that a client chose is no label.
+        # The template, such as /v1/adapters/{adapter_id}: no label holds a path that a client chose.
         route = getattr(scope.get("route"), "path", "unmatched")
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(method, route).observe(seconds)

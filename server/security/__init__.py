@@ -1,1 +1,1 @@
-"""What keeps a request from costing more than it may."""
+"""Limits on what a request may cost."""
