@@ -155,7 +155,10 @@ def _errors(run: Path) -> Mapping[str, float]:
     """Task -> error of the run's best checkpoint."""
     if not (run / "log.jsonl").is_file():
         raise CompressionError(f"{run} holds no run: `t2l train reconstruction --out {run}` makes one")
-    validations = [line for line in read_log(run) if line["kind"] == "validation"]
+    try:
+        validations = [line for line in read_log(run) if line["kind"] == "validation"]
+    except (ValueError, KeyError) as error:
+        raise CompressionError(f"{run / 'log.jsonl'} is damaged: {error}") from error
     if not validations:
         raise CompressionError(
             f"{run} has no validation yet: continue with `t2l train reconstruction --resume`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ from hypernet.evaluation.conditions import mismatched_descriptions
 from hypernet.evaluation.eval_task import EvalTask, Instances, build_eval_task
 
 
-class NoQuestionsError(T2lError):
-    """Nothing is left to evaluate on."""
+class QuestionError(T2lError):
+    """Nothing is left to evaluate on, or two tasks share a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,11 @@ def load_questions(options: QuestionOptions) -> Questions:
     """Draw the samples of all selected tasks and benchmarks.
 
     Raises:
-        NoQuestionsError: neither tasks nor benchmarks are given, or nothing is left of them.
+        QuestionError: neither tasks nor benchmarks are given, nothing is left of them, or two share a name.
         BenchmarkError, TaskFileError: a file cannot be read, or `only` names no task.
     """
     if not options.tasks and not options.benchmarks:
-        raise NoQuestionsError("nothing to evaluate on: give --tasks or --benchmarks")
+        raise QuestionError("nothing to evaluate on: give --tasks or --benchmarks")
     tasks = load_tasks(options.tasks) if options.tasks else []
     names = [task.task for task in tasks]
     selected = set(select_names([*names, *(BENCHMARKS if options.benchmarks else ())], options.only))
@@ -80,12 +81,15 @@ def load_questions(options: QuestionOptions) -> Questions:
         else []
     )
     chosen = [eval_task for eval_task in (*from_tasks, *from_benchmarks) if eval_task.task in selected]
+    repeated = sorted(name for name, count in Counter(t.task for t in chosen).items() if count > 1)
+    if repeated:  # the results of one would replace those of the other
+        raise QuestionError(f"two tasks are called {repeated[0]}: give each task a name of its own")
     reasons = {name: "training has seen all its descriptions" for name in unread if name in selected}
     reasons |= {t.task: "training has seen all its instances" for t in chosen if not t.samples}
     skipped = [f"left out: {name}, {reason}" for name, reason in reasons.items()]
     eval_tasks = [eval_task for eval_task in chosen if eval_task.samples]
     if not eval_tasks:
-        raise NoQuestionsError(f"nothing to evaluate on: {'; '.join(skipped)}")
+        raise QuestionError(f"nothing to evaluate on: {'; '.join(skipped)}")
     return Questions(
         eval_tasks, _mismatched(from_tasks, options.seed) | _mismatched(from_benchmarks, options.seed), skipped
     )

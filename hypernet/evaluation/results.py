@@ -114,8 +114,11 @@ class ResultStore:
 
     def load(self, eval_task: EvalTask, condition: str, system: str, key: str) -> EvalResult | None:
         """A stored result. None: there is none, or its file is damaged."""
-        pattern = f"{glob.escape(_file_name(eval_task.task))}.*.{key}.json"
-        stored = next(filter(None, map(read_result, sorted(self.folder.glob(pattern)))), None)
+        name = _file_name(eval_task.task)
+        others = sorted(self.folder.glob(f"{glob.escape(name)}.*.{key}.json"))
+        own = self.folder / f"{name}.{condition}.{key}.json"
+        candidates = [own, *others] if own in others else others
+        stored = next(filter(None, map(read_result, candidates)), None)
         if stored is None:
             return None
         labels = {"condition": condition, "system": system, "told_only": eval_task.description_only}

@@ -81,6 +81,9 @@ def test_errors_name_the_command_that_makes_the_missing_part(run: Path, tmp_path
     (run / "log.jsonl").write_text(json.dumps({"kind": "step"}) + "\n")
     with pytest.raises(CompressionError, match="has no validation yet"):
         compression([run], RESULTS)
+    (run / "log.jsonl").write_text('{"kind": "val')
+    with pytest.raises(CompressionError, match=r"log\.jsonl is damaged"):
+        compression([run], RESULTS)
 
 
 def test_command_writes_table_and_figure(run: Path, tmp_path: Path) -> None:

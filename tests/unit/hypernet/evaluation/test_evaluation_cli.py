@@ -88,6 +88,14 @@ def test_redirected_output_has_tables_on_stdout_and_progress_on_stderr(run: Any,
     assert "results: " in done.stderr
 
 
+def test_two_tasks_of_one_name_are_refused(run: Any, tasks: Path) -> None:
+    lines = tasks.read_text().splitlines()
+    tasks.write_text("".join(f"{line}\n" for line in [*lines, lines[0]]))
+    done = run("--tasks", str(tasks), "--conditions", "base")
+    assert done.exit_code == 2
+    assert "two tasks are called fv_a" in done.stderr
+
+
 def test_told_only_in_the_data_replaces_the_name(run: Any, tasks: Path) -> None:
     lines = [json.loads(line) | {"told_only": False} for line in tasks.read_text().splitlines()]
     lines[2]["told_only"] = True

@@ -74,6 +74,10 @@ def test_conditions_with_equal_inputs_share_a_result(tmp_path: Path) -> None:
     store.save(make(), KEY)
     assert store.load(eval_task(), "training", "s", KEY) == make(condition="training")
     assert len(read_results(tmp_path)) == 2
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    for condition in ("training", "matched"):
+        assert store.load(eval_task(), condition, "s", KEY) == make(condition=condition)
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"task": "t"}', "\x00\xff"])
