@@ -1,4 +1,4 @@
-"""The shipped checkpoint behind a real server: the README works as pasted, and exports are what is served."""
+"""The shipped checkpoint behind a real server: documented examples work, and exports equal what is served."""
 
 from __future__ import annotations
 
@@ -28,17 +28,22 @@ WORDS = (
 FIRST_TOKENS = 6
 
 
-def test_the_curl_lines_of_the_readme_work_as_pasted(default_server: str, tmp_path: Path) -> None:
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    curls = [block for block in blocks if "curl" in block]
-    assert len(curls) >= 4
-    for block in curls:
+@pytest.mark.parametrize(("page", "least"), [("README.md", 4), ("docs/api.md", 6)])
+def test_curl_lines_of_the_page_work_as_pasted(
+    default_server: str, tmp_path: Path, page: str, least: int
+) -> None:
+    examples = re.findall(
+        r"```bash\n([^`]*?curl[^`]*)```(?:\n\n```\w*\n(.*?)```)?", (ROOT / page).read_text(), re.DOTALL
+    )
+    assert len(examples) >= least
+    for block, shown in examples:
         script = block.replace("http://", "").replace("localhost:8000", default_server.removeprefix("http://"))
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, check=False
         )
         assert done.returncode == 0, done.stderr.decode()
-        assert b'{"error":' not in done.stdout, done.stdout.decode()
+        shows_error = shown.startswith('{"error":')
+        assert (b'{"error":' in done.stdout) == shows_error, done.stdout.decode()
     assert set(zipfile.ZipFile(tmp_path / "adapter.zip").namelist()) == {
         "README.md",
         "adapter_config.json",
@@ -46,7 +51,7 @@ def test_the_curl_lines_of_the_readme_work_as_pasted(default_server: str, tmp_pa
     }
 
 
-def test_an_exported_adapter_in_peft_gives_the_served_tokens(default_server: str, tmp_path: Path) -> None:
+def test_exported_adapter_in_peft_generates_the_served_tokens(default_server: str, tmp_path: Path) -> None:
     description = "Give a word with the opposite meaning."
     with httpx.Client(base_url=default_server, timeout=120) as http:
         made = http.post("/v1/adapters", json={"task_description": description}).json()
@@ -87,7 +92,7 @@ def test_model_cards_and_checkpoints_agree_and_are_small() -> None:
         assert f"{training['validation_nll']:.3f}" in card
 
 
-def test_the_load_generator_measures_a_real_server(default_server: str, tmp_path: Path) -> None:
+def test_load_generator_measures_a_real_server(default_server: str, tmp_path: Path) -> None:
     out = tmp_path / "load.json"
     options = ["--rate", "4", "--seconds", "3", "--max-tokens", "4", "--new-share", "0.5", "--out", str(out)]
     command = [sys.executable, "-m", "server.cli", "bench", "serve", "--url", default_server, *options]

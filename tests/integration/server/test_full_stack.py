@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -97,7 +98,7 @@ async def ask(http: httpx.AsyncClient, prompt: str, description: str | None = No
     return response.json()
 
 
-async def test_a_description_changes_the_answer_and_is_kept(http):
+async def test_description_changes_the_completion_and_its_adapter_is_kept(http):
     base = await ask(http, "hot")
     first = await ask(http, "hot", DESCRIPTIONS[0])
     again = await ask(http, "hot", DESCRIPTIONS[0])
@@ -109,7 +110,7 @@ async def test_a_description_changes_the_answer_and_is_kept(http):
     assert all(seconds > 0 for name, seconds in first["timings"].items() if name != "queue_s")
 
 
-async def test_a_stream_says_the_same_as_a_whole_answer(http):
+async def test_streamed_completion_equals_the_whole_one(http):
     whole = await ask(http, "hot", DESCRIPTIONS[0])
     body = {"prompt": "hot", "task_description": DESCRIPTIONS[0], "max_tokens": 8, "stream": True}
     async with http.stream("POST", "/v1/generate", json=body) as response:
@@ -120,7 +121,7 @@ async def test_a_stream_says_the_same_as_a_whole_answer(http):
     assert last["usage"] == whole["usage"]
 
 
-async def test_sixty_four_mixed_requests_each_get_the_answer_they_get_alone(http):
+async def test_sixty_four_concurrent_requests_get_the_completions_they_get_alone(http):
     prompts = ["hot", "The sky is blue.", "house", "I like it."]
     asks = [(prompt, description) for prompt in prompts for description in (None, *DESCRIPTIONS)]
     asks = [asks[i % len(asks)] for i in range(64)]
@@ -138,7 +139,7 @@ async def test_sixty_four_mixed_requests_each_get_the_answer_they_get_alone(http
     assert len({answer["completion"] for answer in alone.values()}) > len(prompts)
 
 
-async def test_a_client_that_leaves_frees_the_engine(http):
+async def test_disconnect_frees_the_engine(http):
     body = {
         "prompt": "Tell a long story.",
         "task_description": DESCRIPTIONS[1],
@@ -155,14 +156,14 @@ async def test_a_client_that_leaves_frees_the_engine(http):
             await asyncio.sleep(0.05)
 
 
-async def test_a_prompt_beyond_the_context_is_refused_with_counts(http):
+async def test_prompt_beyond_the_context_is_refused_with_both_token_counts(http):
     response = await http.post("/v1/generate", json={"prompt": "word " * 600})
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "context_length_exceeded"
     assert "512" in response.json()["error"]["message"]
 
 
-async def test_metrics_show_our_numbers(http):
+async def test_metrics_include_those_of_server_and_engine(http):
     text = (await http.get("/metrics")).text
     assert 't2l_stage_seconds_count{stage="generate"}' in text
     assert 't2l_adapters_resident{tier="engine"}' in text
@@ -170,7 +171,7 @@ async def test_metrics_show_our_numbers(http):
     assert "lora_requests_info" not in text
 
 
-async def test_another_server_finds_the_adapters_in_redis_drains_and_leaves_nothing(
+async def test_second_server_finds_adapters_in_redis_and_leaves_no_process_after_its_drain(
     server, http, checkpoint, shared_redis, tmp_path
 ):
     made = await ask(http, "hot", DESCRIPTIONS[0])
@@ -204,13 +205,20 @@ async def test_another_server_finds_the_adapters_in_redis_drains_and_leaves_noth
         second.close()
 
 
-def test_logs_hold_no_description(server):
+def test_every_line_of_a_json_log_is_an_object_with_an_iso_time(server: ServerProcess) -> None:
+    lines = server.log.read_text().splitlines()
+    assert {"listening", "ready"} <= {json.loads(line)["message"] for line in lines}
+    for line in lines:
+        assert datetime.fromisoformat(json.loads(line)["time"]).utcoffset() == timedelta(0), line
+
+
+def test_logs_contain_no_description(server):
     text = server.log.read_text()
     assert "t2l.request" in text
     assert not [description for description in DESCRIPTIONS if description in text]
 
 
-def test_a_server_that_is_killed_outright_leaves_nothing(server):
+def test_killed_server_leaves_no_process(server):
     family = server.family()
     assert len(family) > 1
     server.process.kill()
