@@ -192,17 +192,17 @@ def install(*, compile_kernel: bool) -> None:
         layer.create_lora_weights = _wrap_create_lora_weights(layer.create_lora_weights, load)
 
 
-def _wrap_update_metadata(stock: Callable[..., None], load: KernelLoader) -> Callable[..., None]:
-    @wraps(stock)
+def _wrap_update_metadata(original: Callable[..., None], load: KernelLoader) -> Callable[..., None]:
+    @wraps(original)
     def update_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
-        stock(self, *args, **kwargs)
+        original(self, *args, **kwargs)
         self.t2l_token_slots = map_tokens_to_slots(self.token_lora_indices, load())
 
     return update_metadata
 
 
-def _wrap_add_lora_linear(stock: Callable[..., None]) -> Callable[..., None]:
-    @wraps(stock)
+def _wrap_add_lora_linear(original: Callable[..., None]) -> Callable[..., None]:
+    @wraps(original)
     def add_lora_linear(
         self: Any,
         y: Tensor,
@@ -220,10 +220,10 @@ def _wrap_add_lora_linear(stock: Callable[..., None]) -> Callable[..., None]:
     return add_lora_linear
 
 
-def _wrap_create_lora_weights(stock: Callable[..., None], load: KernelLoader) -> Callable[..., None]:
-    @wraps(stock)
+def _wrap_create_lora_weights(original: Callable[..., None], load: KernelLoader) -> Callable[..., None]:
+    @wraps(original)
     def create_lora_weights(self: Any, *args: Any, **kwargs: Any) -> None:
-        stock(self, *args, **kwargs)
+        original(self, *args, **kwargs)
         self.lora_b_stacked = tuple(to_rank_major(b) for b in self.lora_b_stacked)
         load()  # compiles at the start instead of in the first step
 

@@ -30,12 +30,12 @@ def _discarded_generators(runner: Any) -> dict[int, torch.Generator]:
     return {row: generator for row, generator in batch.generators.items() if mask[row]}
 
 
-def _wrap_sample(stock: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(stock)
+def _wrap_sample(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
     def _sample(self: Any, *args: Any, **kwargs: Any) -> Any:
         states = [(generator, generator.get_state()) for generator in _discarded_generators(self).values()]
         try:
-            return stock(self, *args, **kwargs)
+            return original(self, *args, **kwargs)
         finally:
             for generator, state in states:
                 generator.set_state(state)
@@ -43,14 +43,14 @@ def _wrap_sample(stock: Callable[..., Any]) -> Callable[..., Any]:
     return _sample
 
 
-def _wrap_bookkeeping_sync(stock: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(stock)
+def _wrap_bookkeeping_sync(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
     def _bookkeeping_sync(self: Any, *args: Any, **kwargs: Any) -> Any:
         discarded = _discarded_generators(self)
         for row in discarded:
             del self.input_batch.generators[row]
         try:
-            return stock(self, *args, **kwargs)
+            return original(self, *args, **kwargs)
         finally:
             self.input_batch.generators.update(discarded)
 

@@ -105,9 +105,8 @@ def _stack(layers: list[Any], slice_: int) -> StackedSlots:
     b = [layer.lora_b_stacked[slice_] for layer in layers]
     if b[0].is_contiguous():
         return StackedSlots(a, torch.stack(b))
-    return StackedSlots(
-        a, torch.stack([t.transpose(2, 3) for t in b]).transpose(3, 4)
-    )  # rank-major, see `cpu_lora`
+    rank_major = torch.stack([t.transpose(2, 3) for t in b])  # [layers, slots, 1, rank, out], as in `cpu_lora`
+    return StackedSlots(a, rank_major.transpose(3, 4))
 
 
 def locate_modules(
@@ -166,33 +165,33 @@ class StackedAdapter:
             stacks[location].clear(slot)
 
 
-def _wrap_create_lora_modules(stock: Callable[..., None]) -> Callable[..., None]:
-    @wraps(stock)
+def _wrap_create_lora_modules(original: Callable[..., None]) -> Callable[..., None]:
+    @wraps(original)
     def _create_lora_modules(self: Any) -> None:
-        stock(self)
+        original(self)
         self.t2l_stacks = stack_layers(self.modules)
 
     return _create_lora_modules
 
 
-def _wrap_add_adapter(stock: Callable[..., None]) -> Callable[..., None]:
-    @wraps(stock)
+def _wrap_add_adapter(original: Callable[..., None]) -> Callable[..., None]:
+    @wraps(original)
     def _add_adapter(self: Any, lora: Any) -> None:
         if hasattr(lora, "t2l_stacked_adapter"):
             self._registered_adapters[lora.id] = lora  # vLLM would merge packed layers and pin memory
         else:
-            stock(self, lora)
+            original(self, lora)
 
     return _add_adapter
 
 
-def _wrap_activate_adapter(stock: Callable[..., bool]) -> Callable[..., bool]:
-    @wraps(stock)
+def _wrap_activate_adapter(original: Callable[..., bool]) -> Callable[..., bool]:
+    @wraps(original)
     def activate_adapter(self: Any, lora_id: int) -> bool:
         adapter = self._registered_adapters[lora_id]
         stacked: StackedAdapter | None = getattr(adapter, "t2l_stacked_adapter", None)
         if stacked is None or lora_id in self._active_adapters:
-            new = stock(self, lora_id)
+            new = original(self, lora_id)
             if new:
                 for stack in self.t2l_stacks.values():
                     stack.filled.add(self.lora_index_to_id.index(lora_id))

@@ -22,7 +22,7 @@ from tests.support.programs import require_program
 pytest.importorskip("vllm")
 
 
-def stock_wrapper(indices: Tensor, prefill: bool) -> Any:
+def vllm_wrapper(indices: Tensor, prefill: bool) -> Any:
     """vLLM's wrapper with the metadata of a step."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
@@ -35,12 +35,12 @@ def stock_wrapper(indices: Tensor, prefill: bool) -> Any:
     return wrapper
 
 
-def stock(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor, prefill: bool) -> Tensor:
+def vllm_add_lora(y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor, prefill: bool) -> Tensor:
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     y = y.clone()
     add = inspect.unwrap(PunicaWrapperCPU.add_lora_linear)
-    add(stock_wrapper(indices, prefill), y, x, a, b, 1.0, tuple(t.shape[2] for t in b))
+    add(vllm_wrapper(indices, prefill), y, x, a, b, 1.0, tuple(t.shape[2] for t in b))
     return y
 
 
@@ -48,7 +48,7 @@ Kernel = Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]
 
 
 @pytest.fixture(params=["products", "native"], scope="module")
-def ours(request: pytest.FixtureRequest) -> Kernel:
+def operator(request: pytest.FixtureRequest) -> Kernel:
     """The operator with one of its two implementations."""
     kernel = None
     if request.param == "native":
@@ -87,67 +87,67 @@ def layers(draw: st.DrawFn) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[T
     return random(tokens, sum(outs)), random(tokens, size), a, b, slots
 
 
-def close(mine: Tensor, theirs: Tensor, y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> None:
+def close(actual: Tensor, expected: Tensor, y: Tensor, x: Tensor, a: Any, b: Any, indices: Tensor) -> None:
     """Assert equality up to rounding, relative to the sum of absolute values."""
-    summed = stock(y.abs(), x.abs(), [t.abs() for t in a], [t.abs() for t in b], indices, prefill=True)
+    summed = vllm_add_lora(y.abs(), x.abs(), [t.abs() for t in a], [t.abs() for t in b], indices, prefill=True)
     terms = x.shape[1] + a[0].shape[2] + 1  # rounding errors of a sum grow with the square root of its length
     eps = 4 * torch.finfo(y.dtype).eps + terms**0.5 * torch.finfo(torch.float32).eps
-    assert bool(((mine.double() - theirs.double()).abs() <= eps * summed.double()).all())
+    assert bool(((actual.double() - expected.double()).abs() <= eps * summed.double()).all())
 
 
 @settings(max_examples=100, deadline=None)
 @given(layer=layers(), data=st.data(), prefill=st.booleans(), pack=st.booleans())
 def test_result_equals_vllms_operator_if_every_row_has_an_adapter(
-    ours: Kernel, layer: Any, data: st.DataObject, prefill: bool, pack: bool
+    operator: Kernel, layer: Any, data: st.DataObject, prefill: bool, pack: bool
 ) -> None:
     y, x, a, b, slots = layer
     indices = torch.tensor(data.draw(st.lists(st.integers(0, slots - 1), min_size=len(x), max_size=len(x))))
-    expected = stock(y, x, a, b, indices, prefill)
-    mine = ours(y, x, a, tuple(map(cpu_lora.to_rank_major, b)) if pack else b, indices)
-    close(mine, expected, y, x, a, b, indices)
+    expected = vllm_add_lora(y, x, a, b, indices, prefill)
+    actual = operator(y, x, a, tuple(map(cpu_lora.to_rank_major, b)) if pack else b, indices)
+    close(actual, expected, y, x, a, b, indices)
 
 
 @settings(max_examples=100, deadline=None)
 @given(layer=layers(), data=st.data())
 def test_rows_without_an_adapter_are_unchanged_bit_for_bit(
-    ours: Kernel, layer: Any, data: st.DataObject
+    operator: Kernel, layer: Any, data: st.DataObject
 ) -> None:
     y, x, a, b, slots = layer
     indices = torch.tensor(data.draw(st.lists(st.integers(-1, slots - 1), min_size=len(x), max_size=len(x))))
-    mine = ours(y, x, a, b, indices)
+    actual = operator(y, x, a, b, indices)
     base = indices < 0
-    assert torch.equal(mine[base], y[base])
+    assert torch.equal(actual[base], y[base])
     if (~base).any():
         adapted = y[~base], x[~base], a, b, indices[~base]
-        close(mine[~base], stock(*adapted, prefill=True), *adapted)
+        close(actual[~base], vllm_add_lora(*adapted, prefill=True), *adapted)
 
 
 @settings(max_examples=50, deadline=None)
 @given(layer=layers(), data=st.data())
-def test_other_slots_do_not_affect_a_row(ours: Kernel, layer: Any, data: st.DataObject) -> None:
+def test_other_slots_do_not_affect_a_row(operator: Kernel, layer: Any, data: st.DataObject) -> None:
     """Not even infinite weights, which a multiplication by zero would turn into NaN."""
     y, x, a, b, slots = layer
-    mine = data.draw(st.integers(-1, slots - 1))
+    slot = data.draw(st.integers(-1, slots - 1))
     other = data.draw(
-        st.integers(0, slots - 1).filter(lambda s: s != mine) if slots > 1 or mine < 0 else st.none()
+        st.integers(0, slots - 1).filter(lambda s: s != slot) if slots > 1 or slot < 0 else st.none()
     )
     if other is None:
         return
-    indices = torch.full((len(x),), mine)
+    indices = torch.full((len(x),), slot)
     indices[-1] = other
-    expected = ours(y, x, a, b, indices)[:-1]
+    expected = operator(y, x, a, b, indices)[:-1]
     for a_slice in a:
         a_slice[other] = torch.inf
-    assert torch.equal(ours(y, x, a, b, indices)[:-1], expected)
+    assert torch.equal(operator(y, x, a, b, indices)[:-1], expected)
 
 
-def test_vllms_operator_still_gives_a_base_row_the_last_slots_adapter(ours: Kernel) -> None:
+def test_vllms_operator_still_gives_a_base_row_the_last_slots_adapter(operator: Kernel) -> None:
     """The fault that the patch repairs. If this test fails, vLLM has fixed it, and the patch can be removed."""
     y, x = torch.zeros(2, 3), torch.ones(2, 4)
     a, b = (torch.ones(2, 1, 1, 4),), (torch.ones(2, 1, 3, 1),)
     indices = torch.tensor([-1, 0])
-    assert stock(y, x, a, b, indices, prefill=True)[0].any()
-    assert not ours(y, x, a, b, indices)[0].any()
+    assert vllm_add_lora(y, x, a, b, indices, prefill=True)[0].any()
+    assert not operator(y, x, a, b, indices)[0].any()
 
 
 def test_step_without_adapters_has_no_mapping() -> None:

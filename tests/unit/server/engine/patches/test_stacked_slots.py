@@ -83,15 +83,15 @@ def fill_as_vllm(modules: dict[str, Any], slot: int, w: LoraWeights) -> None:
     pack=st.booleans(),
 )
 def test_any_sequence_of_loads_matches_vllms_own_loop(fills: list[Any], pack: bool) -> None:
-    mine, theirs = model(pack), model(pack)
-    stacks = stacked_slots.stack_layers(mine)
+    actual, reference = model(pack), model(pack)
+    stacks = stacked_slots.stack_layers(actual)
     for seed, (slot, rank, chosen) in enumerate(fills):
         w = weights(seed, spec(rank, chosen))
         locations = stacked_slots.locate_modules(w.spec, name, PACKED, stacks)
         assert locations is not None
         stacked_slots.StackedAdapter(w, locations).fill(stacks, slot)
-        fill_as_vllm(theirs, slot, w)
-    for one, other in zip(mine.values(), theirs.values(), strict=True):
+        fill_as_vllm(reference, slot, w)
+    for one, other in zip(actual.values(), reference.values(), strict=True):
         for i in range(3):
             assert torch.equal(one.lora_a_stacked[i], other.lora_a_stacked[i])
             assert torch.equal(one.lora_b_stacked[i], other.lora_b_stacked[i])
