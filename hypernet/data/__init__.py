@@ -1,1 +1,1 @@
-"""Tasks to train and evaluate on: their files, the Hugging Face hub, and builders of further tasks."""
+"""Tasks to train and evaluate on: task files, datasets of the Hugging Face hub, and builders of tasks."""

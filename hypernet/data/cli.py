@@ -37,10 +37,12 @@ def tasks() -> None:
 @app.command()
 @user_errors()
 def derive(tasks: TaskFile, exclude: Exclude, out: OutFile, instances: Instances = 200, seed: Seed = 0) -> None:
-    """Build synthetic tasks that share their inputs and differ only in what is asked.
+    """Build synthetic tasks that share their inputs and differ only in what is
+    asked.
 
-    The input no longer tells which task it belongs to, so a hypernetwork has to read the description.
-    Words, word pairs and number pairs come from the training instances of --tasks.
+    The input no longer tells which task it belongs to, so a hypernetwork has to
+    read the description. Words, word pairs and number pairs come from the
+    training instances of --tasks.
 
         t2l tasks derive --tasks tasks.train.jsonl.gz --exclude tasks.unseen.jsonl.gz --out derived.jsonl.gz
     """
@@ -56,7 +58,7 @@ def derive(tasks: TaskFile, exclude: Exclude, out: OutFile, instances: Instances
 @app.command()
 @user_errors()
 def relate(tasks: TaskFile, exclude: Exclude, out: OutFile, instances: Instances = 200, seed: Seed = 0) -> None:
-    """Build tasks from public word data: inflections, numerals, countries, dates, letters.
+    """Build tasks from public word data: inflections, numerals, places, dates.
 
     The word data come with the extra `lexical` of this package.
 
@@ -87,8 +89,8 @@ def from_hub(
 ) -> None:
     """Make a task file from Lots-of-LoRAs datasets on the Hugging Face hub.
 
-    The definition is the only description of each task. Add more to `descriptions` where you have them.
-    Needs the datasets package (extra `hub`).
+    The definition is the only description of each task. Add more to
+    `descriptions` where you have them. Needs the datasets package (extra `hub`).
 
         t2l tasks from-hub Lots-of-LoRAs/task1146_country_capital --out capitals.jsonl.gz
     """

@@ -1,10 +1,10 @@
-"""Hugging Face datasets in this project's own formats, for people who can reach the hub.
+"""Datasets of the Hugging Face hub in the formats of this project.
 
-Two kinds. `Lots-of-LoRAs/task...` (Super-NaturalInstructions, Wang et al. 2022, as
+ `Lots-of-LoRAs/task...` (Super-NaturalInstructions, Wang et al. 2022, as
 Bruel-Gabrielsson et al. 2024 published it) become lines of a task file. The ten
 benchmarks of T2L (Charakorn et al. 2025) become rows of a benchmark file: `id`, `question`,
 `context`, `choices`, `answer_index`, `answer`; code also `test` and what it needs.
-Converting is plain functions of rows; only `download` needs the `datasets` package.
+The converters are functions of rows. Only `download` needs the `datasets` package and the network.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from hypernet.errors import T2lError
 
 Row = Mapping[str, Any]
 _QUESTION = "Now complete the following example"
-"""Stands before the input in a Super-NaturalInstructions prompt, after the definition and its examples."""
+"""Text before the input in a Super-NaturalInstructions prompt, after the definition and its examples."""
 
 
 class HubError(T2lError):
-    """A dataset that cannot be had or is not what its name promises; the message says what to do."""
+    """A dataset that cannot be downloaded or has another format. The message says what to do."""
 
 
 def download(name: str, subset: str | None, split: str) -> list[dict[str, Any]]:
     """All rows of one split, from the hub or its local cache.
 
     Raises:
-        HubError: `datasets` is not installed, or the hub does not give the dataset.
+        HubError: `datasets` is not installed, or the dataset cannot be downloaded.
     """
     try:
         from datasets import load_dataset  # type: ignore[import-not-found]
     except ImportError as error:
-        raise HubError("reading from the hub needs the datasets package: pip install datasets") from error
+        raise HubError("the hub is read with the datasets package: pip install datasets") from error
     try:
         return [dict(row) for row in load_dataset(name, subset, split=split)]
     except (OSError, ValueError, RuntimeError) as error:
@@ -44,8 +44,8 @@ def download(name: str, subset: str | None, split: str) -> list[dict[str, Any]]:
 def natural_instruction(name: str, rows: Iterable[Row]) -> Task:
     """A `Lots-of-LoRAs/taskNNN_...` dataset as a task.
 
-    Its rows repeat the definition and worked examples before every input; both are taken off, and
-    the definition is kept as the task's own.
+    Every row repeats the definition and solved examples before its input. Both are removed, and the
+    definition becomes the task's `definition`.
 
     Args:
         name: the dataset's name, with or without `Lots-of-LoRAs/`.
@@ -59,7 +59,7 @@ def natural_instruction(name: str, rows: Iterable[Row]) -> Task:
     for number, row in enumerate(rows):
         if not isinstance(row.get("input"), str) or not row.get("output"):
             raise HubError(f"{name}: row {number} has no input or no output")
-        said, question = _taken_apart(row["input"])
+        said, question = _split_prompt(row["input"])
         definition = definition or said
         output = [row["output"]] if isinstance(row["output"], str) else list(row["output"])
         instances.append(Instance(input=question, output=output))
@@ -70,14 +70,14 @@ def natural_instruction(name: str, rows: Iterable[Row]) -> Task:
         name=short,
         metric=metric(instances),
         definition=definition,
-        # Without either there would be nothing to read; the name at least says what it is about.
+        # A task needs a description. Without a definition, the name is the only text about it.
         descriptions=[] if definition else [short.replace("_", " ")],
         instances=instances,
     )
 
 
-def _taken_apart(prompt: str) -> tuple[str, str]:
-    """(definition, input) of a Super-NaturalInstructions prompt; ("", prompt) if it is not in that form."""
+def _split_prompt(prompt: str) -> tuple[str, str]:
+    """(definition, input) of a Super-NaturalInstructions prompt; ("", prompt) if it has another form."""
     head, mark, tail = prompt.rpartition(_QUESTION)
     if not mark:
         return "", prompt.strip()
@@ -96,12 +96,12 @@ def metric(instances: Sequence[Instance]) -> Literal["exact_match", "rougeL"]:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Where a benchmark lies on the hub and how a row of it reads."""
+    """Dataset of a benchmark on the hub, and how a row of it is read."""
 
     name: str
     subset: str | None
     split: str
-    """What is evaluated on: the test split, or validation where test labels are not public."""
+    """Split to evaluate on: test, or validation where the labels of test are not public."""
     read: Callable[[Row], dict[str, Any]]
 
 
@@ -120,7 +120,7 @@ def _open(question: str, answer: str, **more: Any) -> dict[str, Any]:
 
 
 def _lettered(row: Row, question: str) -> dict[str, Any]:
-    """ARC and OpenBookQA: parallel lists of texts and labels, the key is a label."""
+    """ARC and OpenBookQA: parallel lists of texts and labels. The key is a label."""
     return _choice(row[question], row["choices"]["text"], list(row["choices"]["label"]).index(row["answerKey"]))
 
 
@@ -168,15 +168,15 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 
 def benchmark_rows(name: str, rows: Iterable[Row], split: str | None = None) -> list[dict[str, Any]]:
-    """Rows of one of the ten benchmarks in the layout that evaluation reads.
+    """Rows of one of the ten benchmarks in the format that evaluation reads.
 
     Args:
         name: a key of `BENCHMARKS`.
         rows: as the hub gives them.
-        split: which they are; None is the one evaluated on.
+        split: their split; None is the one to evaluate on.
 
     Raises:
-        HubError: a row lacks a column, or its answer is none of its choices.
+        HubError: a row lacks a column, or its answer is not among its choices.
     """
     source = BENCHMARKS[name]
     made = []
@@ -184,7 +184,7 @@ def benchmark_rows(name: str, rows: Iterable[Row], split: str | None = None) -> 
         try:
             read = source.read(row)
         except (KeyError, ValueError, IndexError, TypeError) as error:
-            raise HubError(f"{source.name}: row {number} is not one of {name}: {error!r}") from error
+            raise HubError(f"{source.name}: row {number} has not the format of {name}: {error!r}") from error
         about = {"id": f"{name}-{split or source.split}-{number}", "benchmark": name}
         made.append({**about, "split": split or source.split, **read, "source": {"repo": source.name}})
     return made

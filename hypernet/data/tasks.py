@@ -1,9 +1,10 @@
-"""Tasks as they lie on disk: one JSON object a line, gzipped or not, with descriptions and instances."""
+"""Task files: one JSON object a line, gzipped or not, with descriptions and instances of a task."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +20,7 @@ DESCRIPTION_ONLY_PREFIXES = ("fv_", "ii_")
 
 
 class TaskFileError(T2lError):
-    """A task file that cannot be read; the message names the line and the field."""
+    """A task file that cannot be read. The message names the line and the field."""
 
 
 class Instance(BaseModel):
@@ -94,7 +95,7 @@ class Task(BaseModel):
     def split_instances(self) -> tuple[list[Instance], list[Instance]]:
         """(training, held out): every fifth input is held out, as files are often sorted.
 
-        An input that occurs twice falls on one side.
+        An input that occurs twice is on one side only.
         """
         inputs = dict.fromkeys(instance.input for instance in self.instances)
         held_out = set(list(inputs)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
@@ -157,17 +158,19 @@ def load_descriptions(path: Path) -> dict[str, list[str]]:
 
 
 def with_descriptions(tasks: Iterable[Task], more: Mapping[str, Sequence[str]]) -> list[Task]:
-    """The tasks with further descriptions behind their own.
+    """The tasks with further descriptions after their own.
 
-    A task that had its definition alone keeps it as its first description, so that what it is validated
-    with stays the same.
+    A task whose only description is its definition keeps it as the first one. Validation reads the first
+    description, so it stays the same.
 
     Raises:
         TaskFileError: none of the descriptions is for one of the tasks.
     """
     given = list(tasks)
     if more and not any(task.task in more for task in given):
-        raise TaskFileError("no task has the name of one that the further descriptions are for")
+        raise TaskFileError(
+            "the further descriptions are for other tasks: none of their names is in the task files"
+        )
     return [
         task.model_copy(update={"descriptions": list(dict.fromkeys([*task.paraphrases, *more[task.task]]))})
         if task.task in more
@@ -177,29 +180,29 @@ def with_descriptions(tasks: Iterable[Task], more: Mapping[str, Sequence[str]]) 
 
 
 def open_text(path: Path, mode: Literal["rt", "wt"] = "rt") -> IO[str]:
-    """A text file, gzipped where its name ends in .gz."""
+    """Open a text file, gzipped if its name ends in .gz."""
     return (
         gzip.open(path, mode, encoding="utf-8") if path.suffix == ".gz" else path.open(mode, encoding="utf-8")
     )
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a `.jsonl` or `.jsonl.gz` file; its folder is made."""
+    """Write a `.jsonl` or `.jsonl.gz` file, and its folder if absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_text(path, "wt") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
 def training_pairs(tasks: Iterable[Task]) -> set[tuple[str, str]]:
-    """Every pair of input and answer that training on these tasks shows, as `Instance.pair`.
+    """Every (input, answer) that training on these tasks shows, as `Instance.pair`.
 
-    Public tasks overlap: "France" -> "Paris" may be held out of one and trained on in another.
+    Public tasks overlap: "France" -> "Paris" may be held out of one task and train in another.
     """
     return {instance.pair for task in tasks for instance in task.split_instances()[0]}
 
 
 def without_trained_paraphrases(task: Task, trained: Iterable[Task]) -> Task | None:
-    """The task without descriptions that are some training task's, word for word; None if it has no others."""
+    """The task without descriptions that a training task has too, word for word. None if it has no others."""
     read = {text for other in trained for text in (*other.paraphrases, other.definition)}
     kept = {
         field: [text for text in getattr(task, field) if text not in read]
@@ -211,11 +214,11 @@ def without_trained_paraphrases(task: Task, trained: Iterable[Task]) -> Task | N
 
 
 def split_validation(tasks: list[Task], share: float) -> tuple[list[Task], list[Task]]:
-    """Split tasks into (train, validation) by a hash of their names: the same on every machine and run.
+    """Split tasks into (training, validation) by a hash of their names: the same on every machine and run.
 
-    The tasks of a group stay together, by a hash of the group's name. One task at least validates, if there
-    is another to train on. Derived tasks never do: a sibling in training would make that too easy. Nor do
-    they train if they are a validation task built anew.
+    The tasks of a group stay together, by a hash of the group's name. At least one task validates, if
+    there is another to train on. Derived tasks never validate: similar ones in training would make that too
+    easy. A derived task that repeats a validation task is in neither list.
     """
     given = [task for task in tasks if not task.derived]
     validation = [task for task in given if _position(task.group or task.task) < share]
@@ -227,10 +230,10 @@ def split_validation(tasks: list[Task], share: float) -> tuple[list[Task], list[
 
 
 def select_names(names: list[str], only: str | None = None, count: int | None = None) -> list[str]:
-    """Some of the tasks: those that `only` names, or `count` of them, or all.
+    """Some of the tasks: those that `only` names, `count` of them, or all.
 
-    In `only` commas part the names, and `fv_*` stands for all that begin so.
-    A count is filled in the order of a hash of the names: the same on every machine, mixed over
+    Commas separate the names in `only`, and `fv_*` stands for all names that begin with `fv_`. A count
+    takes the first tasks in the order of a hash of the names: the same on every machine, mixed over
     sources, and a smaller choice is part of every larger one.
 
     Raises:
@@ -238,12 +241,12 @@ def select_names(names: list[str], only: str | None = None, count: int | None = 
     """
     named = [part.strip() for part in (only or "").split(",") if part.strip()]
     if unknown := [part for part in named if not any(_is_called(name, part) for name in names)]:
-        raise TaskFileError(f"no task is called {', '.join(unknown)}")
+        raise TaskFileError(f"--only: no task is called {', '.join(unknown)}")
     chosen = [name for name in names if not named or any(_is_called(name, part) for part in named)]
     if count is None:
         return chosen
     if count > len(chosen):
-        raise TaskFileError(f"{count} tasks are asked for, there are {len(chosen)}")
+        raise TaskFileError(f"--count asks for {count} tasks, but there are {len(chosen)}")
     return sorted(chosen, key=_position)[:count]
 
 
@@ -252,7 +255,7 @@ def _is_called(name: str, wanted: str) -> bool:
 
 
 def _position(name: str) -> float:
-    """A fixed place in [0, 1) for a task's name."""
+    """A fixed number in [0, 1) for a task's name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
@@ -275,5 +278,8 @@ def _problem(error: ValidationError) -> str:
 def _lines(path: Path) -> Iterator[str]:
     if not path.is_file():
         raise TaskFileError(f"{path} does not exist: --tasks takes a .jsonl or .jsonl.gz file of tasks")
-    with open_text(path) as file:
-        yield from (line for line in file if line.strip())
+    try:
+        with open_text(path) as file:
+            yield from (line for line in file if line.strip())
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise TaskFileError(f"{path} cannot be read: {error}") from error

@@ -1,1 +1,1 @@
-"""Training: hypernetworks, from tasks, a library of LoRAs or one another, and the plain LoRAs beside them."""
+"""Training of hypernetworks (on tasks, a library of LoRAs or a larger network) and of plain LoRAs."""

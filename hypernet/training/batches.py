@@ -1,7 +1,7 @@
-"""Batches for a hypernetwork and for a LoRA in its place: which tasks, which examples, which prompts.
+"""Batches for a hypernetwork or for one LoRA: which tasks, which examples, which prompts.
 
-A batch depends on the seed and its number alone, so runs of either kind see the same ones. What
-`MultitaskConfig` adds to plain rows is drawn from a stream of its own: a run without it draws as ever.
+A batch depends on the seed and its number only, so both kinds of run see the same batches. The additions
+of `MultitaskConfig` to plain rows have a random stream of their own, so a run without them is unchanged.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from hypernet.packing import ChatFormat, Example, fit_row
 from hypernet.prompts import with_description
 from hypernet.training.config import MultitaskConfig, PromptForm
+from hypernet.training.description_noise import add_noise
 from hypernet.training.groups import Groups, aligned
-from hypernet.training.roughening import roughen
 from hypernet.training.training_tasks import TrainingTask, draw_weights
 
 
@@ -32,7 +32,7 @@ class Batches:
 
     Args:
         tasks: the training tasks.
-        config: how a batch is put together.
+        config: the composition of a batch.
         chat: the base model's chat format.
     """
 
@@ -54,7 +54,7 @@ class Batches:
         for i in grouped[1:]:
             sampled[i] = aligned(tasks[i], sampled[grouped[0]], sampled[i])
         descriptions = [
-            roughen(text, mix) if mix.random() < config.description_noise else text
+            add_noise(text, mix) if mix.random() < config.description_noise else text
             for text in (rng.choice(t.paraphrases) for t in tasks)
         ]
         forms = mix.choices([*config.prompt_shares], [*config.prompt_shares.values()], k=config.rows)
@@ -65,7 +65,7 @@ class Batches:
         return Batch(tasks, descriptions, rows)
 
     def _gather(self, tasks: list[TrainingTask], mix: random.Random) -> list[int]:
-        """Put tasks of one group into some places of the batch; which places, the group's first task first."""
+        """Put tasks of one group into some rows of the batch; their numbers, that of the first task first."""
         wanted = round(self.config.same_group * len(tasks))
         if self._groups is None or wanted < 2:
             return []
@@ -85,7 +85,7 @@ class Batches:
         sampled: list[Example],
         mix: random.Random,
     ) -> list[Example]:
-        """A row in one form of prompt; bare where the form leaves no room for a question."""
+        """A row in one form of prompt. It is bare if the form leaves no room for a question."""
         budget = self.config.row_tokens
         row: list[Example] = []
         if form == "description":
@@ -96,9 +96,9 @@ class Batches:
         return fit_row(fitting or sampled, budget)
 
     def _few_shot(self, task: TrainingTask, sampled: list[Example], mix: random.Random) -> list[Example]:
-        """The sampled questions behind solved ones, fewer of them the longer they are."""
+        """The sampled questions after solved ones. Long solved examples are fewer."""
         wanted = mix.randint(1, self.config.max_shots)
-        others = [e for e in task.examples if e.text != sampled[0].text]  # one question is left in any case
+        others = [e for e in task.examples if e.text != sampled[0].text]  # so that one question is left
         shown = {e.text: e for e in mix.sample(others, min(wanted, len(others)))}
         questions = [e for e in sampled if e.text not in shown]
         shots = list(shown.values())
@@ -117,6 +117,6 @@ def described(examples: Sequence[Example], description: str, chat: ChatFormat) -
 
 
 def few_shot(questions: Sequence[Example], shots: Sequence[Example], chat: ChatFormat) -> list[Example]:
-    """The questions behind solved examples as earlier turns."""
+    """The questions, with solved examples as earlier turns of the chat."""
     before = [(shot.text, shot.answer) for shot in shots]
     return [replace(e, prompt=chat.prompt(e.text, before)) for e in questions]

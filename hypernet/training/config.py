@@ -1,8 +1,9 @@
-"""Everything that a training run can be told, as one strict record read from YAML."""
+"""Settings of training runs: one strict record for each method, read from YAML."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -19,23 +20,25 @@ class TrainingConfigError(T2lError):
 
 
 class Schedule(Record):
-    """How long a run lasts and how its optimiser steps: all that the training loop reads."""
+    """Length of a run and its optimiser: all settings that the training loop reads."""
 
     steps: int | None = Field(default=None, gt=0)
-    """Length of the run in steps, or ..."""
+    """Maximum number of steps."""
     minutes: float | None = Field(default=None, gt=0)
-    """... in minutes of training, summed over resumptions. The schedule follows whichever is nearer its end."""
+    """Maximum minutes of training, summed over resumptions. The nearer limit sets the learning rate."""
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup: float = Field(default=0.03, ge=0, lt=1)
-    """Share of the run that the learning rate rises linearly; then it falls to zero along a cosine."""
+    """Fraction of the run in which the learning rate rises linearly. Then it falls to zero along a cosine."""
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
+    """Limit on the norm of the gradients."""
     validate_minutes: float = Field(default=6.0, gt=0)
+    """Minutes of training between validations."""
     seed: int = 0
 
 
 class FineTuning(Schedule):
-    """Supervised fine-tuning of LoRAs through the frozen base model, whatever writes them."""
+    """Supervised fine-tuning of LoRAs through the frozen base model, of a hypernetwork's or of plain ones."""
 
     rank: int = 8
     alpha: float = 16.0
@@ -43,33 +46,34 @@ class FineTuning(Schedule):
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
 
     rows: int = Field(default=12, gt=0)
-    """Tasks in a batch; each gets one row, one description and one LoRA."""
+    """Rows of a batch. Each has one task, one description and one LoRA."""
     row_tokens: int = Field(default=192, gt=0)
-    """Token budget of a row: as many examples of its task as fit."""
+    """Maximum tokens of a row. It is filled with examples of its task."""
     row_examples: int = Field(default=12, gt=0)
-    """At most so many examples in a row, so that very short tasks leave room for others."""
+    """Maximum examples of a row, so that tasks with short examples do not outweigh others."""
     max_example_tokens: int = Field(default=150, gt=0)
-    """Longer examples are left out; so are tasks with nothing shorter."""
+    """Maximum tokens of an example. Longer ones are left out, and tasks with fewer than five shorter ones."""
     short_task_preference: float = Field(default=0.5, ge=0)
-    """Tasks are drawn with weight (mean example length)^-preference: 0 is uniform."""
+    """Tasks are drawn with weight (mean example length)^-preference. 0: all alike."""
     derived_share: float = Field(default=0.25, ge=0, le=1)
-    """Share of the draws that goes to derived tasks (`families/`), however many there are."""
+    """Fraction of the draws that goes to built tasks (`Task.derived`), independent of their number."""
 
     compile: bool = False
-    """Compile the base model's layers and the loss; the first steps pay for it. CPUs need a C++ compiler."""
+    """Compile the base model's layers and the loss. That takes minutes in the first step, and a CPU needs a
+    C++ compiler. Leave it off for runs of a few minutes."""
 
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     adapter_penalty: float = Field(default=1e-3, ge=0)
-    """Factor on mean A^2 + mean B^2, summed over modules."""
+    """Weight of mean A^2 + mean B^2, summed over modules."""
 
     validation_share: float = Field(default=0.08, gt=0, lt=1)
-    """Share of the training tasks, chosen by a hash of their names, held back to choose the checkpoint."""
+    """Fraction of the tasks that choose the checkpoint and do not train. A hash of the names selects them."""
     validation_examples: int = Field(default=8, gt=0)
-    """Examples of each validation task. A validation of many long tasks costs as much as many steps."""
+    """Maximum examples of each validation task. Validation on many long tasks costs as much as many steps."""
 
     @property
     def row_multiple(self) -> int:
-        """What the length of a batch's rows is rounded up to: compiled code wants the same one every time."""
+        """Row lengths are rounded up to a multiple of this. Compiled code needs one length for all steps."""
         return self.row_tokens if self.compile else 32
 
     def lora_spec(self, base_model: Path) -> LoraSpec:
@@ -91,23 +95,23 @@ PromptForm = Literal["bare", "description", "examples"]
 
 
 class MultitaskConfig(FineTuning):
-    """Fine-tuning on batches of many tasks: how a batch is put together, for a hypernetwork or one LoRA."""
+    """Fine-tuning on batches of many tasks, for a hypernetwork or for one LoRA."""
 
     prompt_shares: dict[PromptForm, float] = Field(default={"bare": 1.0}, min_length=1)
-    """Shares of the rows by what their prompts hold beside the input: nothing, the task's description, or
-    solved examples of the task."""
+    """Fractions of the rows by what their prompts hold beside the input: nothing (`bare`), the task's
+    `description`, or solved `examples` of the task."""
     max_shots: int = Field(default=5, gt=0)
-    """Rows with solved examples have from one to so many of them, as many as fit."""
+    """Maximum solved examples of a prompt. Each row draws a number from 1 to this, and takes as many as fit."""
     same_group: float = Field(default=0.0, ge=0, le=1)
-    """Share of a batch's rows that are different tasks over the same kind of input, where there are any:
-    only their descriptions tell them apart."""
+    """Fraction of a batch's rows that are different tasks over the same kind of input, where there are any.
+    Only their descriptions tell such tasks apart."""
     group_balance: float = Field(default=0.0, ge=0, le=1)
-    """The tasks of a group are drawn with weight (size of the group)^-group_balance: at 1 a whole group is
+    """The tasks of a group are drawn with weight (size of the group)^-group_balance. At 1, a whole group is
     drawn as often as one task."""
     description_noise: float = Field(default=0.0, ge=0, le=1)
-    """Share of the descriptions that are roughened: typos, other casing, no full stop, polite words."""
+    """Fraction of the descriptions that get noise: typos, other casing, no full stop, polite words."""
     drop_near_duplicates: bool = False
-    """Leave out training tasks that answer inputs of a validation task as it does."""
+    """Drop training tasks that answer the inputs of a validation task as that task does."""
 
     @field_validator("prompt_shares")
     @classmethod
@@ -126,83 +130,82 @@ class SftConfig(MultitaskConfig):
     dropout: float = 0.05
 
     reads: Literal["description", "input"] = "description"
-    """What the network is asked: the task's description, or each example's input. The latter is
-    Hyperdecoders (Ivison & Peters 2022), a baseline with an adapter for every input, one example a row."""
+    """Input of the network: the task's description, or each example's input. The latter is Hyperdecoders
+    (Ivison & Peters 2022), a baseline with one adapter for every input and one example a row."""
     paraphrases: Literal["all", "definition"] = "all"
     """Descriptions to train on: all of a task, or its definition alone (the first description where there
-    is none), to see what many paraphrases are good for."""
+    is none)."""
     offset: str | None = None
-    """Folder of a PEFT adapter, a multi-task LoRA, to which what the network writes is added. Training
-    starts at that LoRA."""
+    """Folder of a PEFT adapter, such as a multi-task LoRA. The output of the network is added to it, and
+    training starts at it."""
     neftune_alpha: float = Field(default=0.0, ge=0)
-    """Noise on the input embeddings while training, see `neftune.py`; 0 is none."""
+    """Noise on the input embeddings in training, see `neftune.py`. 0: none."""
     accumulate: int = Field(default=1, gt=0)
-    """Passes of the base model over which each process spreads its rows of a batch, to save memory."""
+    """Passes of the base model in each step. More passes need less memory (gradient accumulation)."""
 
     contrast: float = Field(default=0.0, ge=0)
-    """Weight of the contrastive loss: another task's adapter must do worse on an example, by the margin."""
+    """Weight of the contrastive loss: another task's adapter has to be worse by the margin. 0: none."""
     contrast_rows: int = Field(default=4, gt=0)
-    """How many rows of a batch are also run under another row's adapter."""
+    """Rows of a batch that are also run under another row's adapter."""
     contrast_margin: float = Field(default=1.0, gt=0)
-    """In nats per response token."""
+    """Margin of the contrastive loss, in nats per response token."""
 
 
 class OracleConfig(FineTuning):
-    """One plain LoRA per task, `rows` tasks side by side: what reconstruction imitates (T2L section 4.1)."""
+    """One plain LoRA per task, `rows` tasks at a time: the library of reconstruction (T2L section 4.1)."""
 
     learning_rate: float = Field(default=2e-3, gt=0)
     adapter_penalty: float = Field(default=0.0, ge=0)
     start: Literal["shared", "own"] = "shared"
-    """Every LoRA starts at the same random A, or each at its own. Most of A stays its start: with A's of
-    their own no two oracles share a basis, so their mean means nothing and a hypernetwork has to
-    memorise noise."""
+    """All LoRAs start at the same random A, or each at its own. Training changes A little. With `own`, no two
+    oracles have a basis in common, so that a hypernetwork has to memorise noise."""
     choose_every: int = Field(default=20, gt=0)
-    """Steps between looks at the examples that choose each task's best step."""
+    """Steps between evaluations of the examples that choose each task's best step."""
     choose_one_of: int = Field(default=7, gt=1)
-    """One of so many training examples of a task is not trained on but chooses its best step."""
+    """Every so many-th training example of a task chooses its best step instead of training."""
 
 
 class ReconstructionConfig(Schedule):
-    """A hypernetwork that learns to write the LoRAs of a library (T2L section 4.1)."""
+    """A hypernetwork that learns to reproduce the LoRAs of a library (T2L section 4.1)."""
 
     variant: Literal["L", "L-rank", "M", "S"] = "L"
     target: Literal["factors", "delta_w"] = "factors"
-    """What is compared: A and B as z-scores over the library, or their product."""
+    """Target of the loss: A and B as z-scores over the library, or their product B A."""
     delta_w_scaling: float = Field(default=10_000.0, gt=0)
-    """Factor on the products, whose entries are tiny."""
+    """Factor on the products. Their entries are tiny."""
     latent_size: int = 128
     head_input_size: int = 512
     dropout: float = Field(default=0.05, ge=0, lt=1)
     tasks: int = Field(default=4, gt=0)
     """LoRAs in a batch."""
     descriptions: int = Field(default=128, gt=0)
-    """Of each task at most so many descriptions are used."""
+    """Maximum descriptions of each task."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: float = Field(default=1e-3, ge=0)
 
 
 class DistillationConfig(Schedule):
-    """A small hypernetwork that learns to write what a trained one writes."""
+    """A small hypernetwork that learns to reproduce the output of a trained one."""
 
     variant: Literal["L", "L-rank", "M", "S"] = "M"
     latent_size: int = 128
     head_input_size: int = 512
     dropout: float = Field(default=0.0, ge=0, lt=1)
     descriptions: int = Field(default=8, gt=0)
-    """In a batch; of one task each."""
+    """Descriptions of a batch, each of another draw of a task."""
     learning_rate: float = Field(default=2e-3, gt=0)
     validation_share: float = Field(default=0.08, gt=0, lt=1)
-    """Share of the tasks, chosen by a hash of their names, whose descriptions choose the checkpoint."""
+    """Fraction of the tasks whose descriptions choose the checkpoint. A hash of the names chooses them."""
 
 
 AnySchedule = TypeVar("AnySchedule", bound=Schedule)
 
 
 def assignments(pairs: Sequence[str]) -> dict[str, object]:
-    """`NAME=VALUE` texts, as they stand on a command line -> fields; values are read as YAML's are.
+    """`NAME=VALUE` texts from the command line -> fields. Values are YAML.
 
     Raises:
-        TrainingConfigError: a text without "=", or a value that is no YAML.
+        TrainingConfigError: a text has no "=", or its value is no YAML.
     """
     for pair in pairs:
         if "=" not in pair:
@@ -211,23 +214,42 @@ def assignments(pairs: Sequence[str]) -> dict[str, object]:
     return {name.strip(): _yaml(value, f"--set {name}") for name, _, value in split}
 
 
-def load_config(kind: type[AnySchedule], path: Path | None, **overrides: object) -> AnySchedule:
-    """Read a YAML file (None: the defaults); overrides that are not None win.
+def load_config(
+    kind: type[AnySchedule], path: Path | None, pairs: Sequence[str] | None = None, **overrides: object
+) -> AnySchedule:
+    """Read a YAML file (None: the defaults), then apply options and `--set` pairs, which win in this order.
+
+    Args:
+        kind: the record to read.
+        path: the YAML file.
+        pairs: `NAME=VALUE` texts, see `assignments`.
+        overrides: values of options; None leaves the field alone.
 
     Raises:
-        TrainingConfigError: naming the field.
+        TrainingConfigError: naming the field; an unknown one with the nearest name.
     """
     if path and not path.is_file():
         raise TrainingConfigError(f"{path} does not exist: --config takes a YAML file, as in hypernet/configs")
-    raw = _yaml(path.read_text(), str(path)) if path else {}
+    try:
+        raw = _yaml(path.read_text(), str(path)) if path else {}
+    except UnicodeDecodeError as error:
+        raise TrainingConfigError(f"{path}: is no text: {error}") from error
     if not isinstance(raw, dict):
         raise TrainingConfigError(f"{path}: needs a mapping of field names to values")
+    given = {k: v for k, v in overrides.items() if v is not None} | assignments(pairs or ())
     try:
-        config = kind.model_validate({**raw, **{k: v for k, v in overrides.items() if v is not None}})
+        config = kind.model_validate({**raw, **given})
     except ValidationError as error:
-        raise TrainingConfigError(f"{path or 'options'}: {first_problem(error)}") from error
+        name = str(error.errors()[0]["loc"][0])
+        where = "--set" if name in assignments(pairs or ()) else f"--{name}" if name in given else path
+        problem = first_problem(error)
+        if error.errors()[0]["type"] == "extra_forbidden":
+            near = get_close_matches(name, kind.model_fields, n=1)
+            known = f"did you mean {near[0]}?" if near else f"known are {', '.join(kind.model_fields)}"
+            problem = f"{name}: unknown field; {known}"
+        raise TrainingConfigError(f"{where}: {problem}") from error
     if config.steps is None and config.minutes is None:
-        raise TrainingConfigError("how long to train is not set: give --steps or --minutes")
+        raise TrainingConfigError("the length of the run is not set: give --steps or --minutes")
     return config
 
 

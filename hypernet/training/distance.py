@@ -1,4 +1,4 @@
-"""How far one LoRA is from another in what it does, B A, without ever holding B A for all layers."""
+"""Distances between the products B A of two LoRAs, without the memory for B A of all layers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypernet.lora import LoraBatch
 class _DeltaWDistance(torch.autograd.Function):
     """Mean |B A - B* A*| with gradients to A and B, holding one layer's product at a time.
 
-    The product of a layer is out x in, hundreds of times its factors. Its only use is
-    the sign of the difference, S: the gradient is S A^T for B and B^T S for A. Both are
-    computed on the way forward, so nothing of the size of a product is kept.
+    The product of a layer is out x in, hundreds of times larger than its factors. The gradient needs only
+    the sign S of the difference: it is S A^T for B and B^T S for A. The forward pass computes both, so nothing
+    of the size of a product is kept.
     """
 
     @staticmethod
@@ -35,7 +35,7 @@ class _DeltaWDistance(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """Scale what was computed on the way forward."""
+        """Scale the gradients that the forward pass computed."""
         (grad,) = grads  # [n]
         grad_a, grad_b = ctx.saved_tensors
         scale = grad.view(-1, 1, 1, 1)
@@ -59,7 +59,7 @@ def delta_w_distance(a: Tensor, b: Tensor, a_star: Tensor, b_star: Tensor) -> Te
 def relative_error(adapters: LoraBatch, target: LoraBatch) -> Tensor:
     """|B A - B* A*| / |B* A*| in the Frobenius norm over all layers and modules. [n].
 
-    0 is exact, 1 as far off as no LoRA at all; for a target of zero, the distance itself.
+    0: exact. 1: as far as a LoRA of zeros. For a target of zero it is the distance itself.
     """
     return squared_relative_error(adapters, target).sqrt()
 
@@ -67,8 +67,8 @@ def relative_error(adapters: LoraBatch, target: LoraBatch) -> Tensor:
 def squared_relative_error(adapters: LoraBatch, target: LoraBatch) -> Tensor:
     """The square of `relative_error`, with a gradient everywhere. [n].
 
-    |B A|^2 is the sum of all entries of (B^T B) * (A A^T), so with [B, -B*] and [A; A*]
-    as one LoRA of twice the rank no product is ever formed.
+    |B A|^2 is the sum of all entries of (B^T B) * (A A^T). With [B, -B*] and [A; A*] as one LoRA of twice
+    the rank, no product of the size of a layer is computed.
     """
     wrong = whole = torch.zeros((), dtype=torch.float64)
     for name in adapters.a:

@@ -1,12 +1,12 @@
-"""Distillation: a small hypernetwork learns to write what a large one writes.
+"""Distillation: a small hypernetwork learns to reproduce the LoRAs of a large one.
 
     description -> teacher -> LoRA
     description -> student -> LoRA, the same B A
 
-M and S learn slowly through a base model, and each such step is dear. A trained L
-answers any description for almost nothing, so they learn from it first: thousands
-of descriptions a minute instead of a few hundred. What is compared is the product,
-so that a student is free to find factors that its shared heads can write.
+M and S learn slowly through a base model, and such steps are slow. A trained L generates a LoRA for any
+description at almost no cost, so they learn from it first: thousands of descriptions a minute instead of a
+few hundred. The loss compares products B A, so that the student may find factors that suit its shared
+heads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from hypernet.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
-from hypernet.data.tasks import Task, TaskFileError, load_tasks, split_validation
+from hypernet.data.tasks import Task, TaskFileError, load_all, split_validation
 from hypernet.encoder import Encoder
 from hypernet.generator import check_encoder
 from hypernet.model import Hypernet
@@ -25,6 +25,7 @@ from hypernet.training.config import DistillationConfig
 from hypernet.training.distance import squared_relative_error
 from hypernet.training.embedding_cache import EmbeddingCache
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
+from hypernet.training.progress import Reporter
 from hypernet.training.training_tasks import training_paraphrases
 
 
@@ -34,8 +35,8 @@ class DistillationRun:
     Args:
         config: the run.
         teacher: a checkpoint folder.
-        tasks: their descriptions are what teacher and student are asked.
-        encoder: the one that the teacher was trained with.
+        tasks: teacher and student read their descriptions.
+        encoder: the encoder of the teacher.
         device: a torch device.
     """
 
@@ -83,7 +84,7 @@ class DistillationRun:
         return StepResult(squared_relative_error(self.model(embeddings), target).mean(), 0, {})
 
     def validate(self) -> dict[str, float]:
-        """Mean relative error |B A - B* A*| / |B* A*| on descriptions of tasks that were held back."""
+        """Mean relative error |B A - B* A*| / |B* A*| on descriptions of the validation tasks."""
         embeddings = self.embed(self._validation).to(self.device)
         error = squared_relative_error(self.model(embeddings), self._teacher(embeddings)).sqrt()
         return {"relative_error": error.mean().item()}
@@ -122,11 +123,11 @@ def train_distillation(
     Args:
         teacher: a checkpoint folder.
         tasks: task files, for their descriptions.
-        out: the run's folder; an unfinished run there is taken up if `resume`.
+        out: the run's folder; an unfinished run there is continued if `resume`.
         config: the run.
         encoder, base_model: as `Encoder.load` takes them.
         device: a torch device.
-        resume: go on from `out/state.pt`.
+        resume: continue from `out/state.pt`.
 
     Raises:
         FileExistsError: `out` holds a run and `resume` is off.
@@ -135,10 +136,12 @@ def train_distillation(
         TaskFileError: a task file cannot be read, or there are too few tasks.
     """
     check_folder(out, resume)
-    every = [task for path in tasks for task in load_tasks(path)]
-    reader = Encoder.load(encoder, device, base_model)
+    every = load_all(tasks)
+    reporter = Reporter()
+    with reporter.phase("loading the encoder"):
+        reader = Encoder.load(encoder, device, base_model)
     run = DistillationRun(config, teacher, every, reader, device)
-    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save)
+    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save, reporter=reporter)
     if resume:
         trainer.resume()
     return trainer.run()

@@ -1,10 +1,10 @@
-"""Several processes, one run: what `torchrun` starts, each with its share of every batch.
+"""Data-parallel training: the processes that `torchrun` starts, each with some rows of every batch.
 
-A batch belongs to its step, not to a process, so N processes compute what one would:
-each takes its share of the rows, scaled so that the shares' losses add up to the
-batch's, and gradients are summed. Nothing is averaged over processes, whose shares may
-differ in size. The network itself runs whole in every process (it is small beside the
-base model), which keeps dropout the same however many there are.
+A batch depends on its step only, so N processes compute what one would. Each takes some of the rows. Its
+loss is scaled so that the losses of all processes add up to that of the batch, and gradients are summed.
+Nothing is averaged over processes, because their numbers of rows may differ. The hypernetwork runs whole
+in every process, so that dropout is the same for any number of processes. It is small beside the base
+model.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """This process among those of a run; by default the only one.
+    """This process among the processes of a run. By default it is the only one.
 
     Attributes:
-        rank: number of this process; 0 logs, validates and saves.
-        count: how many there are.
+        rank: number of this process. Process 0 logs, validates and saves.
+        count: number of processes.
         device: where this process computes.
     """
 
@@ -34,11 +34,11 @@ class Workers:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process speaks for all."""
+        """Whether this process logs, validates and saves for all."""
         return self.rank == 0
 
     def local_rows(self, rows: int) -> list[int]:
-        """Which rows of a batch are this process's: every count-th, so that lengths mix."""
+        """The rows of a batch that this process computes: every count-th, so that lengths mix."""
         return list(range(self.rank, rows, self.count))
 
     def all_reduce_gradients(self, model: nn.Module) -> None:
@@ -47,7 +47,7 @@ class Workers:
             return
         for parameter in model.parameters():
             if parameter.requires_grad:
-                if parameter.grad is None:  # an empty share: the others' sum still counts here
+                if parameter.grad is None:  # no rows here: the sum of the other processes still counts
                     parameter.grad = torch.zeros_like(parameter)
                 distributed.all_reduce(parameter.grad)
 
@@ -60,7 +60,7 @@ class Workers:
         return total.tolist()
 
     def broadcast(self, value: float) -> float:
-        """The first process's value: clocks differ, and all must take the same number of steps."""
+        """The value of process 0. Clocks differ, but all processes must take the same number of steps."""
         if self.count == 1:
             return value
         said = self._tensor([value])
@@ -72,16 +72,16 @@ class Workers:
 
 
 def is_main_process() -> bool:
-    """Whether this process prints what all would print."""
+    """Whether this process prints for all."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def process_group(device: str) -> Iterator[Workers]:
-    """Join the processes that torchrun started; a process started alone is the only one.
+    """Join the processes that torchrun started. A process that was started alone is the only one.
 
     Args:
-        device: a torch device. `cuda` becomes this process's own GPU, over NCCL; CPUs talk over Gloo.
+        device: a torch device. `cuda` becomes this process's own GPU, with NCCL; CPUs use Gloo.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:

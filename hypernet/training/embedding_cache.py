@@ -1,4 +1,4 @@
-"""Embeddings of texts that a run asks for again and again."""
+"""Embeddings of the texts of a run."""
 
 from __future__ import annotations
 

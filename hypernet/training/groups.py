@@ -1,7 +1,7 @@
-"""Tasks over the same kind of input, between which only a description can decide.
+"""Groups of tasks over the same kind of input. Only the descriptions tell such tasks apart.
 
-A task file may name the group (`Task.group`). Elsewhere the shape of the inputs stands for it: single
-words, lists of four words, pairs of numbers.
+A task file may name the group (`Task.group`). Otherwise the shape of the inputs is the group: single words,
+lists of four words, pairs of numbers.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from collections.abc import Sequence
 from hypernet.packing import Example
 from hypernet.training.training_tasks import TrainingTask
 
-LONGEST = 80
-"""Inputs of more characters have no shape that would tell anything."""
-MOST = 0.7
-"""Share of a task's inputs that have the shape which counts as the task's."""
-FEWEST_SHARED = 8
-"""Tasks that share so many inputs are preferred over those that share the kind alone."""
+MAX_SHAPED = 80
+"""Inputs of more characters have no shape."""
+MIN_SHAPE_SHARE = 0.7
+"""Fraction of a task's inputs that must have the same shape."""
+MIN_COMMON_INPUTS = 8
+"""Tasks with as many inputs in common are preferred over tasks with the same kind of input only."""
 
 
 def input_shape(text: str) -> str:
-    """The text with its words and numbers blotted out: "7 cups, 2 forks" -> "9 w, 9 w". Empty for long ones."""
-    if len(text) > LONGEST:
+    """The text with a sign for each word and number: "7 cups, 2 forks" -> "9 w, 9 w". Empty for long texts."""
+    if len(text) > MAX_SHAPED:
         return ""
-    blotted = re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", "w", re.sub(r"\d+", "9", text))
-    return re.sub(r"w(?: w)+", "w+", blotted)
+    masked = re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", "w", re.sub(r"\d+", "9", text))
+    return re.sub(r"w(?: w)+", "w+", masked)
 
 
 def group_of(task: TrainingTask) -> str:
@@ -36,15 +36,15 @@ def group_of(task: TrainingTask) -> str:
     if task.group:
         return task.group
     shape, count = Counter(input_shape(e.text) for e in task.examples).most_common(1)[0]
-    return f"shape {shape}" if shape and count >= MOST * len(task.examples) else ""
+    return f"shape {shape}" if shape and count >= MIN_SHAPE_SHARE * len(task.examples) else ""
 
 
 class Groups:
-    """Which tasks may stand beside which.
+    """The tasks that may share a batch because they are of one group.
 
     Args:
         tasks: all training tasks.
-        weights: how often each is drawn.
+        weights: weight of each in the draws.
     """
 
     def __init__(self, tasks: Sequence[TrainingTask], weights: Sequence[float]) -> None:
@@ -58,7 +58,7 @@ class Groups:
     def siblings(self, task: TrainingTask, count: int, rng: random.Random) -> list[TrainingTask]:
         """Up to `count` other tasks of the task's group, each once.
 
-        Tasks that share inputs with it come first, for identical inputs leave nothing but the description.
+        Tasks with inputs in common come first: with identical inputs, only the description differs.
         """
         if not self._group[task.name]:
             return []
@@ -66,7 +66,7 @@ class Groups:
         # A weighted draw without replacement (Efraimidis & Spirakis 2006): the largest log(u) / w.
         keys = {t.name: math.log(1 - rng.random()) / self._weights[t.name] for t in others}
         mine = self._inputs[task.name]
-        apart = {t.name: len(mine & self._inputs[t.name]) < FEWEST_SHARED for t in others}
+        apart = {t.name: len(mine & self._inputs[t.name]) < MIN_COMMON_INPUTS for t in others}
         return sorted(others, key=lambda t: (apart[t.name], -keys[t.name]))[:count]
 
 

@@ -1,35 +1,40 @@
-"""The plain training loop: step, log, validate, save; killed at any moment, it goes on where it last saved.
+"""The training loop: step, log, validate, save. A killed run continues where it last saved.
 
-A step draws everything random from (seed, step number), so a resumed run sees the
-same batches as one that never stopped. The folder of a run holds
+A step draws everything random from (seed, step number), so a resumed run sees the same batches as one
+that never stopped. The folder of a run holds
 
     state.pt      network, optimiser, step, minutes: tensors and numbers only
     best/         the checkpoint with the lowest validation loss, ready to serve
-    last/         that of the last step, where the run started from a trained model, which may stay the best
+    last/         the checkpoint of the last step, if the run started from a trained model
     log.jsonl     one line a step or validation
+    tasks.tsv     the use of each task, and why (`training_data.py`)
 """
 
 from __future__ import annotations
 
 import json
 import math
+import pickle
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from hypernet.training.config import Schedule, TrainingConfigError
 from hypernet.training.distributed import Workers
+from hypernet.training.progress import Reporter
 
 SAVE_SECONDS = 120.0
+SPEED_STEPS = 20
+"""Steps over which the printed speed is averaged."""
 
 
 @dataclass(slots=True)
@@ -63,7 +68,7 @@ def check_folder(folder: Path, resume: bool) -> None:
     """
     if (folder / "state.pt").exists() and not resume:
         raise FileExistsError(
-            f"{folder} holds a run already: add --resume to go on with it, or name another folder"
+            f"{folder} holds a run already: add --resume to continue it, or name another folder"
         )
 
 
@@ -79,8 +84,10 @@ class Trainer:
         save_checkpoint: writes `model` to a folder; `best` of the state is the validation loss that it has.
         clip: limits the gradients of `model` to a norm, and returns the norm they had.
         workers: the processes of this run, if there are several. `compute` then gives this one's part of
-            loss and metrics, and the first process alone logs, validates and saves.
-        validate_first: the model is good already: it is measured before the first step, and may stay the best.
+            loss and metrics, and only the first process logs, validates and saves.
+        reporter: prints the progress. None: on stdout.
+        validate_first: the model is trained already. It is measured before the first step and may stay
+            the best.
     """
 
     def __init__(
@@ -93,10 +100,14 @@ class Trainer:
         save_checkpoint: Callable[[Path, RunState], None],
         clip: Callable[[nn.Module, float], Tensor] = clip_global_norm,
         workers: Workers | None = None,
+        reporter: Reporter | None = None,
         *,
         validate_first: bool = False,
     ) -> None:
         self._workers = workers or Workers("cpu")
+        self._reporter = reporter or Reporter(shown=self._workers.is_main)
+        self._recent: deque[float] = deque(maxlen=SPEED_STEPS)  # seconds of the latest steps
+        self._losses: list[float] = []  # of the validations since the start or the resumption
         self._validate_first = validate_first
         self.folder, self.model, self.config, self._clip = folder, model, config, clip
         self._compute, self._validate, self._save_checkpoint = compute, validate, save_checkpoint
@@ -106,15 +117,21 @@ class Trainer:
         self.state = RunState()
 
     def resume(self) -> bool:
-        """Take up a saved run; False if there is none.
+        """Load a saved run; False if there is none.
 
         Raises:
-            TrainingConfigError: it trains a network of another shape.
+            TrainingConfigError: the file cannot be read, or is of a network of another shape.
         """
         path = self.folder / "state.pt"
         if not path.is_file():
             return False
-        saved = torch.load(path, weights_only=True, map_location="cpu")  # each is copied to where it belongs
+        try:
+            saved = torch.load(path, weights_only=True, map_location="cpu")  # each is copied to its device
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise TrainingConfigError(
+                f"{path} is no state of a run: delete it to start anew ({reason})"
+            ) from error
         try:
             self.model.load_state_dict(saved["model"])
         except RuntimeError as error:
@@ -133,29 +150,38 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         saved_at = validated_at = self.state.seconds
-        with _progress(self._workers.is_main) as bar, _set_on_sigterm() as stop:
-            task = bar.add_task("train", total=1.0, note="")
+        with self._reporter.steps(), _set_on_sigterm() as stop:
             if self._validate_first and self.state.step == 0:
-                self._check()
-            while self._done() < 1.0 and not stop.is_set():
-                note = self._step()
-                bar.update(task, completed=self._done(), note=f"{note} ETA {self._eta()}")
+                self._run_validation()
+            first = self._first_step()
+            while self._fraction_done() < 1.0 and not stop.is_set():
+                with first:
+                    note = self._step()
+                first = nullcontext()
+                self._reporter.step(self._fraction_done(), f"{note}  ETA {self._eta()}")
                 if self.state.seconds - validated_at > self.config.validate_minutes * 60:
-                    self._check()
+                    self._run_validation()
                     validated_at = self.state.seconds
                 if self.state.seconds - saved_at > SAVE_SECONDS:
                     self._save()
                     saved_at = self.state.seconds
-        last = self._check()
+            last = self._run_validation()
         if self._validate_first and self._workers.is_main:
             self._save_checkpoint(self.folder / "last", replace(self.state, best=last))
         self._save()
         return self.state
 
+    def _first_step(self) -> AbstractContextManager[None]:
+        """Around the first step of a compiled run, which takes minutes."""
+        if getattr(self.config, "compile", False):
+            return self._reporter.phase("compiling, in the first step")
+        return nullcontext()
+
     def _step(self) -> str:
+        """Take a step; what to print about it."""
         started = time.perf_counter()
         torch.manual_seed(self.config.seed * 1_000_003 + self.state.step)  # dropout
-        rate = self.config.learning_rate * schedule(self._done(), self.config.warmup)
+        rate = self.config.learning_rate * schedule(self._fraction_done(), self.config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
@@ -174,9 +200,12 @@ class Trainer:
         rate_tokens = tokens / elapsed
         metrics = dict(zip(result.metrics, values, strict=True))
         self._log(kind="step", loss=loss, lr=rate, norm=norm.item(), tokens_per_s=rate_tokens, **metrics)
-        return f"step {self.state.step} loss {loss:.3f} {rate_tokens:,.0f} tok/s"
+        self._recent.append(elapsed)
+        speed = f"{len(self._recent) / sum(self._recent):.2f} steps/s"
+        validation = f"  validation {self._losses[-1]:.4f}" if self._losses else ""
+        return f"step {self.state.step}  loss {loss:.4f}{validation}  {speed}"
 
-    def _check(self) -> float:
+    def _run_validation(self) -> float:
         """Validate, and keep the checkpoint if it is the best so far; its validation loss."""
         if not self._workers.is_main:
             return math.inf
@@ -186,12 +215,18 @@ class Trainer:
         with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
             scores = self._validate()
         self._log(kind="validation", seconds_taken=time.perf_counter() - started, **scores)
-        first = next(iter(scores.values()))
-        if first < self.state.best:
-            self.state.best = first
+        name, loss = next(iter(scores.items()))
+        self._losses.append(loss)
+        better = loss < self.state.best
+        if better:
+            self.state.best = loss
             self._save_checkpoint(self.folder / "best", self.state)
-            self._save()  # or a run that is killed now would come back not knowing what it has to beat
-        return first
+            self._save()  # a run that is killed now has to know which loss it must beat
+        self._reporter.line(
+            f"step {self.state.step}: {name} {loss:.4f} (first {self._losses[0]:.4f}, "
+            f"best {self.state.best:.4f})" + (f", saved as {self.folder / 'best'}" if better else "")
+        )
+        return loss
 
     def _save(self) -> None:
         if not self._workers.is_main:
@@ -204,14 +239,14 @@ class Trainer:
         )
         partial.replace(self.folder / "state.pt")  # atomic: a kill leaves the old state or the new one
 
-    def _done(self) -> float:
-        """Share of the run that is over."""
+    def _fraction_done(self) -> float:
+        """Fraction of the run that is over."""
         by_steps = self.state.step / self.config.steps if self.config.steps else 0.0
         by_time = self.state.seconds / (self.config.minutes * 60) if self.config.minutes else 0.0
         return max(by_steps, by_time)
 
     def _eta(self) -> str:
-        left = self.state.seconds * (1 / self._done() - 1) if self._done() < 1 else 0.0
+        left = self.state.seconds * (1 / self._fraction_done() - 1) if self._fraction_done() < 1 else 0.0
         return f"{int(left // 3600)}:{int(left % 3600 // 60):02d}:{int(left % 60):02d}"
 
     def _log(self, **entry: Any) -> None:
@@ -248,8 +283,3 @@ def read_log(folder: Path) -> Iterator[dict[str, Any]]:
     with (folder / "log.jsonl").open() as file:
         for line in file:
             yield json.loads(line)
-
-
-def _progress(shown: bool) -> Progress:
-    columns = TextColumn("{task.fields[note]}"), BarColumn(), TimeElapsedColumn()
-    return Progress(*columns, refresh_per_second=1, disable=not shown)

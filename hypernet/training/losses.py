@@ -1,8 +1,7 @@
 """The losses of supervised fine-tuning, on scores of response tokens.
 
-A vocabulary is wide: for 49,152 tokens the scores of one short batch are 60 MB in fp32. So the
-loss that is trained on and the one that is reported come from the same log-sum-exp, and a
-compiler can make one pass of it.
+The vocabulary is large: with 49,152 tokens, the scores of one short batch take 60 MB in fp32. Therefore
+the training loss and the reported loss use the same log-sum-exp, which a compiler fuses into one pass.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ def token_losses(scores: Tensor, targets: Tensor, smoothing: float) -> tuple[Ten
     Args:
         scores: [S, vocabulary].
         targets: [S].
-        smoothing: share of the target's probability that is spread over the vocabulary.
+        smoothing: fraction of the target's probability that is spread over the vocabulary.
     """
     scores = scores.float()
     total = scores.logsumexp(-1)  # [S]
@@ -31,7 +30,7 @@ def token_losses(scores: Tensor, targets: Tensor, smoothing: float) -> tuple[Ten
 
 
 fused_token_losses = torch.compile(token_losses, dynamic=True)
-"""The same in one pass; compiled when it is first called."""
+"""`token_losses` in one pass. The first call compiles it."""
 
 
 def sft_loss(
@@ -43,10 +42,10 @@ def sft_loss(
     adapter_penalty: float,
     fused: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The training loss, and the plain negative log-likelihood of each example.
+    """The training loss, and the negative log-likelihood of each example.
 
-    Cross-entropy is averaged over each example's response tokens, then over
-    examples; the penalty is `adapter_penalty` * sum over modules of mean A^2 + mean B^2.
+    Cross-entropy is averaged over the response tokens of each example, then over examples. The penalty is
+    `adapter_penalty` * sum over modules of mean A^2 + mean B^2.
     """
     losses = fused_token_losses if fused else token_losses
     smooth, nll = losses(scores, packed.targets, label_smoothing)
@@ -63,6 +62,6 @@ def example_nll(scores: Tensor, packed: PackedBatch) -> Tensor:
 def contrastive_loss(own: Tensor, other: Tensor, margin: float) -> Tensor:
     """Zero once another task's adapter is worse by the margin. Two [K] -> scalar.
 
-    `own` is taken as given: the loss may make the wrong adapter worse, never the right one.
+    `own` is detached: the loss may make the wrong adapter worse, never the right one.
     """
     return F.relu(margin + own.detach() - other).mean()

@@ -1,4 +1,4 @@
-"""The one LoRA that stands in best for a hypernetwork: as much of it as a static adapter can hold."""
+"""The single LoRA that is nearest to all LoRAs of a hypernetwork."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ CHUNK = 16
 
 
 def mean_lora(generator: Generator, descriptions: Sequence[str], weights: Sequence[float]) -> LoraWeights:
-    """The LoRA nearest to the mean of what a hypernetwork writes, in the sense of least squares of delta W.
+    """The LoRA nearest to the mean of a hypernetwork's LoRAs, by least squares of delta W.
 
-    The mean of many products B A has any rank; its largest singular values, as many as the LoRA has ranks,
-    are what one LoRA can hold (Eckart & Young 1936). Each factor gets the square root of them.
+    The mean of many products B A has a higher rank than one LoRA. The best approximation of rank r keeps
+    the r largest singular values (Eckart & Young 1936). Each factor gets their square roots.
 
     Args:
-        generator: writes the adapters.
-        descriptions: one a task.
-        weights: how much each counts; they need not sum to one.
+        generator: generates the adapters.
+        descriptions: one per task.
+        weights: one per description; they need not sum to one.
     """
     spec = generator.spec
     total = sum(weights)

@@ -1,7 +1,7 @@
-"""Noise on the input embeddings while training (NEFTune, Jain et al. 2023): fine-tuning overfits less.
+"""Noise on the input embeddings in training, against overfitting (NEFTune, Jain et al. 2023).
 
-Uniform in [-1, 1] times alpha / sqrt(length * width). The noise of a row is drawn from
-(seed, step, row) alone, so it is the same however the batch is shared out.
+The noise is uniform in [-1, 1], times alpha / sqrt(length * width). That of a row depends on (seed, step,
+row) only, so it is the same for any number of processes and microbatches.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def noise(packed: PackedBatch, keys: Sequence[int], width: int, alpha: float) ->
     """Noise for N rows of T tokens. [N, T, width].
 
     Args:
-        packed: the rows. A row's length is that of its longest example: packing is not to add noise.
-        keys: a seed per row.
-        width: of an embedding.
-        alpha: 5 in the published runs.
+        packed: the rows. The length of a row is that of its longest example, so that packing adds no noise.
+        keys: one seed per row.
+        width: size of an embedding.
+        alpha: size of the noise; 5 in the published runs.
     """
     rows = []
     for key, positions in zip(keys, packed.positions, strict=True):
@@ -33,7 +33,7 @@ def noise(packed: PackedBatch, keys: Sequence[int], width: int, alpha: float) ->
 
 @contextmanager
 def noisy(embedding: nn.Module, added: Tensor | None) -> Iterator[None]:
-    """Within it, what an embedding layer gives has `added` added. None changes nothing."""
+    """Within it, `added` is added to the output of an embedding layer. None changes nothing."""
     if added is None:
         yield
         return

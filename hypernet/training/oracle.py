@@ -1,11 +1,10 @@
-"""Oracles: one plain LoRA per task, trained on that task alone. What reconstruction imitates (T2L section 4.1).
+"""Oracles: one plain LoRA per task, trained on that task alone, for reconstruction (T2L section 4.1).
 
-A LoRA trains on little data and the base model is the same for all, so several
-tasks train side by side: row i of every batch is task i's and meets task i's LoRA.
-Losses are summed, gradients clipped per task, and AdamW works element by element,
-so each LoRA is exactly what training it alone would give. A group of tasks is one
-run of the common loop, in `LIBRARY/.groups/`; when it ends, its LoRAs join the
-library together. Killed at any time, the same command goes on.
+A LoRA trains on little data, and the base model is the same for all. So several tasks train at once: row i
+of every batch belongs to task i and runs under its LoRA. Losses are summed, gradients are clipped per task,
+and AdamW works element by element, so each LoRA equals the one that training alone would give. A group of
+tasks is one run of the training loop, in `LIBRARY/.groups/`. When it ends, its LoRAs join the library
+together. After a kill, the same command continues.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import copy
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from hypernet.checkpoint import ModelIdentity
 from hypernet.config import LoraSpec
-from hypernet.data.tasks import Task, TaskFileError, load_tasks, select_names
+from hypernet.data.tasks import Task, TaskFileError, load_all, select_names
 from hypernet.frozen import FrozenBase
 from hypernet.library import Entry, Library
 from hypernet.lora import LoraBatch, LoraWeights
@@ -32,16 +31,17 @@ from hypernet.packing import Example, fit_row, pack
 from hypernet.training.config import OracleConfig
 from hypernet.training.loop import StepResult, Trainer
 from hypernet.training.losses import example_nll, sft_loss
+from hypernet.training.progress import Reporter
 from hypernet.training.static_lora import StaticLora
-from hypernet.training.training_tasks import TrainingTask, draw_row, prepare, tokenised
+from hypernet.training.training_tasks import MIN_EXAMPLES, TrainingTask, draw_row, prepare, tokenised
 
 GROUPS = ".groups"
-"""Runs in progress; no task can have this name."""
+"""Folder of unfinished runs. No task can have this name."""
 
 
 @dataclass(slots=True)
 class OracleTask:
-    """A task with its examples in three parts that share none."""
+    """A task with its examples in three disjoint parts."""
 
     name: str
     training: TrainingTask
@@ -50,7 +50,7 @@ class OracleTask:
 
 
 class OracleLoras(nn.Module):
-    """The LoRAs of a group, and of each the best so far, so that both are saved and resumed."""
+    """The LoRAs of a group, and the best state of each so far. Both are saved and resumed."""
 
     def __init__(self, spec: LoraSpec, seeds: list[int]) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class OracleLoras(nn.Module):
 
     @torch.no_grad()
     def keep_best(self, losses: Tensor, step: int) -> None:
-        """Remember every LoRA that is better than it ever was. losses: [K]."""
+        """Keep the state of every LoRA whose loss is lower than before. losses: [K]."""
         better = losses < self.get_buffer("best_loss")  # [K]
         for kept, new in zip(self.best.parameters(), self.lora.parameters(), strict=True):
             kept[better] = new[better]
@@ -70,7 +70,7 @@ class OracleLoras(nn.Module):
 
 
 class OracleGroup:
-    """Tasks that train side by side, and the step that the loop calls."""
+    """Tasks that train at once, and the step that the loop calls."""
 
     def __init__(self, config: OracleConfig, tasks: list[OracleTask], base: FrozenBase) -> None:
         self.config, self.tasks, self.base = config, tasks, base
@@ -80,7 +80,7 @@ class OracleGroup:
     def step(self, number: int) -> StepResult:
         """Sum of the tasks' losses; a task's batch depends on (seed, task, step) alone."""
         if number % self.config.choose_every == 0:
-            self.look(number)
+            self.select_best(number)
         rows = [
             draw_row(task.training, random.Random(f"{self.config.seed}:{task.name}:{number}"), self.config)
             for task in self.tasks
@@ -105,8 +105,8 @@ class OracleGroup:
         metrics = {"nll": torch.stack(nlls).mean().item(), "examples": len(packed.example_rows)}
         return StepResult(torch.stack(losses).sum(), packed.num_tokens, metrics)
 
-    def look(self, number: int) -> None:
-        """Measure every LoRA on the examples that choose, and keep the best."""
+    def select_best(self, number: int) -> None:
+        """Measure every LoRA on the examples that choose its best step, and keep the best."""
         losses = self.losses([task.choosing for task in self.tasks], self.model.lora())
         self.model.keep_best(losses, number)
 
@@ -166,9 +166,8 @@ def train_oracles(
     device: str = "cpu",
     only: str | None = None,
     count: int | None = None,
-    report: Callable[[str], None] = print,
 ) -> Library:
-    """Train one LoRA per task into a library, `config.rows` tasks at a time; what is there already stays.
+    """Train one LoRA per task into a library, `config.rows` tasks at a time; LoRAs that are there already stay.
 
     A task that lacks enough short examples is reported and left out.
 
@@ -179,15 +178,16 @@ def train_oracles(
         base_model: a transformers folder.
         device: a torch device.
         only, count: some of the tasks, see `tasks.select_names`.
-        report: told when a group starts, and of every task that is left out.
 
     Raises:
         LibraryError: the folder holds a library of another base model, shape or start.
         TaskFileError: a task file cannot be read, `only` names none of its tasks, or no task can be trained on.
     """
-    every = {task.task: task for path in tasks for task in load_tasks(path)}
+    reporter = Reporter()
+    every = {task.task: task for task in load_all(tasks)}
     chosen = select_names(list(every), only, count)
-    base = FrozenBase(base_model, config.lora_spec(base_model), device)
+    with reporter.phase("loading the base model"):
+        base = FrozenBase(base_model, config.lora_spec(base_model), device)
     if config.compile:
         base.compile()
     identity = ModelIdentity(name=base.name, fingerprint=base.fingerprint)
@@ -197,7 +197,10 @@ def train_oracles(
     for name in (name for name in chosen if name not in oracles.names):
         task = _prepare(every[name], base, config)
         if task is None:
-            report(f"{name} is left out: too few examples of at most {config.max_example_tokens} tokens")
+            reporter.line(
+                f"{name} is dropped: fewer than {MIN_EXAMPLES} examples "
+                f"of at most {config.max_example_tokens} tokens"
+            )
         else:
             ready.append(task)
     if not ready and not oracles.names:
@@ -205,29 +208,38 @@ def train_oracles(
     ready.sort(key=lambda task: task.training.mean_length)  # rows of like length: little padding
     groups = [ready[i : i + config.rows] for i in range(0, len(ready), config.rows)]
     for number, group in enumerate(groups, start=1):
-        report(f"group {number} of {len(groups)}: {', '.join(task.name for task in group)}")
-        _train_group(oracles, config, group, base)
+        reporter.line(f"group {number} of {len(groups)}: {', '.join(task.name for task in group)}")
+        _train_group(oracles, config, group, base, reporter)
     return oracles
 
 
-def _train_group(oracles: Library, config: OracleConfig, tasks: list[OracleTask], base: FrozenBase) -> None:
-    """Train a group to its end, from where it was left, and add it to the library."""
+def _train_group(
+    oracles: Library, config: OracleConfig, tasks: list[OracleTask], base: FrozenBase, reporter: Reporter
+) -> None:
+    """Train a group to its end, from its saved state if there is one, and add it to the library."""
     what = json.dumps([config.model_dump(mode="json"), [task.name for task in tasks]])
     folder = oracles.folder / GROUPS / hashlib.sha256(what.encode()).hexdigest()[:16]
     group = OracleGroup(config, tasks, base)
-    # The loop's own checkpoint is not needed: each LoRA has its best step, and the model remembers it.
+    # The loop saves no checkpoint: each LoRA has its own best step, and the model keeps it.
     trainer = Trainer(
-        folder, group.model, config, group.step, group.chosen_loss, lambda *_: None, clip=clip_norm_per_lora
+        folder,
+        group.model,
+        config,
+        group.step,
+        group.chosen_loss,
+        lambda *_: None,
+        clip=clip_norm_per_lora,
+        reporter=reporter,
     )
     trainer.resume()
     state = trainer.run()
-    group.look(state.step)
+    group.select_best(state.step)
     oracles.add(group.results())
     (folder / "state.pt").unlink()  # the log stays
 
 
 def _prepare(task: Task, base: FrozenBase, config: OracleConfig) -> OracleTask | None:
-    """Tokenise a task and part its examples; None if there are too few."""
+    """Tokenise a task and split its examples; None if there are too few."""
     ready = prepare(task, base.chat, config.max_example_tokens)
     held_out = tokenised(task.split_instances()[1], base.chat, config.max_example_tokens)
     if ready is None or not held_out:
@@ -246,7 +258,7 @@ def _rows(examples: list[Example], budget: int) -> Iterator[list[Example]]:
 
 
 def _seed(config: OracleConfig, name: str) -> int:
-    """Where a task's LoRA starts: the same place for all, or its own."""
+    """Seed of the start of a task's LoRA: the same for all, or its own."""
     if config.start == "shared":
         return config.seed
     return int.from_bytes(hashlib.sha256(f"{config.seed}:{name}".encode()).digest()[:7], "big")

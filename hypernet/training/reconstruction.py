@@ -1,13 +1,13 @@
-"""Reconstruction: the hypernetwork learns to write the LoRAs of a library (T2L section 4.1).
+"""Reconstruction: the hypernetwork learns to reproduce the LoRAs of a library (T2L section 4.1).
 
     description -> hypernetwork -> LoRA, compared with the library's LoRA of that task
 
-The base model is not needed, only its identity. Two targets:
+The base model is not loaded. Two targets:
 
-    factors   mean |A - A*| and |B - B*|, each weight in deviations over the library (z-scores)
-    delta_w   scaling * mean |B A - B* A*|: free to find other factors of the same product
+    factors   mean |A - A*| and |B - B*| of z-scores: each weight in standard deviations over the library
+    delta_w   scaling * mean |B A - B* A*|: other factors of the same product are as good
 
-With z-scores the network starts at the library's mean; on the product as a plain LoRA.
+With `factors` the network starts at the mean of the library, with `delta_w` as a plain LoRA does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hypernet.checkpoint import CheckpointConfig, ModelIdentity, save_checkpoint
 from hypernet.config import HypernetConfig
-from hypernet.data.tasks import TaskFileError, load_tasks, select_names
+from hypernet.data.tasks import TaskFileError, load_all, select_names
 from hypernet.encoder import Encoder
 from hypernet.library import Library
 from hypernet.lora import LoraBatch
@@ -29,10 +29,11 @@ from hypernet.training.config import ReconstructionConfig
 from hypernet.training.distance import delta_w_distance, relative_error
 from hypernet.training.embedding_cache import EmbeddingCache
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
+from hypernet.training.progress import Reporter
 from hypernet.training.training_tasks import training_paraphrases
 
 VALIDATION_PARAPHRASES = 3
-"""As many of a task as `t2l eval` scores under `training`."""
+"""Descriptions of a task in validation; `t2l eval` scores as many under `training`."""
 
 
 class ReconstructionRun:
@@ -40,9 +41,9 @@ class ReconstructionRun:
 
     Args:
         config: the run.
-        library: the LoRAs to write.
+        library: the LoRAs to reproduce.
         descriptions: task -> its paraphrases, for every task of the library.
-        encoder: reads them.
+        encoder: embeds the descriptions.
         device: a torch device.
     """
 
@@ -80,7 +81,7 @@ class ReconstructionRun:
         self.model.to(device)
 
     def step(self, number: int) -> StepResult:
-        """Loss on the tasks that belong to step `number`: the library is dealt out anew on each pass."""
+        """Loss on the tasks that belong to step `number`: each pass over the library has a new order."""
         rng = random.Random(f"{self.config.seed}:{number}")
         index = self._batch(number)
         embeddings = self.embed([rng.choice(self._paraphrases[i]) for i in index])
@@ -104,7 +105,7 @@ class ReconstructionRun:
         return self.config.delta_w_scaling * distance
 
     def _factor_loss(self, adapters: LoraBatch, target: LoraBatch, name: str) -> Tensor:
-        """[n]. A difference in deviations is the difference of the z-scores: their means cancel."""
+        """[n]. The difference divided by the deviation is the difference of z-scores: the means cancel."""
         a = (adapters.a[name] - target.a[name]) / (self.model.deviation.a(name) + 1e-10)  # [n, L, r, in]
         b = (adapters.b[name] - target.b[name]) / (self.model.deviation.b(name) + 1e-10)  # [n, L, out, r]
         return (a.abs().flatten(1).mean(dim=1) + b.abs().flatten(1).mean(dim=1)) / 2
@@ -112,8 +113,8 @@ class ReconstructionRun:
     def validate(self) -> dict[str, float]:
         """Loss and relative error over the library, each task by its first descriptions; then each error.
 
-        The library is all there is to learn, so this says how well it is kept, not how
-        well unseen tasks are guessed: `t2l eval` does that.
+        These are the tasks that train, so the numbers say how well the network keeps the library. `t2l eval`
+        measures unseen tasks.
         """
         losses, errors = [], []
         for i in range(len(self.library)):
@@ -143,7 +144,7 @@ class ReconstructionRun:
         save_checkpoint(folder, self.model, config)
 
     def _batch(self, number: int) -> list[int]:
-        """Which LoRAs step `number` compares: each once in a pass over the library."""
+        """The LoRAs of step `number`. Each occurs once in a pass over the library."""
         size = min(self.config.tasks, len(self.library))
         per_pass = -(-len(self.library) // size)
         order = list(range(len(self.library)))
@@ -165,17 +166,17 @@ def train_reconstruction(
     count: int | None = None,
     resume: bool = False,
 ) -> RunState:
-    """Train a hypernetwork to write a library's LoRAs; the best checkpoint lands in `out/best`.
+    """Train a hypernetwork to reproduce a library's LoRAs; the best checkpoint lands in `out/best`.
 
     Args:
         library: a library's folder, see `hypernet.library`.
         tasks: task files with the descriptions of its tasks.
-        out: the run's folder; an unfinished run there is taken up if `resume`.
+        out: the run's folder; an unfinished run there is continued if `resume`.
         config: the run.
         encoder, base_model: as `Encoder.load` takes them.
         device: a torch device.
         only, count: some of the library's tasks, see `tasks.select_names`.
-        resume: go on from `out/state.pt`.
+        resume: continue from `out/state.pt`.
 
     Raises:
         FileExistsError: `out` holds a run and `resume` is off.
@@ -185,9 +186,11 @@ def train_reconstruction(
     check_folder(out, resume)
     whole = Library.open(library)
     chosen = whole.subset(select_names(whole.names, only, count))
-    reader = Encoder.load(encoder, device, base_model)
+    reporter = Reporter()
+    with reporter.phase("loading the encoder"):
+        reader = Encoder.load(encoder, device, base_model)
     run = ReconstructionRun(config, chosen, _descriptions(tasks, chosen), reader, device)
-    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save)
+    trainer = Trainer(out, run.model, config, run.step, run.validate, run.save, reporter=reporter)
     if resume:
         trainer.resume()
     return trainer.run()
@@ -195,7 +198,7 @@ def train_reconstruction(
 
 def _descriptions(files: list[Path], library: Library) -> dict[str, list[str]]:
     """Task -> paraphrases, for the library's tasks."""
-    tasks = {task.task: task for path in files for task in load_tasks(path)}
+    tasks = {task.task: task for task in load_all(files)}
     missing = [name for name in library if name not in tasks]
     if missing:
         raise TaskFileError(

@@ -1,7 +1,7 @@
 """Plain LoRAs by supervised fine-tuning: no description, no hypernetwork, the same data and the same loss.
 
-Here one LoRA for all tasks: what a hypernetwork has to beat, for a LoRA that knows
-the answers' form but reads nothing scores well. `oracle.py` trains one per task.
+Here: one LoRA for all tasks, the baseline of a hypernetwork. It learns the form of the answers without
+reading a description, and scores well. `oracle.py` trains one LoRA per task.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import nn
 
 from hypernet.checkpoint import CheckpointError
 from hypernet.config import LoraSpec
-from hypernet.data.tasks import Task, load_descriptions, load_tasks, with_descriptions
+from hypernet.data.tasks import load_all, load_descriptions, with_descriptions
 from hypernet.frozen import FrozenBase
 from hypernet.generator import Generator
 from hypernet.lora import LoraBatch, LoraWeights
@@ -24,16 +24,17 @@ from hypernet.training.config import MultitaskConfig
 from hypernet.training.loop import RunState, StepResult, Trainer, check_folder
 from hypernet.training.losses import example_nll, sft_loss
 from hypernet.training.mean_lora import mean_lora
-from hypernet.training.training_tasks import check_enough, prepare_all
-from hypernet.training.validation import mean_by_form, prompt_forms, split_tasks
+from hypernet.training.progress import Reporter
+from hypernet.training.training_data import TrainingData, report_tasks, training_data
+from hypernet.training.validation import mean_by_form, prompt_forms
 
 
 class StaticLora(nn.Module):
-    """K plain LoRAs as parameters, started as PEFT starts them: Kaiming A, B = 0.
+    """K plain LoRAs as parameters, with the start of PEFT: Kaiming A, B = 0.
 
     Args:
         spec: their shape.
-        seeds: one per LoRA; it alone decides where that LoRA starts.
+        seeds: one per LoRA. The start of a LoRA depends on its seed only.
     """
 
     def __init__(self, spec: LoraSpec, seeds: list[int]) -> None:
@@ -48,8 +49,8 @@ class StaticLora(nn.Module):
             )
             self.B[m.name] = nn.Parameter(torch.zeros(len(seeds), spec.num_layers, m.out_features, spec.rank))
 
-    def take(self, adapter: LoraWeights) -> None:
-        """Start all of them at an adapter of their shape instead."""
+    def copy_from(self, adapter: LoraWeights) -> None:
+        """Set all of them to an adapter of their shape."""
         with torch.no_grad():
             for name in self.A:
                 self.A[name].copy_(adapter.a[name])
@@ -60,45 +61,49 @@ class StaticLora(nn.Module):
         return LoraBatch(dict(self.A), dict(self.B))
 
     def values(self) -> LoraBatch:
-        """The same without a graph, on the CPU."""
+        """All of them without a graph, on the CPU."""
         return self.forward().map(lambda t: t.detach().cpu())
 
 
 class MultitaskRun:
-    """One LoRA for all training tasks, drawn as `SftRun` draws them: the same seed gives the same batches."""
+    """One LoRA for all training tasks, on the batches that `SftRun` draws with the same seed.
 
-    def __init__(self, config: MultitaskConfig, tasks: list[Task], base: FrozenBase) -> None:
+    Args:
+        config: the run.
+        data: its tasks.
+        base: the frozen base model.
+    """
+
+    def __init__(self, config: MultitaskConfig, data: TrainingData, base: FrozenBase) -> None:
         self.config, self.base = config, base
         self.model = StaticLora(base.spec, [config.seed]).to(base.device)
         if config.compile:
             base.compile()
-        training, validation = split_tasks(tasks, config)
-        self.tasks = prepare_all(training, base.chat, config.max_example_tokens)
-        self._batches = Batches(self.tasks, config, base.chat)
-        self.validation = prepare_all(validation, base.chat, config.max_example_tokens)
+        self.tasks, self.validation = data.training, data.validation
+        self.batches = Batches(self.tasks, config, base.chat)
 
     def start_from(self, checkpoint: Path, encoder: str | None) -> None:
-        """Start where a hypernetwork stands, as well as one LoRA can: see `mean_lora`.
+        """Start at the LoRA that is nearest to the LoRAs of a hypernetwork, see `mean_lora`.
 
-        What the network has learnt of the tasks at large is then not learnt again, and equal steps from there
-        on are equal training.
+        The LoRA then has what the network has learnt about all tasks, and equal numbers of steps are equal
+        training.
 
         Raises:
-            CheckpointError: it is no checkpoint, or writes LoRAs of another shape.
+            CheckpointError: it is no checkpoint, or generates LoRAs of another shape.
             MismatchError: it is for another base model or encoder.
         """
         generator = Generator.load(checkpoint, encoder, self.base.device, str(self.base.folder))
         generator.check_base_model(self.base.folder)
         if generator.spec != self.base.spec:
-            raise CheckpointError(f"{checkpoint} writes {generator.spec}, this run trains {self.base.spec}")
-        self.model.take(
-            mean_lora(generator, [task.paraphrases[0] for task in self.tasks], self._batches.weights)
+            raise CheckpointError(f"{checkpoint} generates {generator.spec}, this run trains {self.base.spec}")
+        self.model.copy_from(
+            mean_lora(generator, [task.paraphrases[0] for task in self.tasks], self.batches.weights)
         )
 
     def step(self, number: int) -> StepResult:
         """Loss on the batch that belongs to step `number`."""
         config = self.config
-        packed = pack(self._batches.draw(number).rows, config.row_multiple).to(self.base.device)
+        packed = pack(self.batches.draw(number).rows, config.row_multiple).to(self.base.device)
         adapters = self.model()
         loss, nll = sft_loss(
             self.base.logits(packed, adapters),
@@ -112,7 +117,7 @@ class MultitaskRun:
         return StepResult(loss, packed.num_tokens, metrics)
 
     def validate(self) -> dict[str, float]:
-        """Mean NLL over the validation tasks: those that choose a hypernetwork's checkpoint too."""
+        """Mean NLL over the validation tasks, the same as those of a hypernetwork's run."""
         losses = []
         by_form: list[tuple[str, float]] = []
         for task in self.validation:
@@ -151,19 +156,33 @@ def train_multitask(
 ) -> RunState:
     """Train one LoRA for all tasks; the best one lands in `out/best` as a PEFT folder.
 
-    Arguments and errors as `sft.train_sft`, but `start` is a hypernetwork whose place it takes, and
-    `encoder` that network's.
+    Arguments and errors are those of `sft.train_sft`, except that `start` is a hypernetwork (see
+    `MultitaskRun.start_from`) and `encoder` is its encoder.
     """
     check_folder(out, resume)
-    every = [task for path in tasks for task in load_tasks(path)]
+    given = load_all(tasks)
     if descriptions:
-        every = with_descriptions(every, load_descriptions(descriptions))
-    run = MultitaskRun(config, every, FrozenBase(base_model, config.lora_spec(base_model), device))
-    check_enough(run.tasks, run.validation, config)
+        given = with_descriptions(given, load_descriptions(descriptions))
+    reporter = Reporter()
+    with reporter.phase("loading the base model"):
+        base = FrozenBase(base_model, config.lora_spec(base_model), device)
+    with reporter.phase(f"tokenising {len(given)} tasks"):
+        data = training_data(given, config, base.chat)
+    report_tasks(data, out, reporter)
+    data.check(config)
+    run = MultitaskRun(config, data, base)
     if start:
-        run.start_from(start, encoder)
+        with reporter.phase("loading the hypernetwork to start from"):
+            run.start_from(start, encoder)
     trainer = Trainer(
-        out, run.model, config, run.step, run.validate, run.save, validate_first=start is not None
+        out,
+        run.model,
+        config,
+        run.step,
+        run.validate,
+        run.save,
+        reporter=reporter,
+        validate_first=start is not None,
     )
     if resume:
         trainer.resume()

@@ -1,16 +1,17 @@
-"""Tasks as training takes them: tokenised, their paraphrases spread out, and how often each is drawn."""
+"""Tasks as training takes them: tokenised, with all their descriptions and the weight of each in the draws."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hypernet.data.tasks import Instance, Task, TaskFileError
+from hypernet.data.tasks import Instance, Task
 from hypernet.packing import ChatFormat, Example, fit_row
 from hypernet.training.config import FineTuning
 
+MIN_EXAMPLES = 5
+"""A task with fewer training examples teaches its answers, not the task."""
 PARAPHRASE_TEMPLATES = (
     "{}",
     "Task: {}",
@@ -19,12 +20,12 @@ PARAPHRASE_TEMPLATES = (
     "You are given an input. {}",
     "{} Nothing else.",
 )
-"""Dress for tasks that come with few paraphrases: the same request, said with more or fewer words."""
+"""Forms of a description, for tasks that come with few: the same request in more or fewer words."""
 
 
 @dataclass(slots=True)
 class TrainingTask:
-    """A task with its examples tokenised and its paraphrases spread out."""
+    """A task with tokenised examples and all descriptions to train on."""
 
     name: str
     paraphrases: list[str]
@@ -42,35 +43,20 @@ class TrainingTask:
 def prepare(task: Task, chat: ChatFormat, max_tokens: int) -> TrainingTask | None:
     """Tokenise a task's training examples, leaving out those above `max_tokens`; None if too few are left."""
     examples = tokenised(task.split_instances()[0], chat, max_tokens)
-    if len(examples) < 5:
-        return None
+    return training_task(task, examples) if len(examples) >= MIN_EXAMPLES else None
+
+
+def training_task(task: Task, examples: list[Example]) -> TrainingTask:
+    """A task with these examples to train on."""
     return TrainingTask(
         task.task, training_paraphrases(task), examples, task.held_out_paraphrases, task.derived, task.group
     )
 
 
 def prepare_all(tasks: list[Task], chat: ChatFormat, max_tokens: int) -> list[TrainingTask]:
-    """`prepare` for many tasks, those with too few examples left out."""
+    """`prepare` for many tasks, without those that have too few examples."""
     ready = [prepare(task, chat, max_tokens) for task in tasks]
     return [task for task in ready if task]
-
-
-def check_enough(training: Sequence[object], validation: Sequence[object], config: FineTuning) -> None:
-    """Refuse to start a run that would fail at its first step or validation.
-
-    Raises:
-        TaskFileError: no task is left to train on, or none to validate with.
-    """
-    if not training:
-        raise TaskFileError(
-            f"no task is left to train on: each needs five examples of at most {config.max_example_tokens} "
-            "tokens. Raise max_example_tokens, or give more tasks"
-        )
-    if not validation:
-        raise TaskFileError(
-            f"no task is left to choose the checkpoint with: validation_share is {config.validation_share}. "
-            "Raise it, or give more tasks"
-        )
 
 
 def tokenised(instances: list[Instance], chat: ChatFormat, max_tokens: int) -> list[Example]:
@@ -80,9 +66,10 @@ def tokenised(instances: list[Instance], chat: ChatFormat, max_tokens: int) -> l
 
 
 def training_paraphrases(task: Task) -> list[str]:
-    """All ways to ask for a task but its `eval_descriptions`, in more than one dress where there are few.
+    """All descriptions of a task except its `eval_descriptions`, each in several forms where there are few.
 
-    A task without `eval_descriptions` is validated with some of these: what is held out of it are instances.
+    A task without `eval_descriptions` is validated with some of these. Its held-out
+    instances never train.
     """
     paraphrases = task.paraphrases
     if task.definition and task.definition not in paraphrases:
@@ -93,19 +80,19 @@ def training_paraphrases(task: Task) -> list[str]:
 
 
 def draw_row(task: TrainingTask, rng: random.Random, config: FineTuning) -> list[Example]:
-    """Some examples of a task, as many as a row of the batch takes."""
+    """Random examples of a task, as many as fit into a row."""
     return fit_row(rng.sample(task.examples, min(config.row_examples, len(task.examples))), config.row_tokens)
 
 
 def draw_weights(
     tasks: list[TrainingTask], preference: float, derived_share: float, group_balance: float = 0.0
 ) -> list[float]:
-    """How often each task is drawn.
+    """Weight of each task in the draws.
 
     Args:
         tasks: the tasks.
-        preference: short ones are drawn more, with weight (mean length)^-preference.
-        derived_share: share of the draws that goes to derived tasks in all.
+        preference: tasks with short examples are drawn more, with weight (mean length)^-preference.
+        derived_share: fraction of the draws that goes to derived tasks.
         group_balance: tasks of a group are drawn less, with weight (size of the group)^-group_balance.
     """
     sizes = Counter(t.group for t in tasks)

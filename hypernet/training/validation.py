@@ -1,48 +1,64 @@
-"""What a run holds back to choose its checkpoint, and in which forms of prompt that is asked."""
+"""The validation tasks of a run, and the forms of prompt that they are asked in."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from hypernet.data.overlap import plain
 from hypernet.data.tasks import Task, split_validation
 from hypernet.packing import ChatFormat, Example
 from hypernet.training.batches import described, few_shot
 from hypernet.training.config import MultitaskConfig
 from hypernet.training.training_tasks import TrainingTask
 
-ALIKE = 0.4
-"""Share of common inputs that two tasks may answer alike before they count as the same task."""
-FEWEST_ALIKE = 3
-"""Fewer common answers are chance."""
+MAX_SAME_ANSWERS = 0.4
+"""Fraction of common inputs that two different tasks may answer alike."""
+MIN_SAME_ANSWERS = 3
+"""Fewer equal answers are chance."""
 SHOTS = 3
 
 
-def split_tasks(tasks: list[Task], config: MultitaskConfig) -> tuple[list[Task], list[Task]]:
-    """(training, validation), without training tasks that give validation tasks away, if the run wants that."""
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which tasks train and which choose the checkpoint."""
+
+    training: list[Task]
+    validation: list[Task]
+    dropped: dict[str, str]
+    """Name -> reason, of the tasks that do neither."""
+
+
+def split_tasks(tasks: list[Task], config: MultitaskConfig) -> Split:
+    """Split tasks; those that would give validation tasks away are dropped, if the run wants that."""
     training, validation = split_validation(tasks, config.validation_share)
+    kept = {task.task for task in (*training, *validation)}
+    dropped = {
+        task.task: f"built from the validation task {task.name}" for task in tasks if task.task not in kept
+    }
     if config.drop_near_duplicates:
         alike = near_duplicates(training, validation)
+        dropped |= {name: f"answers as the validation task {other} does" for name, other in alike.items()}
         training = [task for task in training if task.task not in alike]
-    return training, validation
+    return Split(training, validation, dropped)
 
 
 def near_duplicates(tasks: Iterable[Task], others: Iterable[Task]) -> dict[str, str]:
-    """Names of the tasks that answer inputs of another task as it does -> that other task."""
+    """Tasks that answer the inputs of another task as that task does: name -> name of the other."""
     answers: dict[str, dict[str, set[str]]] = defaultdict(dict)  # input -> other task -> its answers
     for other in others:
         for instance in other.instances:
-            answers[_plain(instance.input)].setdefault(other.task, set()).update(map(_plain, instance.output))
+            answers[plain(instance.input)].setdefault(other.task, set()).update(map(plain, instance.output))
     found = {}
     for task in tasks:
         common, same = Counter[str](), Counter[str]()
         for instance in task.split_instances()[0]:
-            for name, given in answers.get(_plain(instance.input), {}).items():
+            for name, given in answers.get(plain(instance.input), {}).items():
                 common[name] += 1
-                same[name] += _plain(instance.output[0]) in given
+                same[name] += plain(instance.output[0]) in given
         for name, count in same.most_common():
-            if count >= FEWEST_ALIKE and count > ALIKE * common[name]:
+            if count >= MIN_SAME_ANSWERS and count > MAX_SAME_ANSWERS * common[name]:
                 found[task.task] = name
                 break
     return found
@@ -51,11 +67,11 @@ def near_duplicates(tasks: Iterable[Task], others: Iterable[Task]) -> dict[str, 
 def prompt_forms(
     task: TrainingTask, description: str, config: MultitaskConfig, chat: ChatFormat
 ) -> dict[str, list[Example]]:
-    """The task's validation examples in each form of prompt but the bare one that the run trains with.
+    """The task's validation examples in each form of prompt that the run trains with, except the bare one.
 
     Args:
         task: a validation task.
-        description: stands in the prompt.
+        description: description for the prompt.
         config: its `prompt_shares` name the forms.
         chat: the base model's chat format.
     """
@@ -75,8 +91,3 @@ def mean_by_form(scores: Sequence[tuple[str, float]]) -> dict[str, float]:
     forms = dict.fromkeys(form for form, _ in scores)
     values = {form: [value for name, value in scores if name == form] for form in forms}
     return {f"validation_nll_{form}": sum(v) / len(v) for form, v in values.items()}
-
-
-def _plain(text: str) -> str:
-    """As exact match sees it: without case and punctuation."""
-    return re.sub(r"\W", "", text.lower())

@@ -1,11 +1,11 @@
-"""Relations that public word data knows: inflections, numerals, places, dates, letters.
+"""Tasks from public word data: inflections, numerals, places, dates, letters.
 
-What given tasks hold of lexical relations (antonyms, capitals, plurals) is a few dozen. BATS (Gladkova
-et al. 2016) and function vectors (Todd et al. 2024) sort such relations into inflection, derivation,
-lexicography and encyclopaedia; those that a dictionary or a standard can fill are built here, many of
-them over the same questions: a number, a country, a verb. The data come with libraries (extra `lexical`).
+The given tasks hold a few dozen lexical relations (antonyms, capitals, plurals). BATS (Gladkova et al.
+2016) and function vectors (Todd et al. 2024) sort such relations into inflection, derivation, lexicography
+and encyclopaedia. A dictionary or a standard supplies many of them. They are built here, often over the
+same questions: a number, a country, a verb. Libraries supply the data (extra `lexical`).
 
-Evaluation tasks stay unseen in two ways: a relation that answers their questions as they do is not built,
+Evaluation tasks stay unseen (`hypernet.data.overlap`): a relation that gives their answers is not built,
 whatever it is called, and a pair of theirs is never shown.
 """
 

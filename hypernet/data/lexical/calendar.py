@@ -10,7 +10,7 @@ from hypernet.data.overlap import Pairs
 
 
 def dates() -> Iterator[Relation]:
-    """Both cycles, each name as it is, in capital and in small letters: there are few of them."""
+    """Relations of months and days. Names are few, so each occurs in capital and in small letters too."""
     from babel import Locale
 
     for cycle, table in (("month", "months"), ("day", "days")):
@@ -54,7 +54,7 @@ def _turned(names: Sequence[str], by: int) -> list[str]:
 
 def _all_cases(questions: Sequence[str], answers: Sequence[str]) -> Pairs:
     return [
-        (dress(question), answer)
+        (case(question), answer)
         for question, answer in zip(questions, answers, strict=True)
-        for dress in (str, str.upper, str.lower)
+        for case in (str, str.upper, str.lower)
     ]

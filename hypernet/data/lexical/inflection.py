@@ -14,7 +14,7 @@ LONGEST_COMPARED = 6
 
 
 def inflections(categories: Mapping[str, Sequence[str]]) -> Iterator[Relation]:
-    """Every form of the words of these categories; what a dictionary does not know is left out."""
+    """Every form of the words of these categories; words that the dictionary lacks are left out."""
     yield from _verbs(categories.get("verb", ()))
     yield from _nouns(sorted({*categories.get("animal", ()), *categories.get("object", ())}))
     yield from _adjectives(categories.get("adjective", ()))

@@ -1,4 +1,4 @@
-"""What can be said of a number, and how other languages say it."""
+"""Properties of numbers, and their names in other languages."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ RULES: dict[str, tuple[Callable[[int], object], str]] = {
 
 
 def numerals() -> Iterator[Relation]:
-    """Everything about the numbers from 1 to 199, and back from words to digits."""
+    """All relations of the numbers from 1 to 199, and back from words to digits."""
     from num2words import num2words
 
     for name, (rule, said) in RULES.items():

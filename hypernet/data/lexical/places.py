@@ -12,7 +12,7 @@ COUNTRY, REGION, LANGUAGE = "a country", "a region", "a language"
 
 
 def places() -> Iterator[Relation]:
-    """Names and codes of places, each asked for from more than one side."""
+    """Names and codes of places, in both directions where that is unique."""
     yield from _countries()
     yield from _regions()
     yield from _tongues()

@@ -1,4 +1,4 @@
-"""What a relation is: named pairs of a question and its answer, and how they are asked for."""
+"""A lexical relation: named pairs of a question and its answer, and how to ask for them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hypernet.data.synthetic.task_template import TaskTemplate, answer_patterns
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Pairs that stand in one relation to each other, each the other's question or answer."""
+    """Pairs of texts in one relation, such as singular and plural."""
 
     name: str
     said: str
     """The answer as a noun phrase: "the plural of the noun"."""
     of: str
-    """What the question is, with its article: "a noun"."""
+    """The kind of question, with its article: "a noun"."""
     pairs: Pairs
 
     def template(self) -> TaskTemplate:
-        """The relation as a task to derive."""
+        """The relation as a template of a task."""
         patterns = (
             *answer_patterns(self.said, f"Given {self.of},", f"The input is {self.of}."),
             f"Turn {self.of} into {self.said}.{{end}}",
@@ -31,7 +31,7 @@ class Relation:
 
 
 def inverted(pairs: Pairs) -> Pairs:
-    """Answers with their questions, where an answer has a single one."""
+    """(answer, question) of every answer that has a single question."""
     back: dict[str, list[str]] = {}
     for question, answer in pairs:
         back.setdefault(answer, []).append(question)

@@ -1,4 +1,4 @@
-"""Given pairs: the other way round, or as they are but asked for in more ways."""
+"""Given pairs: in the other direction, or as they are with more descriptions."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ INVERSES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
-"""Pair tasks whose opposite direction is a task too: name -> (name of the inverse, its paraphrases)."""
+"""Pair tasks whose opposite direction is a task too: name -> (name of the inverse, its patterns)."""
 
 
 def inverses(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemplate]:
-    """Pair tasks the other way round, where an answer has a single question."""
+    """Pair tasks in the other direction."""
     for name, (inverse, patterns) in INVERSES.items():
         if pairs := material.get(name):
             yield TaskTemplate.from_pairs(inverse, patterns, [(answer, question) for question, answer in pairs])
 
 
 def reworded(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemplate]:
-    """Given tasks as they are, asked for in more ways."""
+    """Given tasks as they are, with more descriptions."""
     for name, patterns in REWORDED.items():
         if pairs := material.get(name):
             yield TaskTemplate.from_pairs(name, patterns, pairs)

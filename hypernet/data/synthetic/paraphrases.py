@@ -1,8 +1,8 @@
-"""More ways to ask for tasks that come with two or three paraphrases.
+"""Patterns of descriptions for given tasks that come with two or three.
 
-Function-vector and instruction-induction tasks bring a couple of short instructions each.
-A hypernetwork that sees two strings a task learns two strings; with some dozens it has to
-learn what they have in common. `template.py` fills the slots (`{write}`, `{end}`).
+Function-vector and instruction-induction tasks have two or three short instructions each. With so few, a
+hypernetwork learns the strings. With dozens, it has to learn what they have in common.
+`task_template.py` fills the slots (`{write}`, `{end}`).
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from hypernet.data.synthetic.task_template import COUNTS, TaskTemplate, of_list
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 SHARED = 0.1
-"""Share of a category's words that may be in another, too; where they are, they are not used."""
+"""Fraction of a category's words that another may have too. Such words are not used."""
 LONGEST_LIST = 6
-"""Words of so many different lengths have to be there, for lists in which one is the longest."""
+"""Number of different word lengths that lists with one longest word need."""
 
 
 def positions(words: Sequence[str]) -> Iterator[TaskTemplate]:
@@ -66,9 +66,9 @@ def orders(words: Sequence[str]) -> Iterator[TaskTemplate]:
 
 
 def distinct_lengths(rng: random.Random, words: Sequence[str], n: int) -> list[str]:
-    """Draw n words of unlike lengths, so that "the longest" has one answer."""
+    """Draw n words of different lengths, so that "the longest" has one answer."""
     chosen: dict[int, str] = {}
-    while len(chosen) < n:  # by words, not by lengths, or the few long ones would come up in every list
+    while len(chosen) < n:  # drawn by word, not by length: otherwise the few long words are in every list
         word = rng.choice(words)
         chosen.setdefault(len(word), word)
     return list(chosen.values())
@@ -93,7 +93,7 @@ def odd_one_out(categories: Mapping[str, Sequence[str]]) -> Iterator[TaskTemplat
 
 
 def distinguishable(categories: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """Ordered pairs of categories that share hardly a word: many an adjective is a concept, too."""
+    """Ordered pairs of categories with hardly a word in common: some adjectives are concepts too."""
 
     def shared(one: str, rest: str) -> float:
         smaller = min(len(categories[one]), len(categories[rest]))

@@ -16,7 +16,7 @@ from hypernet.hardware import fastest_dtype
 from hypernet.model_paths import base_model_folder
 from hypernet.training.config import SftConfig
 from hypernet.training.loop import StepResult
-from hypernet.training.sft import SftRun
+from hypernet.training.sft import SftRun, sft_data
 from tests.benchmarks.context import BenchContext
 from tests.benchmarks.measure import Comparison, elapsed_seconds
 
@@ -75,7 +75,7 @@ def start() -> SftRun:
         )
         for i in range(TASKS)
     ]
-    return SftRun(config, tasks, base, Encoder.load())
+    return SftRun(config, sft_data(tasks, config, base), base, Encoder.load())
 
 
 def step(sft: SftRun, number: int) -> StepResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -89,3 +90,19 @@ def test_the_field_says_whether_only_the_description_tells_and_the_name_where_it
     line = FULL | {"task": name, "told_only": told_only}
     (task,) = load_tasks(file(tmp_path, line))
     assert task.description_only is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("broken.jsonl.gz", b"no gzip"),
+        ("cut.jsonl.gz", gzip.compress(b'{"task": "t"}' * 1000)[:40]),
+        ("damaged.jsonl.gz", gzip.compress(b"x" * 1000)[:12] + b"\xff" * 20),
+        ("binary.jsonl", b"\xff\xfe\x00"),
+    ],
+)
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(TaskFileError, match=f"{name} cannot be read: "):
+        load_tasks(path)

@@ -18,7 +18,7 @@ from hypernet.training import losses as losses_module
 from hypernet.training.config import SftConfig, TrainingConfigError
 from hypernet.training.distributed import Workers, process_group
 from hypernet.training.neftune import noise, noisy
-from hypernet.training.sft import SftRun
+from hypernet.training.sft import SftRun, sft_data
 from tests.unit.hypernet.training.test_sft import run, task
 
 EVERYTHING = {"rows": 5, "contrast": 0.5, "contrast_rows": 3, "neftune_alpha": 5.0, "dropout": 0.2}
@@ -64,7 +64,7 @@ def test_the_shares_of_processes_add_up(frozen: FrozenBase, tiny_encoder: Path) 
     parts = []
     for rank in range(3):
         part = run(frozen, tiny_encoder, **EVERYTHING)
-        part.workers = Workers("cpu", rank, 3)
+        part.step.workers = Workers("cpu", rank, 3)
         parts.append(one_step(part))
     loss, metrics, gradients = zip(*parts, strict=True)
     summed = {name: sum(m[name] for m in metrics) for name in metrics[0]}
@@ -148,7 +148,8 @@ def test_a_compiled_base_model_gives_the_same_loss(
         config = SftConfig(
             steps=1, rank=2, alpha=4, rows=3, latent_size=16, head_input_size=16, compile=compiled
         )
-        made = SftRun(config, [task("one", "red"), task("two", "blue")], base, Encoder.load(str(tiny_encoder)))
+        data = sft_data([task("one", "red"), task("two", "blue")], config, base)
+        made = SftRun(config, data, base, Encoder.load(str(tiny_encoder)))
         losses += [one_step(made, 0)[0], one_step(made, 1)[0]]
     assert losses[:2] == pytest.approx(losses[2:], rel=1e-4)
     assert counter.frame_count <= 2  # the first layer's input needs no gradient: another graph

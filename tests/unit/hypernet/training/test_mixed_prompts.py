@@ -19,11 +19,11 @@ from hypernet.packing import Example, num_answers, pack
 from hypernet.prompts import with_description
 from hypernet.training.batches import Batches, few_shot
 from hypernet.training.config import MultitaskConfig, SftConfig, TrainingConfigError, load_config
+from hypernet.training.description_noise import add_noise
 from hypernet.training.groups import group_of, input_shape
 from hypernet.training.loop import StepResult, Trainer
 from hypernet.training.losses import example_nll
-from hypernet.training.roughening import roughen
-from hypernet.training.sft import SftRun
+from hypernet.training.sft import SftRun, sft_data
 from hypernet.training.static_lora import MultitaskRun
 from hypernet.training.training_tasks import TrainingTask, draw_row, draw_weights, prepare_all
 from hypernet.training.validation import near_duplicates, split_tasks
@@ -199,10 +199,12 @@ def test_a_lora_in_the_hypernetworks_place_sees_the_same_batches(
     }
     given = [make(f"t{i}", "abcdefgh"[i]) for i in range(8)]
     small = {"latent_size": 16, "head_input_size": 16}
-    sft = SftRun(SftConfig(**changes, **small), given, frozen, Encoder.load(str(tiny_encoder)))  # type: ignore[arg-type]
-    lora = MultitaskRun(MultitaskConfig(**changes), given, frozen)  # type: ignore[arg-type]
+    settings = SftConfig(**changes, **small)
+    data = sft_data(given, settings, frozen)
+    sft = SftRun(settings, data, frozen, Encoder.load(str(tiny_encoder)))  # type: ignore[arg-type]
+    lora = MultitaskRun(MultitaskConfig(**changes), data, frozen)  # type: ignore[arg-type]
     for number in range(3):
-        assert sft._batches.draw(number).rows == lora._batches.draw(number).rows
+        assert sft.batches.draw(number).rows == lora.batches.draw(number).rows
         assert sft.step(number).metrics["nll"] > 0
     for scores in (sft.validate(), lora.validate()):
         assert next(iter(scores)) == "validation_nll"  # bare prompts choose the checkpoint
@@ -219,12 +221,12 @@ def test_a_run_with_bare_prompts_validates_as_before(frozen: FrozenBase, tiny_en
 
 def test_noise_changes_descriptions_a_little() -> None:
     text = "Give the plural of the noun."
-    rough = {roughen(text, random.Random(i)) for i in range(200)}
+    rough = {add_noise(text, random.Random(i)) for i in range(200)}
     assert len(rough) > 50
     assert text.lower() in {r.lower() for r in rough}
     assert any(r.startswith("Please give the plural") for r in rough)
     assert all(len(r) < 2 * len(text) for r in rough)
-    assert all(roughen("x", random.Random(i)) is not None for i in range(50))
+    assert all(add_noise("x", random.Random(i)) is not None for i in range(50))
 
 
 def test_near_duplicates_of_validation_tasks_are_found_by_their_answers() -> None:
@@ -238,11 +240,12 @@ def test_near_duplicates_of_validation_tasks_are_found_by_their_answers() -> Non
 def test_groups_validate_whole_and_their_doubles_do_not_train() -> None:
     given = [make(f"{g}{i}", f"{g}{i}", group=g) for g in "abcdefghij" for i in range(4)]
     settings = config(validation_share=0.3, drop_near_duplicates=True)
-    training, validation = split_tasks(given, settings)
+    split = split_tasks(given, settings)
+    training, validation = split.training, split.validation
     assert training and validation
     assert not {t.group for t in training} & {t.group for t in validation}
     double = validation[0].model_copy(update={"task": "double", "group": "", "derived": True})
-    assert "double" not in {t.task for t in split_tasks([*given, double], settings)[0]}
+    assert "double" not in {t.task for t in split_tasks([*given, double], settings).training}
 
 
 def test_shares_of_prompts_that_mean_nothing_are_refused(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from hypernet.data.tasks import Instance, Task, TaskFileError
 from hypernet.encoder import Encoder
 from hypernet.frozen import FrozenBase
 from hypernet.training.config import SftConfig
-from hypernet.training.loop import RunState, Trainer
+from hypernet.training.loop import RunState
 from hypernet.training.losses import contrastive_loss, token_losses
-from hypernet.training.sft import SftRun, train_sft
+from hypernet.training.sft import SftRun, sft_data, train_sft
 from hypernet.training.static_lora import train_multitask
 from hypernet.training.training_tasks import draw_weights, prepare
 
@@ -38,7 +38,7 @@ def run(frozen: FrozenBase, tiny_encoder: Path, **changes: object) -> SftRun:
         **{"steps": 1, "rank": 2, "alpha": 4, "rows": 4, "latent_size": 16, "head_input_size": 16} | changes
     )
     tasks = [task("one", "red"), task("two", "blue")]
-    return SftRun(config, tasks, frozen, Encoder.load(str(tiny_encoder)))
+    return SftRun(config, sft_data(tasks, config, frozen), frozen, Encoder.load(str(tiny_encoder)))
 
 
 def test_held_out_instances_never_train(frozen: FrozenBase) -> None:
@@ -65,10 +65,10 @@ def test_both_losses_are_the_cross_entropies_that_torch_computes() -> None:
 
 
 def test_a_run_can_be_told_which_paraphrases_it_sees(frozen: FrozenBase, tiny_encoder: Path) -> None:
-    assert len(run(frozen, tiny_encoder).tasks[0].paraphrases) > 1
+    assert len(run(frozen, tiny_encoder).data.training[0].paraphrases) > 1
     few = run(frozen, tiny_encoder, paraphrases="definition")
-    assert [t.paraphrases for t in few.tasks] == [
-        [f"Say {'red' if t.name == 'one' else 'blue'}."] for t in few.tasks
+    assert [t.paraphrases for t in few.data.training] == [
+        [f"Say {'red' if t.name == 'one' else 'blue'}."] for t in few.data.training
     ]
 
 
@@ -112,35 +112,22 @@ def test_a_hyperdecoder_gives_every_input_an_adapter_of_its_own(
 ) -> None:
     sft = run(frozen, tiny_encoder, reads="input", rows=6)
     asked: list[list[str]] = []
-    embed = sft.embed
-    monkeypatch.setattr(sft, "embed", lambda texts: (asked.append(texts), embed(texts))[1])
+    embed = sft.adapters.embed
+    monkeypatch.setattr(sft.adapters, "embed", lambda texts: (asked.append(texts), embed(texts))[1])
     result = sft.step(0)
     assert result.metrics["examples"] == 6  # one a row
     assert len(asked[0]) == 6 and set(asked[0]) <= set(WORDS)
-    sft.validation = sft.tasks
+    sft.validate.tasks = sft.data.training
     scores = sft.validate()
     assert scores["validation_nll"] == pytest.approx(scores["validation_nll_mismatched"], abs=1e-5)  # untrained
 
 
-def test_a_run_on_fewer_tasks_keeps_its_validation(
-    tiny_base: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[SftRun] = []
-    monkeypatch.setattr(Trainer, "run", lambda self: self.state)
-    monkeypatch.setattr(SftRun, "step", property(seen.append))
-    path = tmp_path / "tasks.jsonl"
-    path.write_text("".join(f"{task(f't{i}', 'red').model_dump_json()}\n" for i in range(40)))
-    for count in (None, 5):
-        train_sft(
-            [path],
-            tmp_path / "run",
-            SftConfig(steps=1, rank=2, validation_share=0.2),
-            base_model=tiny_base,
-            encoder=str(tiny_encoder),
-            count=count,
-        )
-    whole, part = seen
-    assert len(part.tasks) == 5 and len(part.validation) == len(whole.validation) > 0
+def test_a_run_on_fewer_tasks_keeps_its_validation(frozen: FrozenBase) -> None:
+    config = SftConfig(steps=1, rank=2, validation_share=0.2)
+    given = [task(f"t{i}", "red") for i in range(40)]
+    whole, part = (sft_data(given, config, frozen, count=count) for count in (None, 5))
+    assert len(part.training) == 5 < len(whole.training)
+    assert part.validation == whole.validation != []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,10 +69,6 @@ def flat(library: Library, name: str) -> torch.Tensor:
     return library[name].flatten()
 
 
-def quiet(_: str) -> None:
-    pass
-
-
 def test_a_static_lora_starts_harmless_and_by_its_seed_alone(tiny_base: Path) -> None:
     spec = oracle_config().lora_spec(tiny_base)
     pair, lone = StaticLora(spec, [1, 2]), StaticLora(spec, [2])
@@ -108,8 +103,8 @@ def test_the_parts_of_a_task_share_no_example(tiny_base: Path, tasks: Path) -> N
 @pytest.mark.parametrize("start", ["shared", "own"])
 def test_side_by_side_equals_alone(tiny_base: Path, tasks: Path, tmp_path: Path, start: str) -> None:
     config = oracle_config(start=start)
-    together = train_oracles([tasks], tmp_path / "all", config, base_model=tiny_base, report=quiet)
-    alone = train_oracles([tasks], tmp_path / "one", config, base_model=tiny_base, only="berry", report=quiet)
+    together = train_oracles([tasks], tmp_path / "all", config, base_model=tiny_base)
+    alone = train_oracles([tasks], tmp_path / "one", config, base_model=tiny_base, only="berry")
     assert sorted(together) == ["apple", "berry", "cherry", "date"]
     assert alone.names == ["berry"]
     torch.testing.assert_close(flat(together, "berry"), flat(alone, "berry"), rtol=1e-4, atol=1e-6)
@@ -130,7 +125,7 @@ def test_oracles_learn_their_task_and_not_anothers(tiny_base: Path, tasks: Path)
         group.step(number).loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
-    group.look(40)
+    group.select_best(40)
     held_out = [task.held_out for task in group.tasks]
     own = group.losses(held_out, group.model.best())
     other = group.losses(held_out, group.model.best().take([1, 2, 3, 0]))
@@ -146,7 +141,7 @@ def test_a_killed_group_goes_on_and_finished_tasks_stay(
     config = oracle_config(rows=2)
 
     def train(folder: str) -> Library:
-        return train_oracles([tasks], tmp_path / folder, config, base_model=tiny_base, report=quiet)
+        return train_oracles([tasks], tmp_path / folder, config, base_model=tiny_base)
 
     whole = train("whole")
     step, seen = OracleGroup.step, []
@@ -172,16 +167,16 @@ def test_a_killed_group_goes_on_and_finished_tasks_stay(
     assert not list((tmp_path / "broken").rglob("state.pt"))
 
 
-def test_what_cannot_be_trained_is_said(tiny_base: Path, tasks: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-
-    def train(report: Callable[[str], None] = quiet, **changes: object) -> Library:
+def test_what_cannot_be_trained_is_said(
+    tiny_base: Path, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(**changes: object) -> Library:
         config = oracle_config(**{"steps": 1, **changes})
-        return train_oracles([tasks], tmp_path / "lib", config, base_model=tiny_base, count=1, report=report)
+        return train_oracles([tasks], tmp_path / "lib", config, base_model=tiny_base, count=1)
 
     with pytest.raises(TaskFileError, match="no task has enough"):
-        train(said.append, max_example_tokens=3)
-    assert "left out" in said[0]
+        train(max_example_tokens=3)
+    assert "is dropped: fewer than 5 examples of at most 3 tokens" in capsys.readouterr().out
     train()
     with pytest.raises(LibraryError, match="method is"):
         train(start="own")
@@ -245,12 +240,14 @@ def test_a_killed_multitask_run_resumes(
     assert torch.equal(whole, broken)
 
 
-def test_shorter_tasks_share_groups(tiny_base: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+def test_shorter_tasks_share_groups(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mixed = write_tasks(tmp_path / "mixed.jsonl", ["a0", "b1", "c2", "d3"])  # every other one has longer inputs
     config = oracle_config(rows=2, steps=1)
-    train_oracles([mixed], tmp_path / "lib", config, base_model=tiny_base, report=said.append)
-    assert said == ["group 1 of 2: a0, c2", "group 2 of 2: b1, d3"]
+    train_oracles([mixed], tmp_path / "lib", config, base_model=tiny_base)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("group ")]
+    assert lines == ["group 1 of 2: a0, c2", "group 2 of 2: b1, d3"]
 
 
 def test_a_task_file_may_not_offer_enough(tiny_base: Path) -> None:

@@ -243,3 +243,18 @@ def test_further_descriptions_are_read_by_task(tmp_path: Path) -> None:
     path.write_text('{"task": "a", "descriptions": []}\n')
     with pytest.raises(TaskFileError, match="line 1: descriptions"):
         load_descriptions(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", b"PK\x03\x04 half an archive"])
+def test_a_state_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    made = trainer(tmp_path, 1)
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(TrainingConfigError, match=r"state\.pt is no state of a run"):
+        made.resume()
+
+
+def test_a_configuration_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TrainingConfigError, match=r"c\.yaml: is no text"):
+        load_config(SftConfig, path)

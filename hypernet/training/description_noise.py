@@ -1,6 +1,6 @@
-"""Descriptions as people type them: typos, other casing, no full stop, polite words.
+"""Noise on descriptions, as people type them: typos, other casing, no full stop, polite words.
 
-A hypernetwork that has read clean sentences only takes a typo for another task.
+A hypernetwork that has only read clean sentences generates another adapter after a typo.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POLITE = (
 )
 
 
-def roughen(text: str, rng: random.Random) -> str:
+def add_noise(text: str, rng: random.Random) -> str:
     """The description with one or two of the changes below, drawn at random."""
     for change in rng.sample(CHANGES, rng.randint(1, 2)):
         text = change(text, rng)
