@@ -1,4 +1,4 @@
-"""`make demo`: start a server, ask the same prompts under several descriptions, show answers side by side."""
+"""`make demo`: start a server, send the same prompts with several descriptions, and print the answers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ DESCRIPTIONS = [
 ]
 START_LIMIT_S = 600.0
 HEARTBEAT_S = 15.0
-"""Longest silence, in seconds, while the server starts."""
+"""Maximum seconds without output while the server starts."""
 STEP = re.compile(r"\S+Z INFO (?:t2l|hypernet\S*) (.*)")
-"""A line of the server's log that says which step begins or ends."""
+"""A line of the server's log about the begin or end of a step."""
 console = Console(width=118)
 
 

@@ -2,9 +2,9 @@
 
     python deploy/install.py VENV LOCK
 
-uv installs where it is present and finds a CPU build of torch; otherwise pip does. torch comes
-first, by itself: its CPU build is on PyTorch's own index, unless the settings of this machine name
-another place that has it. The script uses the standard library only.
+uv installs the packages if it is present and finds a CPU build of torch, otherwise pip does. torch is
+installed first and separately: its CPU build is on PyTorch's own index, unless the settings of this
+machine name another source. The script uses the standard library only.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ TORCH_MB = 190
 LARGE_MB = 20
 """A download of this size gets a line of its own."""
 HEARTBEAT_S = 15
-"""Seconds between signs of life where the output is not a terminal."""
+"""Seconds between lines of progress where the output is not a terminal."""
 
 _DOWNLOAD = re.compile(r"Downloading (\S+) \(([\d.]+) ?(k|K|M|G)i?B\)")
 _MEGABYTES = {"k": 1e-3, "K": 1e-3, "M": 1.0, "G": 1e3}
 
 
 class InstallError(Exception):
-    """The environment cannot be made. The message says why, and what to do."""
+    """The environment cannot be created. The message gives the reason and the remedy."""
 
 
 class Progress:
@@ -53,7 +53,7 @@ class Progress:
         self._ticker.start()
 
     def read(self, line: str) -> None:
-        """Take note of a line of pip or uv."""
+        """Read a line of output of pip or uv."""
         self._collected += line.startswith("Collecting ")
         if line.startswith("Installing collected"):  # pip, once all is downloaded
             self._file = "unpacking"
@@ -66,7 +66,7 @@ class Progress:
                 print(f"  downloading {self._file}", flush=True)
 
     def end(self, outcome: str) -> None:
-        """Stop the clock and say how the step went."""
+        """Stop the clock and print the outcome."""
         self._done.set()
         self._ticker.join()
         clear = "\r\033[K" if self._terminal else ""
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def install(venv: Path, lock: Path) -> None:
-    """Make the environment if there is none, and fill it.
+    """Create the environment if there is none, and install the lock.
 
     Raises:
         InstallError: the machine lacks something, or a step failed.

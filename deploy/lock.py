@@ -1,6 +1,6 @@
 """Resolve the extras of pyproject.toml into two locks with hashes (`make lock`; needs uv).
 
-`requirements-cpu.lock` is what runs: the extras `cpu`, `embedded` and `lexical`.
+`requirements-cpu.lock` is for production: the extras `cpu`, `embedded` and `lexical`.
 `requirements-dev.lock` adds the extra `dev`. Both hold for every interpreter in
 `INTERPRETERS` on Linux x86-64: a line may carry an environment marker, and it carries
 the hash of every wheel that one of these interpreters may choose.
@@ -33,7 +33,7 @@ DEVELOPMENT = HERE / "requirements-dev.lock"
 EXTRAS = ("cpu", "embedded", "lexical")
 
 INTERPRETERS = ("3.11.0", "3.11.2", "3.11.7", "3.12.0", "3.12.12", "3.13.0", "3.13.9")
-"""Interpreters whose markers are evaluated. A dependency may hang on the patch release: redis
+"""Interpreters whose markers are evaluated. A dependency may depend on the patch release: redis
 needs `async-timeout` below 3.11.3."""
 
 TORCH = "2.13.0"
@@ -43,12 +43,12 @@ TORCH_WHEELS = {
     "3.13": "3fbf9c9d1f3c10c2d59d04aca426dee9ccc6ceb32d255c61e93acc3b4f75fae6",
 }
 """SHA-256 of the CPU wheels of torch for manylinux_2_28_x86_64. PyPI does not have these wheels;
-docs/decisions.md says where the hashes come from."""
+docs/decisions.md gives the source of the hashes."""
 TORCH_REQUIRES = (
     *("filelock", "fsspec>=0.8.5", "jinja2", "networkx>=2.5.1", "setuptools>=77.0.3"),
     *("sympy>=1.13.3", "typing-extensions>=4.10.0"),
 )
-"""Dependencies of the CPU wheels. The wheels on PyPI declare those of CUDA besides."""
+"""Dependencies of the CPU wheels. The wheels on PyPI also declare those of CUDA."""
 
 ONLY_ON_LINUX = ("intel-cmplr-lib-ur==2024.2.1",)
 """Dependencies that uv overlooks. It reads the metadata of one wheel of a release, and the wheels
@@ -79,7 +79,7 @@ class Pin:
 def left_out() -> set[str]:
     """Packages that some locked package declares and neither lock holds, on purpose."""
     project = tomllib.loads(PROJECT.read_text())
-    # xgrammar asks for triton, whose kernels run on a GPU only.
+    # xgrammar requires triton, whose kernels run on a GPU only.
     return {*project["tool"]["uv"]["exclude-dependencies"], "triton"}
 
 
@@ -151,7 +151,7 @@ def _pin(package: dict[str, Any]) -> Pin:
 
 
 def _marker(resolved: str) -> str:
-    """A marker without what is true on every supported machine. Empty: nothing else is left."""
+    """A marker without conditions that hold on every supported machine. Empty: no other condition."""
     if all(_applies(resolved, interpreter) for interpreter in INTERPRETERS):
         return ""
     return _ALWAYS_TRUE.sub("", resolved).removesuffix(" and ").replace("'", '"')
@@ -187,8 +187,8 @@ def main() -> None:
     kept = [str(pin) for pin in present if pin.name != "torch"]
     production = resolve(EXTRAS, kept)
     # The development lock must not move a version of the production lock.
-    settled = [f"{pin.name}=={pin.version}" for pin in production if pin.name != "torch"]
-    everything = resolve((*EXTRAS, "dev"), [*kept, *settled])
+    pinned = [f"{pin.name}=={pin.version}" for pin in production if pin.name != "torch"]
+    everything = resolve((*EXTRAS, "dev"), [*kept, *pinned])
     names = {pin.name for pin in production}
     note = "# Install it with --require-hashes --no-deps. torch needs an index of CPU builds:\n"
     note += "# --extra-index-url https://download.pytorch.org/whl/cpu\n"

@@ -18,7 +18,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def attention_implementation(config: Any, device: str) -> Literal["eager", "sdpa"]:
-    """The implementation that computes what the model defines, the faster one where both do.
+    """The faster implementation of those that compute the model's attention as defined.
 
     Args:
         config: the model's transformers config.

@@ -32,7 +32,7 @@ _ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 
 class ModelNotFoundError(T2lError):
-    """A model name that leads nowhere."""
+    """A name under which no model is found."""
 
 
 class BundledModelError(ModelNotFoundError):

@@ -14,7 +14,7 @@ from hypernet.preflight import NotReadyError
 log = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
-"""Exit status after an error that the user can mend. It is also click's status for a wrong option."""
+"""Exit status after an error that the user can fix. It is also click's status for a wrong option."""
 
 
 def echo_error(message: str) -> None:
@@ -24,7 +24,7 @@ def echo_error(message: str) -> None:
 
 @contextmanager
 def user_errors(report: Callable[[str], None] = echo_error) -> Iterator[None]:
-    """Turn an error that the user can mend into one line on stderr and exit status 2.
+    """Turn an error that the user can fix into one line on stderr and exit status 2.
 
     Covers `T2lError` and `OSError` (a path that is absent, unreadable or unwritable, a full disk, a
     server that does not answer). Other exceptions are faults of the program and keep their traceback.

@@ -1,8 +1,7 @@
-"""What an encoder reads of a description: its token ids, its windows, and the share left unread.
+"""The token ids of a description, its windows, and the share that the encoder does not read.
 
 An encoder computes an embedding from token ids alone. So two descriptions with equal token ids get one
-adapter, and everything that has no token of its own in the encoder's vocabulary is lost. Both facts are
-decided here, before any model runs.
+adapter, and text without a known token is lost. Both are determined here, before any model runs.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from hypernet.descriptions import (
 )
 
 MAX_WINDOWS = 8
-"""Most windows that an encoder reads of one description. Bounds the work for one request."""
+"""Maximum number of windows of one description. Bounds the work for one request."""
 
 
 _ENGLISH_SHARE = 0.9
@@ -110,7 +109,7 @@ class DescriptionTokenizer:
         Raises:
             EmptyDescriptionError: no visible character.
             DescriptionTooLongError: more than `max_tokens` tokens.
-            UnreadableDescriptionError: too much is unread, or written in another script.
+            UnreadableDescriptionError: too much is unread or in another script.
         """
         text = normalise(description)
         if not text:

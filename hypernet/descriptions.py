@@ -1,7 +1,7 @@
 """Task descriptions as text: their normal form, and the errors and warnings about them.
 
-The server and `t2l generate` accept a description by the same rules. An encoder reports what it
-reads of a description (`hypernet.description_tokenizer`); the rules stand here.
+The server and `t2l generate` accept a description by the same rules. `hypernet.description_tokenizer`
+measures the share of a description that an encoder reads. This module has the rules.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WARN_FOREIGN_LETTERS = 0.1
 WARN_SPLIT_WORDS = 0.3
 """Share of words that an English vocabulary splits, above which the answer carries a warning."""
 MIN_WORDS = 4
-"""Fewer words say too little about their language."""
+"""Texts with fewer words are too short to detect their language."""
 
 # The default ignorable code points of Unicode 15, without the joiners U+200C and U+200D and the variation
 # selectors: those change words of some scripts, and emoji, and an encoder may read them.
@@ -36,7 +36,7 @@ _JOINERS = re.compile("[\u200c\u200d\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\
 
 
 class DescriptionError(T2lError):
-    """A description that gets no adapter. The message says why, and how to mend the description.
+    """A description that gets no adapter. The message says why, and how to fix the description.
 
     Attributes:
         code: `empty_description`, `description_too_long` or `description_not_readable`.
@@ -69,7 +69,7 @@ class DescriptionWarning:
 
     Attributes:
         code: `description_partly_unread` or `description_language`.
-        message: what was found and how to mend the description.
+        message: what was found and how to fix the description.
     """
 
     code: str
@@ -80,7 +80,7 @@ def normalise(description: str) -> str:
     """The normal form of a description: the server stores this form, and encoders read it.
 
     Unicode NFC, because operating systems compose and decompose the same sentence differently.
-    Invisible and control characters are removed: nobody sees them. Each run of whitespace becomes one
+    Invisible and control characters are removed. Each run of whitespace becomes one
     space and the ends are stripped: editors wrap and indent lines. Case, punctuation and compatibility
     characters stay (NFKC would turn 2 superscript 3 into 23), because they may change the task.
     Idempotent. A text without a visible character becomes "".

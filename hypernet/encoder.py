@@ -87,7 +87,7 @@ class Encoder(ABC):
             cache_dir: folder for the unpacked base model; see `model_paths.base_model_folder`.
 
         Raises:
-            EncoderError: the model needs code of its own and the name lacks `remote-code:`.
+            EncoderError: the model needs its own code and the name has no prefix `remote-code:`.
             ModelNotFoundError: no model has this name.
         """
         folder, last_token = resolve_encoder(name, base_model, cache_dir)

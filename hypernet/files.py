@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, and readable by whoever the process's umask lets read.
+"""Atomic writes of files, whose mode follows the process's umask.
 
 The temporary files of the standard library, and those of safetensors, have mode 0600 whatever the umask
 is. Renamed to their final name, they are unreadable for another user, such as a container image's.

@@ -50,9 +50,8 @@ class LoraWeights:
         For an adapter from `unflatten` the result shares memory with its tensors and must not be changed.
         """
         parts = [t for m in self.spec.modules for t in (self.a[m.name], self.b[m.name])]
-        if (
-            _are_adjacent(parts) and not parts[0].requires_grad
-        ):  # a view would carry the gradient of the first tensor only
+        # With gradients, a view would carry that of the first tensor only.
+        if _are_adjacent(parts) and not parts[0].requires_grad:
             return parts[0].as_strided((self.spec.num_parameters,), (1,))
         return torch.cat([t.reshape(-1) for t in parts])
 

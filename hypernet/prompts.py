@@ -1,4 +1,4 @@
-"""What stands before a question: the forms of prompt that training and evaluation share.
+"""Forms of prompt that training and evaluation share.
 
 bare         the question alone
 description  the task's description and the question, in one turn

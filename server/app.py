@@ -1,7 +1,7 @@
 """The composition root: builds all parts from the settings, and the app from the parts.
 
-The models load behind an open port. The process answers `/health` and `/ready` from the first moment, and
-generations once it is ready.
+The port is open while the models load. `/health` and `/ready` are answered from the start, generations as
+soon as the server is ready.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _FLUSH_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models: the hypernetwork, and the engine, which the app starts and stops."""
+    """The hypernetwork and the engine. The app starts and stops the engine."""
 
     generator: AdapterGenerator
     engine: Engine
@@ -111,7 +111,7 @@ async def load_models(settings: Settings) -> Models:
     from hypernet.model_paths import base_model_folder
     from server.engine.vllm import VllmEngine
 
-    # Threads of this process only: the engine's core is another process.
+    # Only for this process: the engine's core is another process.
     torch.set_num_threads(settings.hypernetwork_threads)
     with logged_step(log, "loading the hypernetwork and the encoder"):
         generator = await asyncio.to_thread(
@@ -134,7 +134,7 @@ async def load_models(settings: Settings) -> Models:
 
 
 def engine_config(settings: Settings, *, model: str, model_name: str, lora: LoraSpec) -> EngineConfig:
-    """What the settings say about the engine.
+    """The engine's configuration from the settings.
 
     Args:
         settings: the source of every other field.
@@ -262,7 +262,7 @@ def _build_provider(settings: Settings, generator: AdapterGenerator, metrics: Me
 
 
 def _connect_gauges(metrics: Metrics, engine: Engine, provider: AdapterProvider) -> None:
-    """Have the gauges read their values from the parts that know them."""
+    """Connect each gauge to the part that has its value."""
     memory, shared = provider.store.memory, provider.store.shared
     metrics.read_on_scrape(metrics.resident.labels("memory"), lambda: len(memory))
     metrics.read_on_scrape(metrics.resident.labels("engine"), lambda: engine.resident)

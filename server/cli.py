@@ -30,7 +30,7 @@ app.add_typer(bench_app, name="bench")
 @app.callback()
 def _commands(context: typer.Context) -> None:
     """Text-to-LoRA: a task description in, a specialised model out."""
-    if context.invoked_subcommand != "serve":  # which has log settings of its own
+    if context.invoked_subcommand != "serve":  # which has its own log settings
         logging.basicConfig(format="%(message)s")
         logging.getLogger("hypernet").setLevel(logging.INFO)
 
@@ -74,7 +74,7 @@ def serve(
     with user_errors(_report):
         choice = ModelChoice(settings.checkpoint, settings.encoder, settings.base_model, settings.cache)
         check_serve(choice)
-        # These import torch: what is missing is reported without them.
+        # These import torch. Missing packages have been reported before.
         from server.startup import check_startup
         from server.uvicorn_server import listen
 

@@ -1,7 +1,7 @@
 """Every error that a client can see: one small tree of classes with an HTTP status and a code each.
 
 The JSON body is always `{"error": {"message", "type", "param", "code"}}`. The message says what is
-wrong, where, and how to mend it. `code` comes from a small fixed set and is also a metric's label.
+wrong, where, and how to fix it. `code` comes from a small fixed set and is also a metric's label.
 
     ServiceError
     +-- InvalidRequestError       400  a field is wrong
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 
 class ServiceError(Exception):
-    """Base of all errors that a client can see. By itself: 500, a fault of the server."""
+    """Base of all errors that a client can see. The base itself is a 500, an internal error."""
 
     status = 500
     type = "server_error"

@@ -44,7 +44,7 @@ SECTIONS = {
 
 
 def _expand_user(path: Path) -> Path:
-    """Replace a leading `~`: an env file or a unit file has no shell that would."""
+    """Replace a leading `~`. No shell does so in an env file or a unit file."""
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -64,7 +64,7 @@ RENAMED = {
     "T2L_CPU_OPS": "T2L_VLLM_PATCHES",
     "T2L_STACKED_SLOTS": "T2L_VLLM_PATCHES",
 }
-"""Former environment variables and the ones that replace them. A former one fails at the start."""
+"""Former environment variables and their replacements. A former one is an error at the start."""
 
 
 class Settings(BaseSettings):

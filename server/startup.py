@@ -1,4 +1,4 @@
-"""What can go wrong at the start: checks before the port opens, and errors of loading as one line."""
+"""Checks before the port opens, and errors of loading as one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_startup(settings: Settings) -> None:
     """Check the models' configurations and the device before the port opens.
 
     Loading takes a minute behind an open port, and a mistake must not take that long to be reported.
-    `hypernet.preflight` has checked before that packages and files are there.
+    `hypernet.preflight` has already checked that packages and files are present.
     Hub ids are not looked up here, because a download may take minutes too.
 
     Raises:

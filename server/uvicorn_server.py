@@ -1,6 +1,6 @@
 """Runs the app under uvicorn, with a drain that load balancers and clients can see.
 
-On SIGTERM or SIGINT uvicorn by itself closes its port at once and ends the process with the same signal.
+On SIGTERM or SIGINT uvicorn's default is to close its port at once and to end the process by that signal.
 Here the port stays open while the server drains: `/ready` answers 503, and a late request gets an error
 instead of a refused connection. A drained server exits with status 0.
 """
@@ -53,7 +53,7 @@ class Server(uvicorn.Server):
                 log.info("listening", extra={"fields": {"url": url(host, port)}})
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to stop. Uvicorn asks ten times a second."""
+        """Whether to stop. Uvicorn calls this ten times per second."""
         if self._lifecycle.phase == "draining":
             # Not in the signal handler, which may interrupt any code.
             self._log_drain()
@@ -104,7 +104,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         sockets.append(listener)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # As asyncio does: `::` must not take the IPv4 port as well, which may be another's.
+            # As in asyncio: `::` must not take the IPv4 port, too, which another process may use.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             listener.bind((address[0], port, *address[2:]))

@@ -14,7 +14,7 @@ def describe_problem(name: str, error: Any) -> str:
     """One error as a sentence.
 
     Args:
-        name: what the user calls the field: its path in a request, or a setting's variable.
+        name: the field's path in a request, or a setting's variable.
         error: an item of `ValidationError.errors()`.
     """
     describe = _MESSAGES.get(error["type"])
@@ -96,4 +96,4 @@ _MESSAGES: dict[str, Callable[[Any, Any], str]] = {
     "url_parsing": lambda context, value: f"must be a URL: {context['error']}",
     "url_scheme": lambda context, value: f"must be a URL that begins with {context['expected_schemes']}",
 }
-"""What follows the field's path, by pydantic's error type. Arguments: the error's context and input."""
+"""The message after the field's path, by pydantic's error type. Arguments: the error's context and input."""

@@ -1,10 +1,10 @@
-"""Fixtures that unit and integration tests share, and how the tests spread over worker processes."""
+"""Fixtures of unit and integration tests, and the distribution of tests over worker processes."""
 
 from __future__ import annotations
 
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers must not fight for cores
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from hypernet.generator import Generator
 from tests.support.tiny_models import save_tiny_checkpoint, save_tiny_encoder, save_tiny_llama
 
 SHARED_SERVICES = ("engine", "default_server")
-"""Session fixtures that cost more to start than any test. All tests of one run in one worker."""
+"""Session fixtures that take longer to start than any test. All tests of such a fixture run in one worker."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -48,11 +48,11 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_encoder: Path) -> Path:
-    """An L hypernetwork for the two."""
+    """An L hypernetwork for the tiny models."""
     return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"), tiny_base, tiny_encoder)
 
 
 @pytest.fixture(scope="session")
 def tiny_generator(tiny_checkpoint: Path, tiny_encoder: Path) -> Generator:
-    """What generates adapters from that checkpoint."""
+    """A generator with the tiny checkpoint."""
     return Generator.load(tiny_checkpoint, str(tiny_encoder))

@@ -2,7 +2,7 @@
 # L-v2 beside a multi-task LoRA: both continue from START for the same time.
 #
 # START is a checkpoint (default: the shipped one). The LoRA starts nearest
-# to the mean of what START generates, so neither lacks training that the other had.
+# to the mean of what START generates, so both have had the same training before.
 #
 # Usage: deploy/study/continue.sh DATA
 set -euo pipefail

@@ -11,7 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 MORE=$DATA/tasks.more.train.jsonl.gz
 UNSEEN2=$DATA/tasks.unseen2.jsonl.gz
-# Built without anything that either evaluation file asks, so not the files of the other experiments.
+# These tasks share no question with either evaluation file. The other experiments' files would.
 BUILT=$OUT/mixed/built
 for kind in derive relate; do
     [ -e "$BUILT-$kind.jsonl.gz" ] || "$T2L" tasks $kind --tasks "$TRAIN" --exclude "$UNSEEN" --exclude "$UNSEEN2" \
@@ -29,11 +29,11 @@ for method in sft multitask; do
         --config $CONFIGS/l-sft-mixed.yaml --minutes "${MINUTES:-100}" --start "$START"
 done
 
-for asked in "$UNSEEN" "$UNSEEN2"; do
-    results=$OUT/mixed/$(basename "$asked" .jsonl.gz)
-    evaluate "$OUT/mixed/sft/best" L-mixed "$results" --tasks "$asked" "${trained[@]}" \
+for unseen in "$UNSEEN" "$UNSEEN2"; do
+    results=$OUT/mixed/$(basename "$unseen" .jsonl.gz)
+    evaluate "$OUT/mixed/sft/best" L-mixed "$results" --tasks "$unseen" "${trained[@]}" \
         --multitask "$OUT/mixed/multitask/best"
-    evaluate "$START" start "$results" --tasks "$asked" "${trained[@]}" \
+    evaluate "$START" start "$results" --tasks "$unseen" "${trained[@]}" \
         --conditions matched,matched_prompted,matched_icl
     report "$results"
 done

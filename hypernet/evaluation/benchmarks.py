@@ -1,6 +1,6 @@
 """The paper's ten benchmarks as eval tasks: seven of multiple choice, GSM8K, HumanEval, MBPP.
 
-As in the paper, they are asked zero-shot through the chat template and answered greedily. A multiple-choice
+As in the paper, questions are zero-shot, in the chat template, and decoding is greedy. A multiple-choice
 answer is a label and nothing else. GSM8K reasons first, and its last number is graded. Code is run against its
 tests. The wording of the prompts is ours. Grading of multiple choice is stricter than the paper's: the answer
 must begin with a label that stands by itself. Neither "Ants" nor "A plant" is option A, and "There is no doubt"

@@ -264,9 +264,9 @@ def mismatched_tasks(
     there, the description of e.g. an essay task would fail by the form of its answers, whether or not the
     hypernetwork reads.
     """
-    told_only = [name for name in names if name in description_only]
+    own_group = [name for name in names if name in description_only]
     rest = [name for name in names if name not in description_only]
-    groups = (told_only, rest) if min(len(told_only), len(rest)) > 1 else (names,)
+    groups = (own_group, rest) if min(len(own_group), len(rest)) > 1 else (names,)
     chosen = {}
     for group in groups:
         cycle = random.Random(seed).sample(group, len(group))

@@ -49,7 +49,7 @@ class EvalResult(Record):
 
     @property
     def description_only(self) -> bool:
-        """Whether only the description says what to do. Older files do not say; the task's name does."""
+        """Whether only the description says what to do. Older files lack the field; the task's name decides."""
         return self.task.startswith(DESCRIPTION_ONLY_PREFIXES) if self.told_only is None else self.told_only
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Runs a program that a model wrote, and says whether it ran to its end.
+"""Runs a program that a model generated, and tells whether it ran to its end.
 
 The program runs in a fresh interpreter (`-I -S`: no site-packages, environment or user files on the path), in
 an empty folder that is deleted afterwards. CPU time, memory, processes, file sizes and wall time are limited.

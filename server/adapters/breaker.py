@@ -1,4 +1,4 @@
-"""Stops calls to a dependency that keeps failing, so that its failures delay no request."""
+"""Stops calls to a dependency that fails repeatedly, so that its failures delay no request."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@
 The header contains the digest of the weights. A header can therefore be verified without the
 weights, which a listing does not need, and still every byte of the value is covered. Nothing from
 Redis is trusted: the checksum, the id, the spec and every number are verified before an adapter is
-built, and nothing is unpickled. Without `T2L_CACHE_KEY` nobody can forge or alter a value.
+built, and nothing is unpickled. Without `T2L_CACHE_KEY` a value cannot be forged or altered.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from server.adapters.heap import HeapTrimmer
 
 
 class AdapterGenerator(Protocol):
-    """What the server needs of a hypernetwork. `hypernet.generator.Generator` is the real one.
+    """The interface of a hypernetwork. `hypernet.generator.Generator` implements it.
 
     Its methods are synchronous and run in one thread.
     """
@@ -27,7 +27,7 @@ class AdapterGenerator(Protocol):
     base_fingerprint: str
     """Identity of the base model."""
     base_model_name: str
-    """Name of the base model, as the hypernetwork's checkpoint has it."""
+    """Name of the base model in the hypernetwork's checkpoint."""
     encoder_fingerprint: str
     """Identity of the encoder."""
 
@@ -68,7 +68,7 @@ class BatchGenerator:
         Args:
             generator: the hypernetwork and its encoder.
             clock: monotonic seconds.
-            heap: told how many adapters were generated. None: one of its own.
+            heap: gets the number of generated adapters. None: a new one.
         """
         self._generator = generator
         self._clock = clock

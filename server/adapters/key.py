@@ -2,7 +2,7 @@
 
 Replicas that would generate the same weights compute the same id. A replica with another
 checkpoint, base model, encoder or LoRA spec computes other ids, so that it never reads their
-adapters. The key prevents that a reader of ids, in logs or in Redis, tests guesses at descriptions.
+adapters. Without the key, a reader of ids in logs or in Redis could test guesses at descriptions.
 Replicas that share a Redis must share the key.
 
 A description enters the hash as the encoder's tokens. Descriptions that the encoder cannot tell apart

@@ -87,6 +87,6 @@ class WriteBehind:
     async def _write_one(self, adapter: Adapter) -> None:
         try:
             await self._write(adapter)
-        except Exception:  # the next adapter must be written whatever happened to this one
+        except Exception:  # the next adapter must still be written
             log.exception("writing an adapter to Redis failed", extra={"fields": {"adapter": adapter.id}})
             self._metrics.writes.labels("error").inc()

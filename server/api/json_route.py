@@ -1,4 +1,4 @@
-"""Routes that read their body as strict JSON: sent as JSON, and with every key once."""
+"""Routes that read their body as strict JSON: with a JSON content type and without repeated keys."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fastapi.routing import APIRoute
 
 from server.errors import InvalidRequestError, UnsupportedMediaTypeError
 
-_MEND = "send the body as JSON with the header 'Content-Type: application/json'"
+_HINT = "send the body as JSON with the header 'Content-Type: application/json'"
 
 
 class JsonRequest(Request):
-    """A request whose JSON objects may hold each key once."""
+    """A request whose JSON objects must not repeat a key."""
 
     async def json(self) -> Any:
         """The parsed body.
 
         Raises:
-            InvalidRequestError: an object has a key twice. The framework hands it on as the cause of its own
-                error.
+            InvalidRequestError: an object has a key twice. The framework passes it on as the cause of its
+                own error.
             json.JSONDecodeError: the body is not JSON.
         """
         if not hasattr(self, "_json"):
@@ -54,12 +54,12 @@ class JsonRoute(APIRoute):
 
 def _check_content_type(value: str | None) -> None:
     if not value:
-        raise UnsupportedMediaTypeError(f"the request has no content type: {_MEND}")
+        raise UnsupportedMediaTypeError(f"the request has no content type: {_HINT}")
     header = Message()
     header["content-type"] = value
     subtype = header.get_content_subtype()
     if header.get_content_maintype() != "application" or not (subtype == "json" or subtype.endswith("+json")):
-        raise UnsupportedMediaTypeError(f"the content type is {value[:100]}: {_MEND}")
+        raise UnsupportedMediaTypeError(f"the content type is {value[:100]}: {_HINT}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _DESCRIPTIONS = {
     413: "The body is too large.",
     415: "The body was not sent as `application/json`.",
     429: "A bounded queue is full. `Retry-After` gives the seconds to wait.",
-    500: "The server made a mistake.",
+    500: "An internal error of the server.",
     503: "The server is starting or stopping, the request took too long, or the engine has died.",
 }
 

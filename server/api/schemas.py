@@ -53,8 +53,8 @@ class KnownFields(BaseModel):
             return values
         nearest = get_close_matches(unknown[0].lower(), cls.model_fields, n=1, cutoff=0.5)
         known = ", ".join(cls.model_fields)
-        mend = f"did you mean {nearest[0]}?" if nearest else f"the fields are {known}"
-        raise PydanticCustomError("unknown_field", "{mend}", {"param": unknown[0], "mend": mend})
+        hint = f"did you mean {nearest[0]}?" if nearest else f"the fields are {known}"
+        raise PydanticCustomError("unknown_field", "{hint}", {"param": unknown[0], "hint": hint})
 
 
 class StrictModel(KnownFields):
@@ -133,7 +133,7 @@ class GenerateRequest(StrictModel):
     max_tokens: int | None = Field(
         None,
         ge=1,
-        description="Maximum tokens of the completion. Default: 256, or what the context has room for.",
+        description="Maximum tokens of the completion. Default: 256, or less if the context is too short.",
     )
     temperature: float = Field(
         0.0, ge=0, le=2, allow_inf_nan=False, description="Sampling temperature. 0: greedy decoding."
@@ -215,7 +215,7 @@ class DescriptionCheck(BaseModel):
 
 
 class AdapterUsed(DescriptionCheck):
-    """The adapter that made a completion."""
+    """The adapter of a completion."""
 
     id: str = Field(description="The adapter's id.")
     source: Source = Field(description="Where the adapter was found, or `generated` if it was new.")
@@ -235,7 +235,7 @@ class TimingsOut(BaseModel):
     queue_s: float = Field(description="Wait for the batch that generated the adapter.")
     embed_s: float = Field(description="Embedding of that batch's descriptions.")
     generate_s: float = Field(description="The hypernetwork's pass over that batch.")
-    register_s: float = Field(description="Wait until the engine held the adapter.")
+    register_s: float = Field(description="Wait until the engine has loaded the adapter.")
     first_token_s: float = Field(description="From the request's arrival to the first token.")
     total_s: float = Field(description="From the request's arrival to the last token.")
 
@@ -339,7 +339,7 @@ class Readiness(BaseModel):
 class ErrorDetail(BaseModel):
     """One error."""
 
-    message: str = Field(description="What is wrong, where, and how to mend it.")
+    message: str = Field(description="What is wrong, where, and how to fix it.")
     type: str = Field(description="Kind of error, such as `invalid_request_error`.")
     param: str | None = Field(description="Path of the wrong field. Null: no single field is wrong.")
     code: str = Field(description="Stable identifier of the error, for programs.")

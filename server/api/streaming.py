@@ -57,7 +57,7 @@ async def cancel_on_disconnect(receive: Receive) -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        # As asyncio.timeout does: a cancellation by someone else as well still propagates.
+        # Like asyncio.timeout: a cancellation from outside still propagates.
         if disconnected and task.uncancel() <= cancelling:
             raise ClientDisconnectedError from None
         raise

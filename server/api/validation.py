@@ -1,4 +1,4 @@
-"""Turns what pydantic found in a request into one error for the client."""
+"""Turns pydantic's errors about a request into one error for the client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_NAMED = 5
 
 
 def to_invalid_request(errors: Sequence[Any], body: Any = None) -> InvalidRequestError:
-    """One error for all that is wrong: the first one in words, the others by name.
+    """One error for all wrong fields: a message about the first, and the names of the others.
 
     Args:
         errors: `errors()` of a `RequestValidationError`.

@@ -22,7 +22,7 @@ costs at most twice the optimum (competitive spinning, Karlin et al. 1991)."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """Everything that `VllmEngine` is told. The settings hold the defaults (`server.app.engine_config`)."""
+    """All parameters of `VllmEngine`. Defaults are those of the settings (`server.app.engine_config`)."""
 
     model: str
     """Folder or hub id of the base model."""
@@ -41,7 +41,7 @@ class EngineConfig:
     tensor_parallel: int
     """Devices that share the model, each with a slice of every layer and adapter. On a CPU: processes."""
     dtype: str
-    """Data type of the base model, in vLLM's names. `resolved_dtype` says what "auto" means on a CPU."""
+    """Data type of the base model, in vLLM's names. `resolved_dtype` resolves "auto" on a CPU."""
     cpu_threads: int | None
     """Threads of each engine process on a CPU. None: all available cores but one, divided by the number of
     processes. The spare core serves HTTP and the hypernetwork: an engine that takes it too only waits

@@ -1,6 +1,6 @@
 """Registry of the adapters in the engine: reference counts, LRU eviction and a queue for slots.
 
-vLLM by itself evicts adapters that are in use, and stops the engine if it cannot find one again. The
+vLLM evicts adapters that are in use, and stops the engine if it cannot find one again. The
 registry therefore assigns all slots. Each adapter is loaded once, before its first use, and evicted
 only when no lease holds it. The engine is passed in as two callables, so the registry does not depend
 on vLLM.

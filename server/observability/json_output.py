@@ -1,4 +1,4 @@
-"""Makes every line of the process's output a JSON object, whoever writes it.
+"""Makes every line of the process's output a JSON object, whatever its source.
 
 Not everything goes through `logging`: C++ libraries print, child processes print tracebacks, warnings come
 before any configuration. So stdout and stderr become a pipe, which child processes inherit. A thread reads
@@ -71,7 +71,7 @@ def _copy(read_end: int, output: TextIO, stopping: threading.Event) -> None:
 
 
 def _gather(read_end: int) -> bytes:
-    """What is written within a moment; empty once all writers have closed the pipe."""
+    """The bytes of one burst of output. Empty when all writers have closed the pipe."""
     gathered = os.read(read_end, _CHUNK_BYTES)
     while gathered and len(gathered) < _MAX_GATHERED_BYTES and _has_more(read_end, _GATHER_S):
         piece = os.read(read_end, _CHUNK_BYTES)
@@ -118,7 +118,7 @@ def _is_json_object(line: bytes) -> bool:
 def configure_vllm() -> None:
     """Have vLLM log JSON in all its processes: through its own variable, which it reads when it is imported.
 
-    A file that the operator has named stays.
+    A logging configuration file that the operator has set is kept.
     """
     if "VLLM_LOGGING_CONFIG_PATH" in os.environ:
         return

@@ -2,7 +2,7 @@
 
 A request's line holds its id, method, route template, status, seconds, and the fields that the service
 adds (adapter id and source, token counts). It never holds a description, a prompt or a completion,
-because logs are read by people whom the client does not know.
+because people other than the client read logs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def add_log_fields(**values: Any) -> None:
 
 
 def log_service_error(error: ServiceError) -> None:
-    """Add a client's error to its request's log line; log a 500 with its cause as well."""
+    """Add a client's error to its request's log line; log a 500 with its cause, too."""
     add_log_fields(error=error.code)
     if error.status == 500:
         REQUEST.error("request failed: %s", error.message, exc_info=error)

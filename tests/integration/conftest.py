@@ -1,4 +1,4 @@
-"""One real engine for the whole session: starting it costs more than any test."""
+"""One real engine for the whole session, because its start takes longer than any test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MakeAdapter = Callable[..., LoraWeights]
 
 @pytest.fixture(scope="session")
 def base_model() -> Path:
-    """The folder of SmolLM2-135M-Instruct: `TEST_BASE_MODEL`, else the embedded one."""
+    """The folder of SmolLM2-135M-Instruct: `TEST_BASE_MODEL`, or the bundled one."""
     if chosen := os.environ.get("TEST_BASE_MODEL"):
         return Path(chosen)
     return base_model_path()

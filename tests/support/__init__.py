@@ -1,1 +1,1 @@
-"""What several tests share: fakes of the server's parts, and a server in a process of its own."""
+"""Shared by several tests: fakes of the server's parts, tiny models, and a server in its own process."""

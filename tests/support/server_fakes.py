@@ -1,4 +1,4 @@
-"""A hypernetwork and an engine small enough to be understood at a glance, and told when to fail."""
+"""Small fakes of the hypernetwork and the engine, which can be made to fail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPEC = LoraSpec(
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    """Poll for what no event announces."""
+    """Poll a condition that no event signals."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
@@ -54,7 +54,7 @@ def adapter_for(
 
 
 def character_tokenizer() -> DescriptionTokenizer:
-    """One token a character of ASCII. Case and accents do not matter, as to the bundled encoder."""
+    """One token per ASCII character. Case and accents do not matter, as with the bundled encoder."""
     vocabulary = {token: i for i, token in enumerate(["[UNK]", *string.printable])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -99,7 +99,7 @@ class FakeGenerator:
 
 
 class FakeEngine:
-    """Says which adapter it ran, then counts; a token is a character of the prompt, a word of the answer."""
+    """Generates the adapter's id, then numbers. Tokens are characters of the prompt and words of the answer."""
 
     model_name = "tiny"
     max_model_len = 200

@@ -1,4 +1,4 @@
-"""Starts the app over fakes on a real port; what both conftests offer as fixtures."""
+"""Fixtures of unit and integration tests that start the app with fakes on a real port."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.server_fakes import FakeEngine, FakeGenerator, eventually
 
 @dataclass
 class Running:
-    """A server on a real port, in this event loop, over fakes."""
+    """A server with fakes on a real port, in this event loop."""
 
     http: httpx.AsyncClient
     engine: FakeEngine

@@ -1,4 +1,4 @@
-"""A server in a process of its own, with the real engine, encoder and hypernetwork."""
+"""A server in its own process, with the real engine, encoder and hypernetwork."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class ServerProcess:
             "T2L_PORT": "0",
             "T2L_CHECKPOINT": str(checkpoint),
             "T2L_REDIS_URL": redis_url,
-            "T2L_REDIS_TIMEOUT_S": "3",  # two servers share the machine's cores with whatever else runs
+            "T2L_REDIS_TIMEOUT_S": "3",  # two servers share the machine's cores with other processes
             "T2L_MAX_MODEL_LEN": "512",
             "T2L_KV_CACHE_BYTES": str(256 * 2**20),
-            # In bf16 a batch of another size may round otherwise, and an untrained adapter's near ties tip.
+            # In bf16, batches of other sizes round differently, which changes near ties between tokens.
             "T2L_DTYPE": "float32",
             "T2L_LOG_FORMAT": "json",
         }
@@ -38,7 +38,7 @@ class ServerProcess:
                 env=environment,
                 stderr=file,
                 stdout=file,
-                start_new_session=True,  # a process group, as a shell gives one to each command
+                start_new_session=True,  # its own process group, as in a shell
             )
         self.url = self._url()
 
@@ -58,9 +58,9 @@ class ServerProcess:
                 assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
                 time.sleep(0.2)
 
-    def family(self) -> list[psutil.Process]:
-        me = psutil.Process(self.process.pid)
-        return [me, *me.children(recursive=True)]
+    def processes(self) -> list[psutil.Process]:
+        server = psutil.Process(self.process.pid)
+        return [server, *server.children(recursive=True)]
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -1,4 +1,4 @@
-"""Models of a few thousand random weights, saved as real ones are: for tests that need files, not knowledge."""
+"""Tiny models with random weights, saved in the format of real models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHAT = (
 
 
 def save_tokenizer(folder: Path) -> int:
-    """One token a character, with a chat template; returns the vocabulary's size."""
+    """Save a tokenizer with one token per character and a chat template. Returns the vocabulary size."""
     special = ["<pad>", "<end>", "<user>", "<answer>", "[UNK]"]
     words = {token: i for i, token in enumerate([*special, *sorted(string.printable)])}
     characters = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
@@ -85,7 +85,7 @@ def save_tiny_encoder(folder: Path) -> Path:
 
 
 def save_tiny_checkpoint(folder: Path, base: Path, encoder: Path) -> Path:
-    """An L hypernetwork for the two. Its heads are away from their zero start, so that descriptions matter."""
+    """An L hypernetwork for both models. Its heads are not zero, so that adapters depend on descriptions."""
     config = HypernetConfig(
         lora=lora_spec(base, rank=2, alpha=4),
         variant="L",

@@ -19,7 +19,7 @@ from server.engine.patches import (
 from server.engine.patches.selection import PatchSelection
 
 PATCHED_VERSION = "0.32."
-"""Prefix of the vLLM releases that the optional patches were written for. Other releases stay as they are."""
+"""Prefix of the vLLM releases that the optional patches support. Other releases are not patched."""
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def register() -> None:
 
 
 def should_patch_cpu_lora(patches: PatchSelection) -> bool:
-    """Whether to replace the LoRA operator of a CPU. Warns if vLLM's own, which is wrong in 0.32, may stay."""
+    """Whether to replace the LoRA operator of a CPU. Warns if vLLM's own operator may stay (wrong in 0.32)."""
     import vllm
 
     if not _on_cpu() or patches.cpu_lora == "off":

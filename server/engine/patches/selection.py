@@ -1,7 +1,7 @@
 """Selects the patches of vLLM that are active, by the variable `T2L_VLLM_PATCHES`.
 
 The server reads the variable once, as a setting, and writes it for the processes that vLLM starts:
-the plugin runs in each of them and has no other way to learn what the server was told.
+the plugin runs in each of them and has no other access to the server's settings.
 """
 
 from __future__ import annotations

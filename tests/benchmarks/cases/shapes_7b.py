@@ -42,12 +42,12 @@ async def run(context: BenchContext) -> list[Comparison]:
 
 
 async def generation(context: BenchContext, spec: LoraSpec, device: str) -> list[Comparison]:
-    """One pass reads the network's weights once and writes n adapters in fp32."""
+    """One pass reads the network's weights once and stores n adapters in fp32."""
     dtype = fastest_dtype(device)
     config = HypernetConfig(lora=spec, variant="L", embedding_size=EMBEDDING)
     network = Hypernet(config).to(device)
     weights = sum(p.numel() * (dtype.itemsize if "heads" in n else 4) for n, p in network.named_parameters())
-    ready = InferenceHypernet(network, dtype)
+    inference = InferenceHypernet(network, dtype)
     rows = []
     for count in (1, 8, 64) if device == "cuda" else (1, 8):
         embeddings = torch.randn(count, EMBEDDING, device=device)
@@ -55,7 +55,7 @@ async def generation(context: BenchContext, spec: LoraSpec, device: str) -> list
         seen = await run_interleaved(
             context.rounds,
             {
-                "pass": timed(device, lambda embeddings=embeddings: ready(embeddings)),
+                "pass": timed(device, lambda embeddings=embeddings: inference(embeddings)),
                 "bytes": timed(device, copy_bytes(nbytes // 2, device)),  # a copy reads and writes
             },
         )
@@ -76,11 +76,11 @@ async def loading(context: BenchContext, spec: LoraSpec, device: str) -> list[Co
         )
         for m in spec.modules
     }
-    ready = StackedAdapter(adapter, locations)
+    stacked = StackedAdapter(adapter, locations)
     seen = await run_interleaved(
         context.rounds,
         {
-            "fill": timed(device, lambda: ready.fill(stacks, 3)),
+            "fill": timed(device, lambda: stacked.fill(stacks, 3)),
             "copy": timed(device, copy_bytes(2 * spec.num_parameters, device)),
         },
     )

@@ -1,4 +1,4 @@
-"""What the bundled encoder reads of long, unreadable and foreign descriptions."""
+"""Long, unreadable and foreign descriptions with the bundled encoder."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The embedded models are real: the encoder reads, packed rows equal lone ones, training starts harmlessly."""
+"""The bundled models: embeddings, packed rows, the first training loss, greedy answers and FLOPs."""
 
 import random
 
@@ -34,7 +34,7 @@ def examples(base: FrozenBase) -> list[Example]:
     return [base.chat.example(a, b) for a, b in (("hot", "cold"), ("up", "down"), ("big dog", "a small cat"))]
 
 
-def test_embeddings_have_norm_sqrt_size_and_know_paraphrases() -> None:
+def test_embeddings_have_norm_sqrt_size_and_paraphrases_are_similar() -> None:
     encoder = Encoder.load()
     z = encoder.encode(
         ["Write the antonym of the word.", "Give a word with the opposite meaning.", "Count to ten."]
@@ -46,7 +46,7 @@ def test_embeddings_have_norm_sqrt_size_and_know_paraphrases() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "likeness"), [(torch.float32, 0.999999), (torch.bfloat16, 0.999)])
-def test_the_encoder_says_what_sentence_transformers_says(dtype: torch.dtype, likeness: float) -> None:
+def test_embeddings_match_sentence_transformers(dtype: torch.dtype, likeness: float) -> None:
     texts = ["Write the antonym of the word.", "Count to ten, and then tell how many steps it took.", ""]
     plain = SentenceTransformer(str(encoder_folder())).encode(texts, convert_to_tensor=True)
     together = Encoder.load(dtype=dtype).encode(texts)
@@ -55,7 +55,7 @@ def test_the_encoder_says_what_sentence_transformers_says(dtype: torch.dtype, li
         assert F.cosine_similarity(z, plain).min() > likeness
 
 
-def test_the_base_model_encodes_a_batch_as_each_text_alone() -> None:
+def test_base_model_encodes_a_batch_like_single_texts() -> None:
     encoder = Encoder.load("base-model")
     texts = ["Write the antonym of the word.", "Write", "Count to ten, and then tell how many steps it took."]
     z = encoder.encode(texts)
@@ -64,7 +64,7 @@ def test_the_base_model_encodes_a_batch_as_each_text_alone() -> None:
     torch.testing.assert_close(z, alone, rtol=1e-3, atol=1e-3)
 
 
-def test_packed_logits_equal_lone_ones(base: FrozenBase, examples: list[Example]) -> None:
+def test_packed_logits_equal_those_of_single_examples(base: FrozenBase, examples: list[Example]) -> None:
     torch.manual_seed(0)
     model = Hypernet(HypernetConfig(lora=base.spec, variant="L", embedding_size=8)).eval()
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_packed_logits_equal_lone_ones(base: FrozenBase, examples: list[Example]
     together = base.logits(pack([examples]), adapters)
     alone = torch.cat([base.logits(pack([[e]]), adapters) for e in examples])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
-    assert (together - base.logits(pack([examples]), None)).abs().max() > 0.1  # the adapter does something
+    assert (together - base.logits(pack([examples]), None)).abs().max() > 0.1  # the adapter has an effect
 
 
 @pytest.mark.parametrize("variant", ["L", "L-rank", "M", "S"])
@@ -92,14 +92,14 @@ def test_training_starts_at_the_loss_of_the_base_model(
     assert start.item() == pytest.approx(alone.item(), rel=2e-3)
 
 
-def test_greedy_answers_in_a_batch_equal_lone_ones(base: FrozenBase) -> None:
+def test_greedy_answers_in_a_batch_equal_those_of_single_prompts(base: FrozenBase) -> None:
     words = random.Random(0).sample(["river", "seven apples", "why is the sky blue", "print hello", "Paris"], 4)
     prompts = [base.chat.prompt(w) for w in words]
     together = greedy(base, prompts, None, 6)
     assert together == [greedy(base, [p], None, 6)[0] for p in prompts]
 
 
-def test_flops_of_the_embedded_models_are_what_torch_counts(base: FrozenBase) -> None:
+def test_flops_of_the_bundled_models_match_torchs_count(base: FrozenBase) -> None:
     ids = torch.ones(1, 23, dtype=torch.long)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         base.model(ids, logits_to_keep=1)

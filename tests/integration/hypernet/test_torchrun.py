@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 SETTINGS = {
     "steps": 5,
-    "rows": 5,  # an odd number: the shares differ
+    "rows": 5,  # an odd number, so that the processes have different numbers of rows
     "row_tokens": 120,
     "rank": 2,
     "alpha": 4,
@@ -58,11 +58,11 @@ from server.cli import main
 hypernet.frozen.fastest_dtype = lambda _: torch.float32
 main()
 """
-"""The command, in fp32: in bf16, which some CPUs prefer, shares are rounded apart by more than that."""
+"""The command, in fp32: bf16, the default of some CPUs, rounds the parts of a batch too differently."""
 
 
 def torchrun(files: Path, *words: object) -> str:
-    """`t2l train sft` in two processes; what they printed."""
+    """Run `t2l train sft` in two processes. Returns their output."""
     (files / "t2l.py").write_text(SCRIPT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, str(files / "t2l.py"), "train", "sft", "--threads", "1", *map(str, words)]
@@ -71,13 +71,13 @@ def torchrun(files: Path, *words: object) -> str:
     return done.stdout
 
 
-def test_two_processes_follow_the_curve_of_one(
+def test_two_processes_have_the_losses_of_one(
     files: Path, tiny_base: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks, settings = files / "tasks.jsonl", files / "config.yaml"
     models = ["--base-model", tiny_base, "--encoder", tiny_encoder]
     printed = torchrun(files, "--tasks", tasks, "--config", settings, "--out", files / "two", *models)
-    assert printed.count("validation NLL") == 1  # one process speaks for both
+    assert printed.count("validation NLL") == 1  # only one process prints
     monkeypatch.setattr("hypernet.frozen.fastest_dtype", lambda _: torch.float32)
     train_sft(
         [tasks],
@@ -91,5 +91,5 @@ def test_two_processes_follow_the_curve_of_one(
     for alone, shared in zip(one, two, strict=True):
         for name in ("loss", "nll", "nll_stranger", "norm", "lr", "examples"):
             assert shared[name] == pytest.approx(alone[name], abs=1e-4), name
-    assert one[0]["loss"] - one[-1]["loss"] > 0.05  # it did learn
+    assert one[0]["loss"] - one[-1]["loss"] > 0.05  # the loss falls
     load_checkpoint(files / "two" / "best")

@@ -80,7 +80,9 @@ def test_server_and_transformers_give_the_same_scores(default_server: str, tmp_p
     assert by_name(remote.run(conditions, eval_tasks)) == there  # from disk
 
 
-def test_a_server_of_another_checkpoint_and_no_server_are_refused(default_server: str, tmp_path: Path) -> None:
+def test_server_with_another_checkpoint_and_absent_server_are_refused(
+    default_server: str, tmp_path: Path
+) -> None:
     chat = ChatFormat(AutoTokenizer.from_pretrained(base_model_path()))
     with pytest.raises(ServerError, match="serves checkpoint"):
         RemoteRunner(default_server, "0" * 16, "b", chat, ResultStore(tmp_path), 0)

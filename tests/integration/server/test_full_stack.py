@@ -188,8 +188,8 @@ async def test_second_server_finds_adapters_in_redis_and_leaves_no_process_after
             }
             assert found["completion"] == made["completion"]
 
-            family = second.family()
-            assert len(family) > 1
+            processes = second.processes()
+            assert len(processes) > 1
             body = {"prompt": "Tell a story.", "max_tokens": 64, "stream": True}
             async with other.stream("POST", "/v1/generate", json=body) as response:
                 lines = response.aiter_lines()
@@ -199,7 +199,7 @@ async def test_second_server_finds_adapters_in_redis_and_leaves_no_process_after
             assert rest[-1] == "data: [DONE]"
             assert json.loads(rest[-2].removeprefix("data: "))["finish_reason"] in ("length", "stop")
         assert await asyncio.to_thread(second.process.wait, 40) == 0, second.log.read_text()
-        _, alive = psutil.wait_procs(family, timeout=5)
+        _, alive = psutil.wait_procs(processes, timeout=5)
         assert alive == []
     finally:
         second.close()
@@ -219,7 +219,7 @@ def test_logs_contain_no_description(server):
 
 
 def test_killed_server_leaves_no_process(server):
-    family = server.family()
-    assert len(family) > 1
+    processes = server.processes()
+    assert len(processes) > 1
     server.process.kill()
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(processes, timeout=10)[1] == []

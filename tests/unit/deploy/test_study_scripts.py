@@ -1,4 +1,4 @@
-"""The scripts of the study, with a stand-in for `t2l` that records its arguments.
+"""The scripts of the study, with a fake `t2l` that records its arguments.
 
 Every recorded command is parsed by the real command line, so a renamed command or option fails here.
 """

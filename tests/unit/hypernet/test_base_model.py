@@ -1,4 +1,4 @@
-"""Shapes derived from config.json must be the shapes that transformers builds."""
+"""Shapes from config.json equal those of the model that transformers builds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TINY = {
     ],
     ids=lambda fields: "-".join(str(v) for v in fields.values()),
 )
-def test_shapes_are_those_of_the_real_model(fields: dict[str, Any]) -> None:
+def test_shapes_match_the_transformers_model(fields: dict[str, Any]) -> None:
     config = TINY | fields
     spec = lora_spec(config, rank=4, alpha=8, target_modules=TARGET_MODULES)
 
@@ -59,7 +59,7 @@ def test_module_order_is_the_order_given() -> None:
     assert [m.name for m in spec.modules] == ["v_proj", "q_proj"]
 
 
-def test_attention_modules_need_no_mlp_size() -> None:
+def test_attention_modules_do_not_need_the_mlp_size() -> None:
     fields = {k: v for k, v in TINY.items() if k != "intermediate_size"}
     assert lora_spec(fields | {"model_type": "llama"}, rank=1, alpha=1).num_layers == 2
 
@@ -119,7 +119,7 @@ def _save(folder: Path, weights: dict[str, torch.Tensor], *, shards: bool = Fals
     return folder
 
 
-def test_fingerprint_survives_resharding_and_other_metadata(tmp_path: Path) -> None:
+def test_fingerprint_is_unchanged_by_resharding_and_metadata(tmp_path: Path) -> None:
     whole = _save(tmp_path / "whole", _weights())
     sharded = _save(tmp_path / "sharded", _weights(), shards=True, transformers_version="0")
     save_file(_weights(), sharded / "consolidated.safetensors")  # another layout of the same, as Mistral ships
@@ -127,7 +127,7 @@ def test_fingerprint_survives_resharding_and_other_metadata(tmp_path: Path) -> N
     assert len(fingerprint(whole)) == 16
 
 
-def test_fingerprint_sees_other_weights(tmp_path: Path) -> None:
+def test_fingerprint_differs_for_other_weights(tmp_path: Path) -> None:
     known = {fingerprint(_save(tmp_path / "original", _weights()))}
     for i, change in enumerate(
         (
@@ -143,7 +143,7 @@ def test_fingerprint_sees_other_weights(tmp_path: Path) -> None:
     assert len(known) == 7
 
 
-def test_fingerprint_refuses_what_it_cannot_read(tmp_path: Path) -> None:
+def test_fingerprint_of_unreadable_weights_is_refused(tmp_path: Path) -> None:
     folder = _save(tmp_path / "model", _weights())
     file = folder / "model.safetensors"
     content = file.read_bytes()

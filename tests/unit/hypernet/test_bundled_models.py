@@ -32,7 +32,7 @@ def test_default_cache_folder_follows_the_environment(
     assert default_cache_dir() == Path(expected)
 
 
-def test_a_missing_package_is_named_with_the_next_step() -> None:
+def test_missing_package_is_named_with_its_install_command() -> None:
     with pytest.raises(BundledModelError, match="no_such_package is not installed: install"):
         bundled_models._package_file("no_such_package", "model", "0")
 
@@ -46,7 +46,7 @@ def test_a_file_other_than_the_pinned_one_is_refused() -> None:
 
 @pytest.fixture
 def dequantised(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The folders that were dequantised to; a config.json takes the model's place."""
+    """The target folders of dequantisation. A config.json replaces the model."""
     made: list[Path] = []
 
     def dequantise(_: Path, target: Path) -> None:
@@ -58,9 +58,7 @@ def dequantised(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
-def test_the_base_model_is_unpacked_once_to_the_cache_folder_given(
-    dequantised: list[Path], tmp_path: Path
-) -> None:
+def test_base_model_is_unpacked_once_to_the_given_cache_folder(dequantised: list[Path], tmp_path: Path) -> None:
     first, second = base_model_path(tmp_path), base_model_path(tmp_path)
     assert first == second and first.is_relative_to(tmp_path) and (first / "config.json").is_file()
     assert len(dequantised) == 1
@@ -74,9 +72,7 @@ def test_a_tilde_in_the_cache_folder_is_the_home_folder(
     assert base_model_path(Path("~/x")).is_relative_to(tmp_path / "x")
 
 
-def test_a_cache_folder_that_cannot_be_written_to_is_named_with_the_next_step(
-    dequantised: list[Path], tmp_path: Path
-) -> None:
+def test_unwritable_cache_folder_is_named_with_the_remedy(dequantised: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BundledModelError, match=r"unpacked to .*file/x.*Not a directory.*T2L_CACHE"):
         base_model_path(tmp_path / "file" / "x")
@@ -95,7 +91,7 @@ def test_a_full_disk_leaves_nothing_behind(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_user_without_a_home_folder_is_told_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_without_a_home_folder_is_asked_for_a_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("T2L_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
 

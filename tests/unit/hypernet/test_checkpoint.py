@@ -38,7 +38,7 @@ def edit_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_round_trip(saved: Path) -> None:
+def test_saving_and_loading_keeps_weights_and_config(saved: Path) -> None:
     model, config = load_checkpoint(saved)
     again, _ = load_checkpoint(saved)
     z = torch.randn(2, 8)
@@ -47,7 +47,7 @@ def test_round_trip(saved: Path) -> None:
     assert not model.training
 
 
-def test_fingerprint_covers_weights_and_architecture_but_not_notes(saved: Path) -> None:
+def test_fingerprint_covers_weights_and_architecture_but_not_training_record(saved: Path) -> None:
     before = fingerprint(saved)
     edit_config(saved, training={"steps": 4})
     assert fingerprint(saved) == before

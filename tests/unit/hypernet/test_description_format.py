@@ -1,4 +1,4 @@
-"""Descriptions reach an encoder as the published reference prepares them."""
+"""Descriptions have the format of the published reference."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from hypernet.description_format import DescriptionFormat, last_token_format, se
         ("Salesforce/SFR-Embedding-Mistral", DescriptionFormat.SFR_QUERY),
     ],
 )
-def test_the_name_of_a_sentence_encoder_decides(name: str, expected: DescriptionFormat) -> None:
+def test_description_format_follows_the_name_of_a_sentence_encoder(
+    name: str, expected: DescriptionFormat
+) -> None:
     assert sentence_format(name) is expected
 
 
-def test_every_last_token_encoder_but_sfr_reads_full_stops() -> None:
+def test_last_token_encoders_except_sfr_append_full_stops() -> None:
     assert last_token_format("base-model") is DescriptionFormat.FULL_STOP
     assert last_token_format("last-token:mistralai/Mistral-7B-Instruct-v0.2") is DescriptionFormat.FULL_STOP
     assert last_token_format("last-token:Salesforce/SFR-Embedding-2_R") is DescriptionFormat.SFR_QUERY

@@ -1,4 +1,4 @@
-"""What an encoder reads of a description, with a BERT tokenizer of a few words."""
+"""Tokens, windows and the unread share of descriptions, with a BERT tokenizer of a few words."""
 
 import math
 

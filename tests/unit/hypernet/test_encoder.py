@@ -98,7 +98,7 @@ def test_remote_code_needs_the_prefix(tiny_encoder: Path, tmp_path: Path) -> Non
         Encoder.load(str(folder))
 
 
-def test_last_token_encoder_ends_the_sentence(tiny_base: Path) -> None:
+def test_last_token_encoder_appends_full_stop(tiny_base: Path) -> None:
     z = last_token(tiny_base).encode(["Name it", "Name it.", " Name it \n", "Name it!", "Count 3", "Count 3."])
     torch.testing.assert_close(z[:3], z[1].expand(3, -1))
     assert not torch.allclose(z[3], z[1], atol=1e-2)

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, with the mode that the umask leaves, whoever writes them."""
+"""Files are written completely or not at all, with the mode of the umask."""
 
 from __future__ import annotations
 

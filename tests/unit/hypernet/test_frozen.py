@@ -1,4 +1,4 @@
-"""The frozen base reads packed rows as the model itself, with eager attention, reads each example alone."""
+"""The frozen base model with packed rows equals the model with eager attention and single examples."""
 
 from __future__ import annotations
 

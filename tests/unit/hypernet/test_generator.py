@@ -44,7 +44,7 @@ def by_name(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_recorded_fingerprints_decide(
+def test_other_models_are_refused_by_recorded_fingerprints(
     tiny_checkpoint: Path, tiny_base: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     generator = load(tiny_checkpoint, tiny_encoder)
@@ -55,7 +55,7 @@ def test_recorded_fingerprints_decide(
         load(tiny_checkpoint, other_weights(tiny_encoder, tmp_path / "encoder"))
 
 
-def test_without_fingerprints_names_and_shapes_are_enough(
+def test_without_fingerprints_models_are_accepted_by_name_and_shapes(
     by_name: Path, tiny_base: Path, tiny_encoder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     generator = load(by_name, tiny_encoder)
@@ -107,12 +107,12 @@ def test_without_fingerprints_another_embedding_size_is_refused(by_name: Path, t
         Generator.load(by_name, base_model=str(tiny_base))
 
 
-def test_one_pass_equals_one_description_at_a_time(tiny_generator: Generator) -> None:
+def test_batch_equals_one_description_at_a_time(tiny_generator: Generator) -> None:
     texts = ["Name the opposite.", "Count to three.", "Translate into French."]
     alone = [tiny_generator.generate([text])[0].flatten() for text in texts]
     for whole, single in zip(tiny_generator.generate(texts), alone, strict=True):
         torch.testing.assert_close(whole.flatten(), single, rtol=1e-4, atol=1e-5)
 
 
-def test_the_encoder_is_named_by_fingerprint(tiny_generator: Generator, tiny_encoder: Path) -> None:
+def test_generator_has_the_encoders_fingerprint(tiny_generator: Generator, tiny_encoder: Path) -> None:
     assert tiny_generator.encoder_fingerprint == Encoder.load(str(tiny_encoder)).fingerprint

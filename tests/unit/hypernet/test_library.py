@@ -28,7 +28,7 @@ def library(folder: Path, count: int = 3) -> Library:
     return fresh
 
 
-def test_what_is_added_is_found_again(tmp_path: Path) -> None:
+def test_added_loras_are_read_back(tmp_path: Path) -> None:
     library(tmp_path)
     found = Library.open(tmp_path, base="f00d")
     assert found.names == list(found) == ["task_0", "task_1", "task_2"]
@@ -51,7 +51,7 @@ def test_average_and_statistics_are_per_weight(tmp_path: Path) -> None:
     assert torch.equal(stacked[2].flatten(), lora(2).flatten())
 
 
-def test_a_subset_speaks_for_its_own_tasks(tmp_path: Path) -> None:
+def test_subset_contains_only_its_tasks(tmp_path: Path) -> None:
     part = library(tmp_path).subset(["task_2"])
     assert part.names == ["task_2"]
     assert torch.equal(part.average().flatten(), lora(2).flatten())
@@ -69,7 +69,7 @@ def test_a_library_grows_over_several_runs(tmp_path: Path) -> None:
     assert Library.open(tmp_path).names == ["task_0", "task_1", "task_2", "more"]
 
 
-def test_libraries_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_libraries_of_another_model_or_shape_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LibraryError, match=r"library\.json is missing"):
         Library.open(tmp_path)
     library(tmp_path)

@@ -18,13 +18,13 @@ SPEC = LoraSpec(
 )
 
 
-def test_flattening_gives_back_the_vector_that_was_unflattened() -> None:
+def test_flattening_returns_the_unflattened_vector() -> None:
     flat = torch.randn(SPEC.num_parameters + 3)[3:]
     again = LoraWeights.unflatten(SPEC, flat).flatten()
     assert again.equal(flat) and again.data_ptr() == flat.data_ptr()
 
 
-def test_tensors_that_lie_elsewhere_are_copied_in_order() -> None:
+def test_separate_tensors_are_flattened_in_order() -> None:
     flat = torch.randn(SPEC.num_parameters)
     views = LoraWeights.unflatten(SPEC, flat)
     apart = LoraWeights(SPEC, {m: t.clone() for m, t in views.a.items()}, dict(views.b))

@@ -1,4 +1,4 @@
-"""Functional LoRA against three other ways to compute the same: by hand, merged into the weights, by PEFT."""
+"""Functional LoRA against three other computations: by hand, merged into the weights, and by PEFT."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def logits(model: nn.Module, ids: Tensor = IDS) -> Tensor:
 def merged_logits(
     model: nn.Module, spec: LoraSpec, a: dict[str, Tensor], b: dict[str, Tensor], row: int
 ) -> Tensor:
-    """Logits of one row with its adapter added into the weights, which are put back afterwards."""
+    """Logits of one row with its adapter merged into the weights, which are restored afterwards."""
     weights = LoraWeights(spec, {k: t[row] for k, t in a.items()}, {k: t[row] for k, t in b.items()})
     saved = {k: t.clone() for k, t in model.state_dict().items()}
     for m in spec.modules:
@@ -72,7 +72,7 @@ def merged_logits(
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])
-def test_every_row_sees_its_own_adapter(model: nn.Module, use_rslora: bool) -> None:
+def test_every_row_uses_its_own_adapter(model: nn.Module, use_rslora: bool) -> None:
     spec = spec_of(model, use_rslora=use_rslora)
     a, b = adapters(spec, len(IDS))
     expected = torch.cat([merged_logits(model, spec, a, b, row) for row in range(len(IDS))])
@@ -98,7 +98,7 @@ def test_consecutive_rows_share_an_adapter(model: nn.Module, n: int) -> None:
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])
-def test_logits_are_those_of_peft(model: nn.Module, use_rslora: bool) -> None:
+def test_logits_equal_those_of_peft(model: nn.Module, use_rslora: bool) -> None:
     spec = spec_of(model, use_rslora=use_rslora)
     a, b = adapters(spec, 1)
     injector = LoraInjector(model, spec)
@@ -119,7 +119,7 @@ def test_logits_are_those_of_peft(model: nn.Module, use_rslora: bool) -> None:
 
 
 def test_gradients_reach_both_factors(model: nn.Module) -> None:
-    """Against the plain formula, written out layer by layer with one matmul per row."""
+    """Compared with the plain formula, one layer and one row at a time."""
     spec = spec_of(model)
     a, b = adapters(spec, len(IDS))
     for t in (*a.values(), *b.values()):
@@ -150,7 +150,7 @@ def test_gradients_reach_both_factors(model: nn.Module) -> None:
         torch.testing.assert_close(mine, t.grad, atol=1e-6, rtol=1e-4)
 
 
-def test_bfloat16_base_with_float32_adapters(model: nn.Module) -> None:
+def test_bfloat16_base_accepts_float32_adapters(model: nn.Module) -> None:
     spec = spec_of(model)
     a, b = adapters(spec, len(IDS))
     injector = LoraInjector(model, spec)
@@ -169,7 +169,7 @@ def test_bfloat16_base_with_float32_adapters(model: nn.Module) -> None:
     assert nn.functional.cosine_similarity(out.float().flatten(), precise.flatten(), dim=0) > 0.999
 
 
-def test_the_model_is_itself_again(model: nn.Module) -> None:
+def test_model_is_unchanged_after_use_and_remove(model: nn.Module) -> None:
     spec = spec_of(model)
     before, names = logits(model), set(model.state_dict())
     injector = LoraInjector(model, spec)
@@ -187,7 +187,7 @@ def test_the_model_is_itself_again(model: nn.Module) -> None:
     assert not any(m._forward_hooks for m in model.modules())
 
 
-def test_what_does_not_fit_is_refused_by_name(model: nn.Module) -> None:
+def test_wrong_shapes_are_refused_by_name(model: nn.Module) -> None:
     spec = spec_of(model)
     injector = LoraInjector(model, spec)
     a, b = adapters(spec, 3)

@@ -25,7 +25,7 @@ def make(variant: str, position: str, **changes: object) -> Hypernet:
 
 
 def disturb(model: Hypernet) -> Hypernet:
-    """Away from the zero-weight start, so that every part of the network reaches the output."""
+    """Make weights nonzero, so that every part of the network affects the output."""
     with torch.no_grad():
         for parameter in model.heads.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -41,7 +41,7 @@ def test_shapes_follow_the_lora_spec(variant: str, position: str) -> None:
 
 
 @pytest.mark.parametrize(("variant", "position"), VARIANTS)
-def test_batched_equals_one_at_a_time(variant: str, position: str) -> None:
+def test_batch_equals_one_embedding_at_a_time(variant: str, position: str) -> None:
     model = disturb(make(variant, position)).eval()
     z = torch.randn(6, 16)
     together = model(z)
@@ -59,7 +59,7 @@ OUTPUTS = [("L", "rotary", {"output": o}) for o in ("offset", "z_score", "delta_
     ("variant", "position", "changes"),
     [*((v, p, {}) for v, p in VARIANTS), *OUTPUTS, ("M", "rotary", {"head_bias": False})],
 )
-def test_what_is_worked_out_once_changes_nothing(
+def test_precomputed_terms_do_not_change_the_output(
     variant: str, position: str, changes: dict[str, object]
 ) -> None:
     model = disturb(make(variant, position, **changes)).eval()
@@ -72,27 +72,27 @@ def test_what_is_worked_out_once_changes_nothing(
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("variant", "position"), VARIANTS)
-def test_heads_in_bf16_are_as_near_as_rounding_and_the_same_in_a_batch(
+def test_bf16_heads_differ_by_rounding_only_and_not_between_batches(
     variant: str, position: str, bias: bool
 ) -> None:
     model = disturb(make(variant, position, head_bias=bias)).eval()
-    ready, z = InferenceHypernet(model, torch.bfloat16), torch.randn(6, 16)
-    exact, together = model(z), ready(z)
+    network, z = InferenceHypernet(model, torch.bfloat16), torch.randn(6, 16)
+    exact, batch = model(z), network(z)
     ulp = torch.finfo(torch.bfloat16).eps
     for i in range(6):
-        alone = ready(z[i : i + 1])
-        for mine, lone, true in ((t, o, e) for t, o, e in zip(together, alone, exact, strict=True)):
-            for name, got in mine.items():
+        single = network(z[i : i + 1])
+        for batched, one, true in zip(batch, single, exact, strict=True):
+            for name, got in batched.items():
                 assert got.dtype == torch.bfloat16
                 size = true[name].abs().max()
-                # A product is off by a unit in its last place where its sum, in another order, falls there.
-                assert (got[i] - lone[name][0]).abs().max() <= ulp * size
+                # Sums in another order differ by up to one unit in the last place.
+                assert (got[i] - one[name][0]).abs().max() <= ulp * size
                 assert (got - true[name]).pow(2).mean().sqrt() <= 0.5 * ulp * size
 
 
 @pytest.mark.parametrize(("variant", "position"), VARIANTS)
-def test_every_coordinate_of_the_input_matters(variant: str, position: str) -> None:
-    """Descriptions, layers, modules, ranks and A against B are all told apart."""
+def test_output_depends_on_every_part_of_the_input(variant: str, position: str) -> None:
+    """Adapters differ between descriptions, layers, ranks and modules, and A differs from B."""
     model = disturb(make(variant, position)).eval()
     a, b = model(torch.randn(2, 16))
     q, v = a["q_proj"], a["v_proj"]
@@ -104,7 +104,7 @@ def test_every_coordinate_of_the_input_matters(variant: str, position: str) -> N
 
 
 @pytest.mark.parametrize(("variant", "position"), VARIANTS)
-def test_start_is_harmless_and_yet_trainable(variant: str, position: str) -> None:
+def test_initial_delta_w_is_negligible_and_has_gradients(variant: str, position: str) -> None:
     model = make(variant, position)
     batch = model(torch.randn(2, 16))
     for lora in batch.split(SPEC):
@@ -121,7 +121,7 @@ def test_start_is_harmless_and_yet_trainable(variant: str, position: str) -> Non
     )
 
 
-def test_dropout_only_in_training() -> None:
+def test_dropout_is_active_only_in_training() -> None:
     model = disturb(make("L", "rotary", dropout=0.5))
     z = torch.randn(1, 16)
     assert not torch.equal(model(z).a["q_proj"], model(z).a["q_proj"])
@@ -148,7 +148,7 @@ def test_offset_z_score_and_delta_w_change_the_output_as_stated() -> None:
         torch.testing.assert_close(model(z).a["q_proj"], expected)
 
 
-def test_rotation_keeps_length_and_position_zero_is_the_identity() -> None:
+def test_rotary_embedding_keeps_norms_and_is_the_identity_at_position_zero() -> None:
     x = torch.randn(2, 1, 32)
     turned = apply_rotary(x, torch.arange(4))
     torch.testing.assert_close(turned[:, 0], x[:, 0])

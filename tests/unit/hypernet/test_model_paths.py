@@ -1,4 +1,4 @@
-"""A model's name is a folder, a hub id, or a mistake that is explained without a traceback."""
+"""A model's name is a folder or a hub id. Other names are errors without a traceback."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from hypernet.model_paths import (
 )
 
 
-def test_a_folder_stays_as_it_is_and_a_tilde_is_expanded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_is_returned_with_its_tilde_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path.parent))
     for find in (base_model_folder, encoder_folder, model_folder):
         assert find(str(tmp_path)) == tmp_path
@@ -28,7 +26,7 @@ def test_a_folder_stays_as_it_is_and_a_tilde_is_expanded(
 
 
 @pytest.mark.parametrize("name", ["/nope", "./nope", "~/nope", "no such", "a/b/c", "", "x\n"])
-def test_a_name_that_no_hub_knows_is_refused_without_the_network(
+def test_invalid_hub_id_is_refused_without_the_network(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -47,7 +45,7 @@ def test_a_file_is_not_a_model(tmp_path: Path) -> None:
         model_folder(str(tmp_path / "config.json"))
 
 
-def test_an_unreachable_hub_is_one_sentence_with_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_is_reported_in_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> str:
         raise OSError("Got: ConnectError\nAn error happened while trying to locate the files.")
 
@@ -80,5 +78,5 @@ def test_a_local_model_has_a_name_and_no_hub_id(tmp_path: Path) -> None:
         ("/models/gemma", "my-gemma", "my-gemma"),
     ],
 )
-def test_exports_prefer_a_name_that_the_hub_knows(named: str | None, trained_for: str, expected: str) -> None:
+def test_exports_prefer_a_hub_id(named: str | None, trained_for: str, expected: str) -> None:
     assert export_name(named, trained_for) == expected

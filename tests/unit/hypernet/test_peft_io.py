@@ -1,4 +1,4 @@
-"""Adapter folders against PEFT itself, both ways, and what the reader must refuse."""
+"""Adapter folders that PEFT and this project exchange, and folders that the reader refuses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def functional_logits(weights: LoraWeights) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("use_rslora", "scale"), [(False, 2.0), (True, 6 / 3**0.5)])
-def test_peft_loads_ours_with_the_same_logits_and_scale(tmp_path: Path, use_rslora: bool, scale: float) -> None:
+def test_peft_loads_our_adapters_with_equal_logits_and_scale(
+    tmp_path: Path, use_rslora: bool, scale: float
+) -> None:
     weights = random_adapter(use_rslora=use_rslora)
     save_adapter(tmp_path, weights, "tiny/llama")
 
@@ -67,7 +69,7 @@ def test_peft_loads_ours_with_the_same_logits_and_scale(tmp_path: Path, use_rslo
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])
-def test_we_load_what_peft_writes(tmp_path: Path, use_rslora: bool) -> None:
+def test_peft_adapters_are_loaded(tmp_path: Path, use_rslora: bool) -> None:
     config = peft.LoraConfig(
         r=4, lora_alpha=8, use_rslora=use_rslora, target_modules=["q_proj", "o_proj"], init_lora_weights=False
     )
@@ -82,7 +84,9 @@ def test_we_load_what_peft_writes(tmp_path: Path, use_rslora: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("alpha", [6, 2.5])
-def test_round_trip_keeps_everything(tmp_path: Path, dtype: torch.dtype, alpha: float) -> None:
+def test_saving_and_loading_keeps_weights_spec_and_provenance(
+    tmp_path: Path, dtype: torch.dtype, alpha: float
+) -> None:
     weights = random_adapter(alpha=alpha).to(dtype)
     origin = peft_io.provenance("Translate to Übersetzung", "0123456789abcdef", "f00d")
     save_adapter(tmp_path, weights, "tiny/llama", origin)
@@ -130,7 +134,7 @@ def test_an_export_for_a_local_model_says_how_to_load_it_and_shows_no_path(tmp_p
 def test_auto_peft_model_finds_the_base_model_of_an_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hub is a folder here: what is asked of it is the id that the export names."""
+    """A folder stands for the hub. The requested id is the one that the export names."""
     tiny_llama().save_pretrained(tmp_path / "HuggingFaceTB" / "SmolLM2-135M-Instruct")
     save_adapter(tmp_path / "export", random_adapter(), "SmolLM2-135M-Instruct")
     monkeypatch.chdir(tmp_path)
@@ -138,7 +142,7 @@ def test_auto_peft_model_finds_the_base_model_of_an_export(
     torch.testing.assert_close(loaded(IDS).logits, functional_logits(random_adapter()), atol=1e-5, rtol=1e-5)
 
 
-def test_vllm_loads_ours_with_the_same_scale(tmp_path: Path) -> None:
+def test_vllm_loads_our_adapters_with_the_same_scale(tmp_path: Path) -> None:
     peft_helper = pytest.importorskip("vllm.lora.peft_helper")
     lora_model = pytest.importorskip("vllm.lora.lora_model")
     weights = random_adapter(use_rslora=True)
@@ -165,7 +169,7 @@ def test_equal_adapters_give_equal_bytes() -> None:
     assert all(f == files[0] for f in files)
 
 
-def test_transposed_views_are_written_out(tmp_path: Path) -> None:
+def test_transposed_views_are_saved_in_order(tmp_path: Path) -> None:
     """The hypernetwork's B is a view whose last two dimensions are swapped."""
     weights = random_adapter()
     swapped = {name: t.transpose(-1, -2).contiguous().transpose(-1, -2) for name, t in weights.b.items()}
@@ -173,7 +177,7 @@ def test_transposed_views_are_written_out(tmp_path: Path) -> None:
     assert torch.equal(load_adapter(tmp_path, BASE).flatten(), weights.flatten())
 
 
-def test_the_writer_refuses_broken_weights() -> None:
+def test_invalid_weights_are_not_saved() -> None:
     weights = random_adapter()
     weights.b["q_proj"][1, 0, 0] = float("nan")
     with pytest.raises(InvalidLoraError, match=r"q_proj\.B"):
@@ -205,7 +209,7 @@ def test_the_writer_refuses_broken_weights() -> None:
         ("invented_later", {"changes": "everything"}),
     ],
 )
-def test_fields_it_cannot_represent_are_named(tmp_path: Path, field: str, value: Any) -> None:
+def test_unsupported_fields_are_named(tmp_path: Path, field: str, value: Any) -> None:
     save_adapter(tmp_path, random_adapter(), "tiny/llama")
     path = tmp_path / "adapter_config.json"
     config = json.loads(path.read_text()) | {field: value}
@@ -246,7 +250,7 @@ def test_tensors_that_do_not_fit_are_named(
         load_adapter(tmp_path, BASE)
 
 
-def test_an_adapter_for_another_base_is_refused(tmp_path: Path) -> None:
+def test_adapter_for_another_base_model_is_refused(tmp_path: Path) -> None:
     save_adapter(tmp_path, random_adapter(), "tiny/llama")
     with pytest.raises(InvalidLoraError, match=r"layers\.2"):
         load_adapter(tmp_path, BASE | {"num_hidden_layers": 3})
@@ -264,7 +268,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
             read()
 
 
-def test_missing_and_cut_files_are_named(tmp_path: Path) -> None:
+def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:
     save_adapter(tmp_path, random_adapter(), "tiny/llama")
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])

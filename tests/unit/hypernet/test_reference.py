@@ -1,7 +1,7 @@
-"""Parity with the published reference's own outputs, and what the importer must refuse.
+"""Equality with outputs of the published reference, and checkpoints that the importer refuses.
 
-Three small checkpoints lie in tests/fixtures/reference; T2L_REFERENCE_FIXTURES
-names a folder with more of the same layout.
+Three small checkpoints are in tests/fixtures/reference. T2L_REFERENCE_FIXTURES names a folder with more
+of the same layout.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def worst_error(model: Hypernet, folder: Path) -> float:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_parity(folder: Path) -> None:
+def test_outputs_equal_those_of_the_reference(folder: Path) -> None:
     model, _ = load_reference(folder, folder / "base_model")
     assert worst_error(model, folder) < 1e-6
 
@@ -65,12 +65,12 @@ def test_module_index_follows_adapter_config(folder: Path) -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A fixture that a test may spoil."""
+    """A fixture that a test may change."""
     return Path(shutil.copytree(FIXTURES / request.param, tmp_path / request.param))
 
 
 def change_args(folder: Path, **flags: Any) -> None:
-    """Set flags in args.yaml; `...` takes one out."""
+    """Set flags in args.yaml; `...` removes one."""
     args = yaml.safe_load((folder / "args.yaml").read_text()) | flags
     (folder / "args.yaml").write_text(yaml.safe_dump({k: v for k, v in args.items() if v is not ...}))
 
@@ -82,7 +82,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("copy", ["l-sft-llama"], indirect=True)
 def test_a_multi_task_lora_is_an_offset(copy: Path) -> None:
-    """With mt_lora_path the start moves from the heads' biases to a frozen LoRA: the outputs stay the same."""
+    """With mt_lora_path the initial LoRA is a frozen one instead of the heads' biases. Outputs stay equal."""
     state = read_state(copy)
     model, _ = load_reference(copy, copy / "base_model")
     spec = model.config.lora
@@ -101,8 +101,8 @@ def test_a_multi_task_lora_is_an_offset(copy: Path) -> None:
 
 @pytest.mark.parametrize("copy", ["l-sft-llama"], indirect=True)
 @pytest.mark.parametrize("learned", [False, True])
-def test_rank_wise_l_finds_all_its_tensors(copy: Path, learned: bool) -> None:
-    """No published checkpoint of this variant is at hand: names are checked, numbers are not."""
+def test_rank_wise_l_is_imported_with_all_tensors(copy: Path, learned: bool) -> None:
+    """No published checkpoint of this variant is available, so only names are checked."""
     state = read_state(copy)
     for name, size in (("q_proj", 64 + 64), ("v_proj", 64 + 32)):
         state[f"heads.{name}.weight"], state[f"heads.{name}.bias"] = torch.zeros(size, 48), torch.ones(size)
@@ -144,7 +144,7 @@ def test_missing_flags_are_named(copy: Path, flag: str) -> None:
 @pytest.mark.parametrize(
     ("copy", "flags", "named"),
     [
-        # not a value that flag can have, or not a network that can be written here
+        # an invalid value, or a network that is not supported
         ("l-sft-llama", {"training_task": "dpo"}, "training_task"),
         ("l-sft-llama", {"exp_setup": "vera"}, "exp_setup"),
         ("l-sft-llama", {"emb_model": None}, "emb_model"),
@@ -212,7 +212,7 @@ def test_another_base_model_is_refused(copy: Path) -> None:
 
 
 class Payload:
-    """Pickles to a call, as malicious checkpoints do."""
+    """Pickles to a function call, as a malicious checkpoint does."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return os.mkdir, ("ran",)
@@ -228,7 +228,7 @@ def test_pickled_code_does_not_run(copy: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("copy", ["s-sft-llama-rope"], indirect=True)
-def test_missing_and_cut_files_are_named(copy: Path) -> None:
+def test_missing_and_truncated_files_are_named(copy: Path) -> None:
     weights = copy / "hypermod.pt"
     whole = weights.read_bytes()
     for broken in (b"", whole[:1], whole[:100], whole[:-1], whole[: len(whole) // 2], b"nonsense" * 20):
@@ -261,7 +261,7 @@ def with_weights(folder: Path, config: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize("copy", [folder.name for folder in sorted(FIXTURES.iterdir())], indirect=True)
-def test_an_imported_checkpoint_keeps_parity(copy: Path, encoder: Path, tmp_path: Path) -> None:
+def test_imported_checkpoint_gives_the_references_outputs(copy: Path, encoder: Path, tmp_path: Path) -> None:
     base = with_weights(tmp_path / "base", json.loads((copy / "base_model" / "config.json").read_text()))
     config = import_reference(copy, tmp_path / "out", base, encoder)
     model, loaded = load_checkpoint(tmp_path / "out")
@@ -272,8 +272,8 @@ def test_an_imported_checkpoint_keeps_parity(copy: Path, encoder: Path, tmp_path
 
 
 @pytest.mark.parametrize("copy", [folder.name for folder in sorted(FIXTURES.iterdir())], indirect=True)
-def test_import_needs_only_the_base_models_config(copy: Path, tmp_path: Path) -> None:
-    """The fixture's base_model holds config.json and nothing else; there is no encoder at all."""
+def test_import_needs_only_config_json_of_the_base_model(copy: Path, tmp_path: Path) -> None:
+    """The fixture's base_model holds only config.json, and there is no encoder."""
     arguments = ["import-reference", str(copy), str(tmp_path / "out"), "--base-model", str(copy / "base_model")]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
@@ -285,7 +285,7 @@ def test_import_needs_only_the_base_models_config(copy: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("copy", ["l-sft-llama"], indirect=True)
-def test_import_of_a_base_model_encoder_needs_no_weights_either(copy: Path, tmp_path: Path) -> None:
+def test_import_with_the_base_model_as_encoder_needs_no_weights(copy: Path, tmp_path: Path) -> None:
     change_args(copy, emb_model="")
     config = import_reference(copy, tmp_path / "out", copy / "base_model")
     assert config.encoder == ModelIdentity(name=BASE_MODEL)
@@ -300,7 +300,7 @@ def test_flags_that_the_reference_ignores_are_ignored(copy: Path, encoder_type: 
 
 
 @pytest.mark.parametrize("copy", ["l-sft-llama"], indirect=True)
-def test_without_an_encoder_the_base_model_is_meant(copy: Path, tmp_path: Path) -> None:
+def test_run_without_an_encoder_uses_the_base_model(copy: Path, tmp_path: Path) -> None:
     change_args(copy, emb_model="")
     base = with_weights(tmp_path / "base", json.loads((copy / "base_model" / "config.json").read_text()))
     done = CliRunner().invoke(
@@ -312,7 +312,7 @@ def test_without_an_encoder_the_base_model_is_meant(copy: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("copy", ["l-sft-llama"], indirect=True)
-def test_the_command(copy: Path, encoder: Path, tmp_path: Path) -> None:
+def test_import_command_writes_a_checkpoint(copy: Path, encoder: Path, tmp_path: Path) -> None:
     t2l = typer.Typer()
     t2l.add_typer(app)
     t2l.command("other")(lambda: None)

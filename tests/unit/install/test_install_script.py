@@ -97,7 +97,7 @@ def test_large_downloads_are_named_with_their_size(machine: Path, capsys: pytest
     assert len(lines) == 4
 
 
-def test_silence_is_broken_by_a_line_with_seconds(
+def test_long_step_without_output_prints_a_line_with_seconds(
     machine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install, "HEARTBEAT_S", 0.01)

@@ -44,7 +44,7 @@ def test_unsupported_interpreter_gets_one_line(tmp_path: Path, version: str) -> 
 
 @pytest.mark.parametrize("version", ["3.11.0", "3.12.12", "3.13.9"])
 def test_supported_interpreter_installs(tmp_path: Path, version: str) -> None:
-    """The interpreter here only writes down what it is told to run."""
+    """The interpreter of this test only records its arguments."""
     python = Path(_interpreter(tmp_path, version))
     log = tmp_path / "log"
     python.write_text(python.read_text().replace("exec ", f'[ -f "$1" ] && exec echo "$@" >{log}\nexec ', 1))

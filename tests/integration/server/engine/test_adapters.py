@@ -78,11 +78,11 @@ async def test_base_request_is_unaffected_by_adapted_requests_in_its_batch(
 
     async def beside(companion: Any) -> Any:
         begun = asyncio.Event()
-        company = asyncio.create_task(ask(prompts[0], companion, tokens=800, begun=begun))
+        others = asyncio.create_task(ask(prompts[0], companion, tokens=800, begun=begun))
         await begun.wait()
         answers = [await ask(prompt) for prompt in prompts[:5]]
-        assert not company.done()
-        company.cancel()
+        assert not others.done()
+        others.cancel()
         return answers
 
     base = await beside(None)
@@ -101,8 +101,8 @@ async def test_batching_changes_an_answer_only_where_two_tokens_nearly_tie(
     alone = [await ask(prompt) for prompt in prompts]
     async with AsyncExitStack() as leases:
         held = [await leases.enter_async_context(engine.lease(f"c{i}", make_adapter(i))) for i in range(4)]
-        company = [ask(prompt, held[i % 4]) for i, prompt in enumerate(prompts)]
-        together = (await asyncio.gather(*map(ask, prompts), *company))[: len(prompts)]
+        others = [ask(prompt, held[i % 4]) for i, prompt in enumerate(prompts)]
+        together = (await asyncio.gather(*map(ask, prompts), *others))[: len(prompts)]
     for one, other in zip(alone, together, strict=True):
         pairs = zip(one.tokens, other.tokens, strict=True)
         parting = next((i for i, (a, b) in enumerate(pairs) if a != b), len(one.tokens))

@@ -89,7 +89,7 @@ def test_family_is_the_category_or_the_prefix_of_the_name() -> None:
     assert family(task("own_task", "d")) == "own"
 
 
-def test_the_map_keeps_neighbours_together() -> None:
+def test_map_keeps_clusters_together() -> None:
     vectors, task_index = clusters()
     places = torch.tensor(tsne_layout(similarity(vectors), seed=0))
     assert places.tolist() == torch.tensor(tsne_layout(similarity(vectors), seed=0)).tolist()
@@ -114,7 +114,7 @@ def test_figures_are_small_and_reproducible(tmp_path: Path, ending: str) -> None
         assert "Spearman 0.40 (p = 0.020)" in text
 
 
-def test_a_map_of_a_real_hypernetwork(tiny_generator: Generator) -> None:
+def test_map_is_drawn_for_a_hypernetwork(tiny_generator: Generator) -> None:
     tasks = [task(f"fv_{i}", f"do {i} things", f"make {i} of them") for i in range(5)]
     found = embedding_map(tiny_generator, tasks, permutations=19)
     assert [p.task for p in found.points] == [t.task for t in tasks for _ in range(2)]

@@ -28,7 +28,7 @@ def model(tiny_base: Path) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(("new", "past", "logits"), [(7, 0, 7), (5, 9, 1), (1, 12, 1)])
-def test_a_pass_costs_as_torch_counts(
+def test_flops_of_a_pass_match_torchs_count(
     model: torch.nn.Module, tiny_base: Path, new: int, past: int, logits: int
 ) -> None:
     cache = DynamicCache()
@@ -40,7 +40,7 @@ def test_a_pass_costs_as_torch_counts(
     assert Decoder.of(read_config(tiny_base)).forward(new, past, logits) == measured
 
 
-def test_the_adapter_costs_as_torch_counts(model: torch.nn.Module, tiny_base: Path) -> None:
+def test_flops_of_an_adapter_match_torchs_count(model: torch.nn.Module, tiny_base: Path) -> None:
     spec = lora_spec(tiny_base, rank=3, alpha=6, target_modules=("q_proj", "v_proj", "down_proj"))
     lora = LoraWeights.unflatten(spec, torch.randn(spec.num_parameters))
     injector = LoraInjector(model, spec)
@@ -62,13 +62,13 @@ def test_an_answer_is_one_prefill_and_then_single_tokens(model: torch.nn.Module,
 
 
 @pytest.mark.parametrize(("variant", "position"), VARIANTS)
-def test_the_hypernetwork_costs_as_torch_counts(variant: str, position: str) -> None:
+def test_flops_of_the_hypernetwork_match_torchs_count(variant: str, position: str) -> None:
     net = make(variant, position).eval()
     assert hypernetwork(net.config) == counted(lambda: net(torch.randn(1, 16)))
     assert len(SPEC.modules) == 3  # of unlike shapes: heads differ
 
 
-def test_bert_costs_as_torch_counts() -> None:
+def test_flops_of_bert_match_torchs_count() -> None:
     config = BertConfig(
         vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2
     )
@@ -86,7 +86,7 @@ def test_other_encoders_are_refused_by_name() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**4), st.integers(0, 10**6), st.integers(1, 10**4))
-def test_break_even_is_the_first_request_that_pays(
+def test_break_even_is_the_first_cheaper_request(
     per_task: int, per_request: int, per_task2: int, per_request2: int
 ) -> None:
     ours, other = Cost("a", per_task, per_request), Cost("b", per_task2, per_request2)

@@ -53,7 +53,7 @@ def test_typos_change_the_text() -> None:
     assert with_typos(text, random.Random(0)) != text
 
 
-def test_worse_descriptions_are_conditions_beside_the_controls(tiny_generator: Generator) -> None:
+def test_worse_descriptions_and_controls_are_conditions(tiny_generator: Generator) -> None:
     given = tasks()
     conditions = {c.name: c for c in robustness_conditions(tiny_generator, "t", given, seed=0)}
     assert set(conditions) == {"matched", "empty", "mismatched", "random", *ROBUSTNESS_TITLES}

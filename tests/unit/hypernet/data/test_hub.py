@@ -36,7 +36,7 @@ ROWS: dict[str, dict[str, Any]] = {
 ANSWERS = ["moon", "moon", "true", "4", "d", "moon", "b", "a", "c", "c"]
 
 
-def test_definition_and_examples_are_taken_off_the_input() -> None:
+def test_definition_and_examples_are_removed_from_the_input() -> None:
     rows = [{"input": PROMPT.format(c), "output": [o]} for c, o in (("France", "Paris"), ("Peru", "Lima"))]
     task = natural_instruction(NAME, rows)
     assert (task.task, task.name) == ("lol_1146", "task1146_country_capital")
@@ -51,7 +51,7 @@ def test_rows_in_another_form_are_kept_whole_and_described_by_name() -> None:
     assert task.paraphrases == ["task1146 country capital"]
 
 
-def test_a_stray_row_does_not_take_the_definition_away() -> None:
+def test_row_in_another_form_does_not_remove_the_definition() -> None:
     rows = [{"input": PROMPT.format("France"), "output": "Paris"}, {"input": "Peru", "output": "Lima"}]
     assert natural_instruction(NAME, rows).definition == "Name the capital of the country."
 
@@ -76,14 +76,14 @@ def test_every_benchmark_reads_its_columns(name: str, answer: str) -> None:
     assert set(BENCHMARKS) == set(ROWS)
 
 
-def test_a_row_of_something_else_is_named() -> None:
+def test_row_of_another_dataset_is_named() -> None:
     with pytest.raises(HubError, match=r"ai2_arc: row 1"):
         benchmark_rows("arc_easy", [ROWS["arc_easy"], ROWS["gsm8k"]])
     with pytest.raises(HubError, match="row 0"):
         benchmark_rows("arc_easy", [ROWS["arc_easy"] | {"answerKey": "9"}])
 
 
-def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_datasets_package_is_reported_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(HubError, match="pip install datasets"):
         download("x/y", None, "train")

@@ -1,4 +1,4 @@
-"""Batches of fixed sizes: the same adapters, one compilation a size, and no compiler no matter."""
+"""Batches of fixed sizes: equal adapters, one compilation per size, and no need of a compiler."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def network_of(variant: str) -> InferenceHypernet:
     torch.manual_seed(0)
     fields = {"variant": variant, "lora": SPEC, "embedding_size": 5, "latent_size": 16, "head_input_size": 8}
     model = Hypernet(HypernetConfig.model_validate(fields))
-    with torch.no_grad():  # away from heads of zero, which would write the same for everybody
+    with torch.no_grad():  # nonzero heads: with zero heads all adapters would be equal
         for parameter in model.heads.parameters():
             parameter.add_(torch.randn_like(parameter))
     return InferenceHypernet(model)
@@ -41,7 +41,7 @@ def assert_same(one: LoraBatch, other: LoraBatch) -> None:
 
 
 @pytest.mark.parametrize("variant", ["L", "S"])
-def test_a_batch_is_what_the_network_writes_and_each_size_is_compiled_once(variant: str) -> None:
+def test_bucketed_batches_equal_the_network_and_each_size_is_compiled_once(variant: str) -> None:
     require_program("g++")
     network = network_of(variant)
     torch._dynamo.reset()
@@ -53,7 +53,7 @@ def test_a_batch_is_what_the_network_writes_and_each_size_is_compiled_once(varia
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
 
 
-def test_what_cannot_be_compiled_runs_as_it_is(
+def test_network_runs_uncompiled_where_compilation_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_compiler(_: Tensor) -> LoraBatch:

@@ -1,4 +1,4 @@
-"""Fused layers compute what transformers' layers compute, with padding, in fp32 and bf16."""
+"""Fused layers equal transformers' layers, with padding, in fp32 and bf16."""
 
 from __future__ import annotations
 

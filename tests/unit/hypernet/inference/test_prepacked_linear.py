@@ -1,4 +1,4 @@
-"""Packed linear layers are the plain ones, to the bit."""
+"""Prepacked linear layers equal the plain ones to the bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypernet.inference import prepacked_linear
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("rows", [(1,), (18,), (2, 30), (64, 18)])
 @pytest.mark.parametrize("biased", [True, False])
-def test_a_packed_layer_gives_what_the_plain_one_gives(
+def test_prepacked_layer_equals_the_plain_layer(
     dtype: torch.dtype, rows: tuple[int, ...], biased: bool
 ) -> None:
     torch.manual_seed(0)
@@ -23,7 +23,7 @@ def test_a_packed_layer_gives_what_the_plain_one_gives(
         assert torch.equal(layer(x), plain(x))
 
 
-def test_only_what_packs_is_replaced() -> None:
+def test_only_layers_that_can_be_prepacked_are_replaced() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 2).bfloat16()))
     prepacked_linear.prepack(model)
     assert type(model[0]) is nn.Linear
@@ -31,7 +31,7 @@ def test_only_what_packs_is_replaced() -> None:
     assert replaced == prepacked_linear.can_prepack(torch.zeros(2, 4, dtype=torch.bfloat16))
 
 
-def test_without_the_operators_layers_stay_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_are_unchanged_without_onednn_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepacked_linear, "can_prepack", lambda _: False)
     plain = nn.Linear(8, 8).bfloat16()
     x = torch.randn(3, 8).bfloat16()

@@ -72,24 +72,24 @@ async def test_idle_batcher_keeps_no_result_alive(batcher, worker):
 
 async def test_depth_can_be_read_by_another_thread(batcher, worker):
     await busy(batcher, worker)
-    stop, trouble = threading.Event(), []
+    stop, errors = threading.Event(), []
 
-    def ask():
+    def read_depth():
         try:
             while not stop.is_set():
                 assert batcher.depth >= 0
         except RuntimeError as error:
-            trouble.append(error)
+            errors.append(error)
 
-    asking = asyncio.create_task(asyncio.to_thread(ask))
+    reading = asyncio.create_task(asyncio.to_thread(read_depth))
     for _ in range(300):
         for task in await submit(batcher, range(6)):
             task.cancel()
         await asyncio.sleep(0)
         batcher._queue.clear()
     stop.set()
-    await asking
-    assert not trouble
+    await reading
+    assert not errors
 
 
 async def test_next_batch_collects_items_while_one_is_computed(batcher, worker):

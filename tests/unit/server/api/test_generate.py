@@ -187,15 +187,15 @@ async def test_request_beyond_the_timeout_is_503_and_aborted(launch):
         assert running.engine.aborted == 1
 
 
-@pytest.mark.parametrize("lend", ["0", "1"])
-async def test_the_engine_gets_the_weights_that_were_written(launch, lend):
-    async with launch(share_device_memory=lend) as running:
+@pytest.mark.parametrize("share", ["0", "1"])
+async def test_engine_gets_device_weights_only_if_device_memory_is_shared(launch, share):
+    async with launch(share_device_memory=share) as running:
         await post(running, task_description="x")
         await post(running, task_description="x")
         page = (await running.http.get("/v1/adapters")).json()
         assert page["data"][0]["nbytes"] == 2 * weights_for("x").spec.num_parameters
-        written, kept = running.engine.loaded
-    # Lent, they come as the hypernetwork wrote them, here in float32; what is kept is bf16 either way.
-    assert written.a["q_proj"].dtype == (torch.float32 if lend == "1" else torch.bfloat16)
-    assert kept.flatten().equal(weights_for("x").flatten().bfloat16())
-    assert written.flatten().bfloat16().equal(kept.flatten())
+        loaded, reloaded = running.engine.loaded
+    # Shared weights have the dtype of the hypernetwork, here float32. Cached weights are always bf16.
+    assert loaded.a["q_proj"].dtype == (torch.float32 if share == "1" else torch.bfloat16)
+    assert reloaded.flatten().equal(weights_for("x").flatten().bfloat16())
+    assert loaded.flatten().bfloat16().equal(reloaded.flatten())

@@ -28,13 +28,13 @@ def test_slot_rank_is_the_smallest_that_fits(rank: int, slot: int) -> None:
     assert config(rank).engine_arguments()["max_lora_rank"] == slot
 
 
-@pytest.mark.parametrize(("asked", "threads"), [(None, "7"), (3, "3")])
+@pytest.mark.parametrize(("setting", "threads"), [(None, "7"), (3, "3")])
 async def test_cpu_threads_setting_overrides_the_environment(
-    monkeypatch: pytest.MonkeyPatch, asked: int | None, threads: str
+    monkeypatch: pytest.MonkeyPatch, setting: int | None, threads: str
 ) -> None:
     environment = {"OMP_NUM_THREADS": "7"}
     monkeypatch.setattr(os, "environ", environment)
-    engine = VllmEngine(config(cpu_threads=asked))
+    engine = VllmEngine(config(cpu_threads=setting))
 
     def no_model() -> None:
         raise RuntimeError("no model")
@@ -78,7 +78,7 @@ def test_vllm_sends_no_usage_statistics() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "cpu", "given"),
+    ("setting", "cpu", "expected"),
     [
         ("auto", {"avx2": True, "avx512_bf16": False}, "float32"),
         ("auto", {"avx512_bf16": True}, "auto"),
@@ -87,5 +87,7 @@ def test_vllm_sends_no_usage_statistics() -> None:
         ("bfloat16", {"avx2": True}, "bfloat16"),
     ],
 )
-def test_auto_dtype_is_float32_on_a_cpu_without_bf16_arithmetic(asked: str, cpu: object, given: str) -> None:
-    assert config(dtype=asked).resolved_dtype(cpu) == given  # type: ignore[arg-type]
+def test_auto_dtype_is_float32_on_a_cpu_without_bf16_arithmetic(
+    setting: str, cpu: object, expected: str
+) -> None:
+    assert config(dtype=setting).resolved_dtype(cpu) == expected  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ def test_device_handle_transfers_a_copy_and_leaves_the_original_in_place() -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"rank": 16}, "rank 16"),
         ({"num_layers": 4}, "4 layers"),
@@ -76,8 +76,8 @@ def test_device_handle_transfers_a_copy_and_leaves_the_original_in_place() -> No
         ({"modules": ENGINE.modules[::-1]}, "down_proj .6 -> 12., q_proj"),
     ],
 )
-def test_adapter_of_another_shape_is_rejected(change: dict[str, object], says: str) -> None:
-    with pytest.raises(AdapterRejectedError, match=says):
+def test_adapter_of_another_shape_is_rejected(change: dict[str, object], message: str) -> None:
+    with pytest.raises(AdapterRejectedError, match=message):
         serialization.serialize(make(ENGINE.model_copy(update=change)), ENGINE)
 
 
