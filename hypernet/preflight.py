@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from hypernet.bundled_models import (
@@ -104,11 +105,12 @@ def check_serve(choice: ModelChoice) -> None:
     _report(packages, _missing_files(choice) + _unwritable_cache(choice))
 
 
-def not_importable(error: ModuleNotFoundError) -> NotReadyError:
-    """A failed import of another project's module as the error of this module."""
-    if (error.name or "").split(".")[0] in ("hypernet", "server"):
-        raise error
-    return _not_ready([f"the package of the module {error.name}"], [])
+def explain_import(error: ModuleNotFoundError) -> Exception:
+    """The error to raise for a failed import: `NotReadyError` where a whole package is absent, else itself."""
+    package = (error.name or "").split(".")[0]
+    if not package or find_spec(package) is not None:
+        return error
+    return _not_ready([f"the package of the Python module {package}"], [])
 
 
 def _encoder_packages(choice: ModelChoice) -> Sequence[str]:

@@ -165,6 +165,28 @@ def test_repository_without_any_package_says_what_to_install() -> None:
     assert "pip install --require-hashes" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["train sft --tasks x --out y", "eval x --tasks y"])
+def test_command_without_a_check_says_what_to_install(command: str, tmp_path: Path) -> None:
+    """Python's own finder does not find torch here."""
+    code = (
+        "import runpy, sys; from importlib.machinery import PathFinder; real = PathFinder.find_spec; "
+        "PathFinder.find_spec = lambda name, *a: None if name == 'torch' else real(name, *a); "
+        f"sys.argv = ['t2l', *{command.split()!r}]; runpy.run_module('server', run_name='__main__')"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "the Python module torch" in done.stderr
+
+
+def test_failed_import_of_a_part_keeps_its_traceback() -> None:
+    error = ModuleNotFoundError("no part", name="hypernet.no_such_module")
+    assert preflight.explain_import(error) is error
+
+
 def test_constants_agree_with_the_project() -> None:
     assert list(preflight.CUDA) == EXTRAS["cuda"]
     embedded = {Requirement(each).name for each in EXTRAS["embedded"]}
