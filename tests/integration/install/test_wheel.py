@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.install]
 
 ROOT = Path(__file__).parents[3]
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-INSTALL_S, START_S = 1200, 600
+INSTALL_S, START_S = 2400, 900
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = _environment()
     command = [*pip, "--require-hashes", "-r", lock]
     # A machine whose settings name a place with the CPU build of torch needs no other index.
-    done = subprocess.run(command, env=environment, timeout=INSTALL_S, check=False)
+    done = subprocess.run(command, env=environment, timeout=INSTALL_S, capture_output=True, check=False)
     if done.returncode:
         command += ["--extra-index-url", TORCH_INDEX]
         subprocess.run(command, env=environment, timeout=INSTALL_S, check=True)
@@ -102,10 +102,8 @@ def test_generate_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> N
         command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert {f.name for f in (tmp_path / "antonym").iterdir()} == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
+    written = {f.name for f in (tmp_path / "antonym").iterdir()}
+    assert written >= {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_serve_answers_one_request_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
