@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _group(item: pytest.Item) -> str:
     for name in SHARED_SERVICES:
         if name in getattr(item, "fixturenames", ()):
-            return f"0-{name}"
+            return f"!{name}"  # sorts before paths
     return str(item.path)
 
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-REQUIRE_ALL = "T2L_TEST_REQUIRE_ALL"
+REQUIRE_ALL = "TEST_REQUIRE_ALL"
 """Set to 1 where every program must be present, as in CI. An absent program then fails the test."""
 
 INSTALL = {"g++": "apt-get install g++", "curl": "apt-get install curl"}
