@@ -214,11 +214,15 @@ class DescriptionCheck(BaseModel):
         return {"unread": round(description.unread, 4), "warnings": warnings}
 
 
-class AdapterUsed(DescriptionCheck):
-    """The adapter of a completion."""
+class AdapterReference(BaseModel):
+    """Which adapter, and where it came from."""
 
     id: str = Field(description="The adapter's id.")
     source: Source = Field(description="Where the adapter was found, or `generated` if it was new.")
+
+
+class AdapterUsed(DescriptionCheck, AdapterReference):
+    """The adapter of a completion."""
 
 
 class Usage(BaseModel):
@@ -304,7 +308,7 @@ class AdapterOut(BaseModel):
     spec: SpecOut
 
 
-class CreatedAdapter(AdapterOut, DescriptionCheck):
+class CreatedAdapter(DescriptionCheck, AdapterOut):
     """An adapter, where it was found, and what the encoder reads of the description."""
 
     source: Source = Field(description="Where the adapter was found, or `generated` if it was new.")
