@@ -23,7 +23,7 @@ from hypernet.evaluation.eval_task import EvalTask
 from hypernet.generator import Generator
 
 TYPO_RATE = 0.15
-"""Share of letters that are swapped with their right neighbour."""
+"""Share of letters that are swapped with the next letter."""
 
 
 def half(text: str) -> str:
@@ -44,7 +44,7 @@ def shuffled(text: str, rng: random.Random) -> str:
 
 
 def with_typos(text: str, rng: random.Random) -> str:
-    """Some letters swapped with their right neighbour. Spaces stay in place."""
+    """Some letters swapped with the next one. Spaces stay in place."""
     letters = list(text)
     for i in range(len(letters) - 1):
         if letters[i].isalpha() and letters[i + 1].isalpha() and rng.random() < TYPO_RATE:

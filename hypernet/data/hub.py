@@ -59,8 +59,8 @@ def natural_instruction(name: str, rows: Iterable[Row]) -> Task:
     for number, row in enumerate(rows):
         if not isinstance(row.get("input"), str) or not row.get("output"):
             raise HubError(f"{name}: row {number} has no input or no output")
-        said, question = _split_prompt(row["input"])
-        definition = definition or said
+        from_prompt, question = _split_prompt(row["input"])
+        definition = definition or from_prompt
         output = [row["output"]] if isinstance(row["output"], str) else list(row["output"])
         instances.append(Instance(input=question, output=output))
     if not instances:

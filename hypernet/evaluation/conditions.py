@@ -259,7 +259,7 @@ def mismatched_tasks(
 ) -> dict[str, list[str]]:
     """Task -> up to `NUM_MISMATCHED` other tasks.
 
-    They are its successors in a random cycle of all tasks. In file order, near-duplicates are neighbours,
+    They are its successors in a random cycle of all tasks. In file order, near-duplicates are adjacent,
     and the description of a near-duplicate is no mismatch. Description-only tasks have a cycle of their own:
     there, the description of e.g. an essay task would fail by the form of its answers, whether or not the
     hypernetwork reads.

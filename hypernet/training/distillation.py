@@ -118,7 +118,7 @@ def train_distillation(
     device: str = "cpu",
     resume: bool = False,
 ) -> RunState:
-    """Train a student on a teacher's adapters; the best checkpoint lands in `out/best`.
+    """Train a student on a teacher's adapters. The best checkpoint is in `out/best`.
 
     Args:
         teacher: a checkpoint folder.

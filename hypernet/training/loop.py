@@ -48,7 +48,7 @@ class StepResult:
 
 @dataclass(slots=True)
 class RunState:
-    """Where a run stands."""
+    """State of a run."""
 
     step: int = 0
     seconds: float = 0.0
@@ -77,7 +77,7 @@ class Trainer:
 
     Args:
         folder: the run's folder, made if absent.
-        model: what is trained.
+        model: the model to train.
         config: schedule and optimiser settings.
         compute: step number -> loss of that step, with its graph.
         validate: measures the model; the first number decides which checkpoint is best (lower is better).
@@ -146,7 +146,7 @@ class Trainer:
     def run(self) -> RunState:
         """Train to the end of the schedule, or to the end of the step in which SIGTERM arrives.
 
-        Such a run is validated and saved as a finished one is, and can be resumed.
+        An interrupted run is validated and saved like a finished one, and can be resumed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         saved_at = validated_at = self.state.seconds
@@ -178,7 +178,7 @@ class Trainer:
         return nullcontext()
 
     def _step(self) -> str:
-        """Take a step; what to print about it."""
+        """Take a step. Returns the text of its progress line."""
         started = time.perf_counter()
         torch.manual_seed(self.config.seed * 1_000_003 + self.state.step)  # dropout
         rate = self.config.learning_rate * schedule(self._fraction_done(), self.config.warmup)
@@ -206,7 +206,7 @@ class Trainer:
         return f"step {self.state.step}  loss {loss:.4f}{validation}  {speed}"
 
     def _run_validation(self) -> float:
-        """Validate, and keep the checkpoint if it is the best so far; its validation loss."""
+        """Validate, and keep the checkpoint if it is the best so far. Returns the validation loss."""
         if not self._workers.is_main:
             return math.inf
         started = time.perf_counter()
@@ -221,7 +221,7 @@ class Trainer:
         if better:
             self.state.best = loss
             self._save_checkpoint(self.folder / "best", self.state)
-            self._save()  # a run that is killed now has to know which loss it must beat
+            self._save()  # a run that is killed now must resume with the lowest loss so far
         self._reporter.line(
             f"step {self.state.step}: {name} {loss:.4f} (first {self._losses[0]:.4f}, "
             f"best {self.state.best:.4f})" + (f", saved as {self.folder / 'best'}" if better else "")

@@ -1,4 +1,4 @@
-"""What a training command prints: its slow phases with their seconds, and how the run goes.
+"""Output of a training command: its slow phases with their seconds, and the progress of the run.
 
 On a terminal a bar is redrawn in place. Elsewhere (a file, a pipe, a log collector) plain lines appear,
 one every few seconds.
@@ -46,7 +46,7 @@ class Reporter:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Say that a slow phase begins, such as "loading the base model", and how long it took."""
+        """Print the begin of a slow phase, such as "loading the base model", and its duration."""
         started = self._clock()
         if self._bar:
             self._bar[0].update(self._bar[1], note=f"{name} ...")
@@ -74,7 +74,7 @@ class Reporter:
                 self._bar = None
 
     def step(self, fraction: float, note: str) -> None:
-        """Show where the run stands: always on a terminal, once an interval elsewhere.
+        """Print the progress: always on a terminal, otherwise once per interval.
 
         Args:
             fraction: of the run that is over, in [0, 1].

@@ -166,7 +166,7 @@ def train_reconstruction(
     count: int | None = None,
     resume: bool = False,
 ) -> RunState:
-    """Train a hypernetwork to reproduce a library's LoRAs; the best checkpoint lands in `out/best`.
+    """Train a hypernetwork to reproduce a library's LoRAs. The best checkpoint is in `out/best`.
 
     Args:
         library: a library's folder, see `hypernet.library`.

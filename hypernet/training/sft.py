@@ -159,7 +159,7 @@ def train_sft(
     descriptions: Path | None = None,
     resume: bool = False,
 ) -> RunState:
-    """Train a hypernetwork; the best checkpoint lands in `out/best`.
+    """Train a hypernetwork. The best checkpoint is in `out/best`.
 
     Args:
         tasks: task files, see `tasks.load_tasks`.

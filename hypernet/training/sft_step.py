@@ -63,7 +63,7 @@ class SftStep:
         return Batch(tasks, [row[0].text for row in rows], rows)
 
     def _microbatch(self, number: int, batch: Batch, chosen: list[int], adapters: LoraBatch) -> StepResult:
-        """What the chosen rows add to the batch's loss and metrics, which are means over its examples."""
+        """The chosen rows' part of the batch's loss and metrics, which are means over its examples."""
         config, base, rows = self.config, self.base, batch.rows
         packed = pack([rows[i] for i in chosen], config.row_multiple)
         share = len(packed.example_rows) / sum(map(num_answers, rows))

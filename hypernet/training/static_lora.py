@@ -154,7 +154,7 @@ def train_multitask(
     descriptions: Path | None = None,
     resume: bool = False,
 ) -> RunState:
-    """Train one LoRA for all tasks; the best one lands in `out/best` as a PEFT folder.
+    """Train one LoRA for all tasks. The best one is in `out/best`, as a PEFT folder.
 
     Arguments and errors are those of `sft.train_sft`, except that `start` is a hypernetwork (see
     `MultitaskRun.start_from`) and `encoder` is its encoder.

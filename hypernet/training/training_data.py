@@ -23,7 +23,7 @@ Use = Literal["trains", "validates", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class TaskUse:
-    """What a run does with one task, and why."""
+    """Use of one task in a run, and its reason."""
 
     task: str
     use: Use
@@ -37,7 +37,7 @@ class TrainingData:
     training: list[TrainingTask]
     validation: list[TrainingTask]
     uses: list[TaskUse]
-    """Of every given task, in the given order."""
+    """Use of every given task, in the given order."""
 
     def check(self, config: MultitaskConfig) -> None:
         """Refuse to start a run that would fail at its first step or validation.

@@ -1,4 +1,4 @@
-"""Tasks as training takes them: tokenised, with all their descriptions and the weight of each in the draws."""
+"""Tokenised training tasks, with all their descriptions and the weight of each task in the draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypernet.packing import ChatFormat, Example, fit_row
 from hypernet.training.config import FineTuning
 
 MIN_EXAMPLES = 5
-"""A task with fewer training examples teaches its answers, not the task."""
+"""Minimum number of training examples. With fewer, a network memorises the answers."""
 PARAPHRASE_TEMPLATES = (
     "{}",
     "Task: {}",

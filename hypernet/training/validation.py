@@ -1,4 +1,4 @@
-"""The validation tasks of a run, and the forms of prompt that they are asked in."""
+"""The validation tasks of a run, and their forms of prompt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Split:
 
 
 def split_tasks(tasks: list[Task], config: MultitaskConfig) -> Split:
-    """Split tasks; those that would give validation tasks away are dropped, if the run wants that."""
+    """Split tasks. Near-duplicates of validation tasks are dropped if the configuration says so."""
     training, validation = split_validation(tasks, config.validation_share)
     kept = {task.task for task in (*training, *validation)}
     dropped = {

@@ -1,4 +1,4 @@
-"""Letters: their neighbours, places and names, and the same of a word's ends."""
+"""Relations of letters, and of the first and last letters of words: successor, position, name."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ RULES: dict[str, tuple[Callable[[str], object], str]] = {
     "spoken": (lambda c: SPOKEN[ascii_lowercase.index(c)], "the word that spells {} over the radio"),
     "sound": (lambda c: "vowel" if c in "aeiou" else "consonant", "the kind of {}, vowel or consonant"),
 }
-"""Name -> (letter -> answer, how it is said)."""
+"""Name -> (letter -> answer, noun phrase for it)."""
 
 ENDS: dict[str, tuple[Callable[[str], str], str]] = {
     "letter": (lambda w: w, "this letter"),
@@ -63,11 +63,11 @@ def alphabet(words: Sequence[str]) -> Iterator[Relation]:
             if end == "letter"
             else [w for w in words if w.isalpha()]
         )
-        for name, (rule, said) in RULES.items():
+        for name, (rule, noun_phrase) in RULES.items():
             answers = ((q, rule(cut(q.lower()))) for q in questions)
             yield Relation(
                 f"{end}-{name}",
-                said.format(of),
+                noun_phrase.format(of),
                 "a letter" if end == "letter" else "a word",
                 [(q, str(answer)) for q, answer in answers if answer],
             )

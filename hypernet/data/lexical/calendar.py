@@ -1,4 +1,4 @@
-"""Months and days: their neighbours, numbers, abbreviations and names in other languages."""
+"""Relations of months and days: successor, number, abbreviation, name in other languages."""
 
 from __future__ import annotations
 

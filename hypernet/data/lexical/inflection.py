@@ -34,14 +34,14 @@ def _verbs(words: Sequence[str]) -> Iterator[Relation]:
     yield Relation("third_person-verb", the_base, THIRD, inverted([*third.items()]))
     yield Relation("third_person-gerund", an_ing, THIRD, [(third[w], gerund[w]) for w in both])
     yield Relation("gerund-third_person", a_third, GERUND, [(gerund[w], third[w]) for w in both])
-    said = {
+    phrases = {
         "infinitive": ("to {}", 'the infinitive with "to"'),
         "future": ("will {}", 'the future form with "will"'),
         "prohibition": ("do not {}", 'the prohibition with "do not"'),
         "invitation": ("let us {}", 'the invitation with "let us"'),
         "ability": ("can {}", 'the verb after "can"'),
     }
-    for name, (form, how) in said.items():
+    for name, (form, how) in phrases.items():
         yield Relation(f"verb-{name}", how, VERB, [(w, form.format(w)) for w in sorted(gerund)])
     progressive = [(w, f"is {gerund[w]}") for w in sorted(gerund)]
     yield Relation("verb-progressive", "the present progressive for he", VERB, progressive)

@@ -48,15 +48,15 @@ RULES: dict[str, tuple[Callable[[int], object], str]] = {
     "roman": (_roman, "the number as a Roman numeral"),
     "size": (lambda n: "large" if n >= 100 else "small", "its size: large from a hundred on, else small"),
 }
-"""Name -> (number -> answer, how it is said)."""
+"""Name -> (number -> answer, noun phrase for it)."""
 
 
 def numerals() -> Iterator[Relation]:
     """All relations of the numbers from 1 to 199, and back from words to digits."""
     from num2words import num2words
 
-    for name, (rule, said) in RULES.items():
-        yield Relation(f"number-{name}", said, NUMBER, [(str(n), str(rule(n))) for n in NUMBERS])
+    for name, (rule, noun_phrase) in RULES.items():
+        yield Relation(f"number-{name}", noun_phrase, NUMBER, [(str(n), str(rule(n))) for n in NUMBERS])
     roman = [(str(n), _roman(n)) for n in NUMBERS]
     yield Relation("roman-number", "the number in digits", "a Roman numeral", inverted(roman))
     short = [(str(n), num2words(n, to="ordinal_num")) for n in NUMBERS]

@@ -13,7 +13,7 @@ class Relation:
     """Pairs of texts in one relation, such as singular and plural."""
 
     name: str
-    said: str
+    noun_phrase: str
     """The answer as a noun phrase: "the plural of the noun"."""
     of: str
     """The kind of question, with its article: "a noun"."""
@@ -22,10 +22,10 @@ class Relation:
     def template(self) -> TaskTemplate:
         """The relation as a template of a task."""
         patterns = (
-            *answer_patterns(self.said, f"Given {self.of},", f"The input is {self.of}."),
-            f"Turn {self.of} into {self.said}.{{end}}",
-            f"From {self.of} to {self.said}.{{end}}",
-            f"What is {self.said}?{{end}}",
+            *answer_patterns(self.noun_phrase, f"Given {self.of},", f"The input is {self.of}."),
+            f"Turn {self.of} into {self.noun_phrase}.{{end}}",
+            f"From {self.of} to {self.noun_phrase}.{{end}}",
+            f"What is {self.noun_phrase}?{{end}}",
         )
         return TaskTemplate.from_pairs(self.name, patterns, self.pairs)
 

@@ -1,7 +1,7 @@
 """Synthetic tasks: many over the same inputs, which differ only in what is asked.
 
-If every training task has inputs of its own, a hypernetwork may ignore the description: the input gives
-the task away. Here "pick the second of four", "pick the longest of four" and "reverse the four" share
+If every training task has its own inputs, a hypernetwork may ignore the description: the input identifies
+the task. Here "pick the second of four", "pick the longest of four" and "reverse the four" share
 their inputs, so only the description tells them apart. The network has to read it.
 
 Everything is built from the training instances of given tasks: word lists with labelled categories,

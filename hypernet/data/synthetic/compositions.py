@@ -29,7 +29,7 @@ TRANSFORMS: dict[str, tuple[Callable[[str], str], str]] = {
     "double": (lambda w: f"{w} {w}", "{}, twice"),
     "length": (lambda w: str(sum(map(str.isalpha, w))), "the number of letters of {}"),
 }
-"""Name -> (what is done to the word, how it is said)."""
+"""Name -> (what is done to the word, noun phrase for it)."""
 
 PICKS: dict[str, tuple[Callable[[list[str]], str], str]] = {
     "first": (lambda c: c[0], "the first word of the list"),
@@ -42,7 +42,7 @@ PICKS: dict[str, tuple[Callable[[list[str]], str], str]] = {
     "longest": (lambda c: max(c, key=len), "the longest word of the list"),
     "shortest": (lambda c: min(c, key=len), "the shortest word of the list"),
 }
-"""Name -> (which word, how it is said)."""
+"""Name -> (which word, noun phrase for it)."""
 
 
 def compositions(
@@ -54,8 +54,12 @@ def compositions(
     looks past case and punctuation, so "the last of five, in brackets" would be "the last of five".
     """
     picks: dict[str, tuple[Pick, str, Callable[[random.Random, list[int]], str]]] = {
-        name: (rule, said, lambda rng, lengths: ", ".join(distinct_lengths(rng, words, rng.choice(lengths))))
-        for name, (rule, said) in PICKS.items()
+        name: (
+            rule,
+            noun_phrase,
+            lambda rng, lengths: ", ".join(distinct_lengths(rng, words, rng.choice(lengths))),
+        )
+        for name, (rule, noun_phrase) in PICKS.items()
     }
     others: dict[str, list[str]] = {}
     for one, rest in distinguishable(categories):
@@ -73,12 +77,14 @@ def compositions(
         for name, (rule, _, _) in picks.items()
     }
     for transform_name, (transform, phrase) in TRANSFORMS.items():
-        for pick_name, (rule, said, draw) in picks.items():
+        for pick_name, (rule, noun_phrase, draw) in picks.items():
             composed = _composed(rule, transform)
             if lengths := [n for n in free[pick_name] if not unseen.same_task(of_list(composed, [n]))]:
                 yield TaskTemplate.from_rule(
                     f"{transform_name}_of_the_{pick_name}",
-                    answer_patterns(phrase.format(said), "Given a list,", "The input is a list of words."),
+                    answer_patterns(
+                        phrase.format(noun_phrase), "Given a list,", "The input is a list of words."
+                    ),
                     lambda rng, draw=draw, lengths=lengths: draw(rng, lengths),  # type: ignore[misc]
                     of_list(composed, lengths),
                 )

@@ -23,10 +23,10 @@ def numbers(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTempl
         "first_plus_one": (lambda a, _: a + 1, "the first number plus one"),
         "second_plus_one": (lambda _, b: b + 1, "the second number plus one"),
     }
-    for name, (rule, said) in rules.items() if pairs else ():
+    for name, (rule, noun_phrase) in rules.items() if pairs else ():
         yield TaskTemplate.from_rule(
             name,
-            answer_patterns(said, "Given two numbers,", "The input holds two numbers.")[:-1],
+            answer_patterns(noun_phrase, "Given two numbers,", "The input holds two numbers.")[:-1],
             lambda rng: rng.choice(pairs),
             lambda text, rule=rule: str(rule(*map(int, text.split()))) if _is_pair(text) else None,  # type: ignore[misc]
         )

@@ -50,15 +50,15 @@ def orders(words: Sequence[str]) -> Iterator[TaskTemplate]:
         "shortest_of": (lambda chosen: min(chosen, key=len), "shortest"),
     }
     for n in (3, 4, 5, 6):
-        for name, (rule, said) in rules.items():
+        for name, (rule, adjective) in rules.items():
             yield TaskTemplate.from_rule(
                 f"{name}_{n}",
                 (
-                    f"{{pick}} the {said} {{item}} out of {COUNTS[n]}.{{end}}",
-                    f"{{pick}} the {said} of the {{given}} {{item}}s.{{end}}",
-                    f"Which of the {COUNTS[n]} words is the {said}?",
-                    f"Look at all {COUNTS[n]} words and {{pick}} the {said} one.{{end}}",
-                    f"The answer is the {said} {{item}} in the list.{{end}}",
+                    f"{{pick}} the {adjective} {{item}} out of {COUNTS[n]}.{{end}}",
+                    f"{{pick}} the {adjective} of the {{given}} {{item}}s.{{end}}",
+                    f"Which of the {COUNTS[n]} words is the {adjective}?",
+                    f"Look at all {COUNTS[n]} words and {{pick}} the {adjective} one.{{end}}",
+                    f"The answer is the {adjective} {{item}} in the list.{{end}}",
                 ),
                 lambda rng, n=n: ", ".join(distinct_lengths(rng, words, n)),  # type: ignore[misc]
                 of_list(rule, [n]),

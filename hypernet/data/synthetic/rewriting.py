@@ -33,14 +33,14 @@ def lists(words: Sequence[str]) -> Iterator[TaskTemplate]:
         "copy": (", ".join, "unchanged", "Repeat the list exactly"),
     }
     for n in (3, 4):
-        for name, (rule, how, said) in rules.items():
+        for name, (rule, how, imperative) in rules.items():
             yield TaskTemplate.from_rule(
                 f"{name}_list_of_{n}",
                 (
                     f"{{write}} the {COUNTS[n]} {{given}} words {how}.{{end}}",
                     f"{{write}} the list of {{item}}s {how}.{{end}}",
-                    f"{said}.{{end}}",
-                    f"Given {n} words: {said[0].lower()}{said[1:]}.{{end}}",
+                    f"{imperative}.{{end}}",
+                    f"Given {n} words: {imperative[0].lower()}{imperative[1:]}.{{end}}",
                 ),
                 lambda rng, n=n: ", ".join(rng.sample(words, n)),  # type: ignore[misc]
                 of_list(rule, [n]),
@@ -74,10 +74,10 @@ def letters(words: Sequence[str]) -> Iterator[TaskTemplate]:
         "copy_word": (lambda w: w, "the word as it is"),
     }
     cases = (str.lower, str.upper, str.capitalize)
-    for name, (rule, said) in rules.items():
+    for name, (rule, noun_phrase) in rules.items():
         yield TaskTemplate.from_rule(
             name,
-            answer_patterns(said, "Given a word,", "The input is one word."),
+            answer_patterns(noun_phrase, "Given a word,", "The input is one word."),
             lambda rng: rng.choice(cases)(rng.choice(plain)),
             lambda text, rule=rule: rule(text) if text.isalpha() and len(text) > 2 else None,  # type: ignore[misc]
         )

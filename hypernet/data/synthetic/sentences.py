@@ -31,16 +31,16 @@ RULES: dict[str, tuple[Callable[[list[str]], object], str]] = {
     "number_of_words": (len, "the number of words in the sentence"),
     "copy_sentence": (" ".join, "the sentence as it is"),
 }
-"""Name -> (words of the sentence -> answer, how it is said)."""
+"""Name -> (words of the sentence -> answer, noun phrase for it)."""
 
 
 def sentences(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemplate]:
     """Every rule, over the short plain sentences among the inputs, without their full stops."""
     plain = sorted({found for pairs in material.values() for text, _ in pairs if (found := _sentence(text))})
-    for name, (rule, said) in RULES.items() if plain else ():
+    for name, (rule, noun_phrase) in RULES.items() if plain else ():
         yield TaskTemplate.from_rule(
             name,
-            answer_patterns(said, "Read the text and", "The input is a sentence."),
+            answer_patterns(noun_phrase, "Read the text and", "The input is a sentence."),
             lambda rng: rng.choice(plain),
             _of_sentence(rule),
         )

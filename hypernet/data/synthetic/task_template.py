@@ -97,20 +97,20 @@ def of_list(rule: Callable[[list[str]], str | None], lengths: Collection[int]) -
     return answer
 
 
-def answer_patterns(said: str, given: str, told: str) -> tuple[str, ...]:
+def answer_patterns(noun_phrase: str, given: str, about_input: str) -> tuple[str, ...]:
     """Patterns that ask for an answer by naming it.
 
     Args:
-        said: the answer, e.g. "the last letter of the word".
-        given: how an order begins, e.g. "Given a word,".
-        told: a sentence about the input, e.g. "The input is one word."
+        noun_phrase: the answer, e.g. "the last letter of the word".
+        given: beginning of an instruction, e.g. "Given a word,".
+        about_input: a sentence about the input, e.g. "The input is one word."
     """
     return (
-        f"{{write}} {said}.{{end}}",
-        f"{given} {{write}} {said}.{{end}}",
-        f"{told} {{write}} {said}.{{end}}",
-        f"Your answer should be {said}.{{end}}",
-        f"{said}.{{end}}",
+        f"{{write}} {noun_phrase}.{{end}}",
+        f"{given} {{write}} {noun_phrase}.{{end}}",
+        f"{about_input} {{write}} {noun_phrase}.{{end}}",
+        f"Your answer should be {noun_phrase}.{{end}}",
+        f"{noun_phrase}.{{end}}",
     )
 
 

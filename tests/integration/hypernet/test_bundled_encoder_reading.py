@@ -41,7 +41,7 @@ def test_limit_is_eight_windows(encoder: Encoder) -> None:
         encoder.tokenizer.prepare("word " * 2033)
 
 
-def test_case_accents_and_invisible_characters_are_one_description(encoder: Encoder) -> None:
+def test_descriptions_that_differ_in_case_accents_or_invisible_characters_are_equal(encoder: Encoder) -> None:
     variants = ["Write a résumé.", "WRITE A RESUME.", "\ufeffWrite a\u200b re\u00adsume."]
     assert len({encoder.tokenizer.prepare(text).token_ids for text in variants}) == 1
 

@@ -121,7 +121,7 @@ async def test_streamed_completion_equals_the_whole_one(http):
     assert last["usage"] == whole["usage"]
 
 
-async def test_sixty_four_concurrent_requests_get_the_completions_they_get_alone(http):
+async def test_64_concurrent_requests_get_the_completions_of_single_requests(http):
     prompts = ["hot", "The sky is blue.", "house", "I like it."]
     asks = [(prompt, description) for prompt in prompts for description in (None, *DESCRIPTIONS)]
     asks = [asks[i % len(asks)] for i in range(64)]

@@ -1,4 +1,4 @@
-"""Adapters on the real engine: each request gets its adapter's answer, whatever shares its batch."""
+"""Adapters on the real engine: each request gets its adapter's answer, independent of its batch."""
 
 from __future__ import annotations
 

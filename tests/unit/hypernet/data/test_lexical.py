@@ -61,7 +61,7 @@ def test_answers_are_right(all_of_them: dict[str, dict[str, str]], name: str, an
     assert answers.items() <= all_of_them[name].items()
 
 
-def test_numbers_are_said_in_many_ways() -> None:
+def test_number_words_are_right_in_several_languages() -> None:
     drawn = {t.name: {i.input: i.output[0] for i in t.instances} for t in relate([], [], instances=5000)}
     assert {drawn[f"number-{tongue}"]["21"] for tongue in ("german", "french", "spanish")} == {
         "einundzwanzig",
@@ -74,13 +74,13 @@ def test_numbers_are_said_in_many_ways() -> None:
     assert drawn["country-code"]["Japan"] == "JP" and drawn["german-country"]["Frankreich"] == "France"
 
 
-def test_a_relation_that_answers_as_an_evaluation_task_is_not_built_whatever_it_is_called() -> None:
+def test_relation_with_the_answers_of_an_evaluation_task_is_not_built_under_any_name() -> None:
     unseen = task("ordinals", [(str(n), f"{n}th.") for n in range(4, 21)])
     names = built([unseen])
     assert "number-ordinal_digits" not in names and "number-ordinal" in names
 
 
-def test_nor_is_a_single_pair_of_theirs_shown() -> None:
+def test_no_pair_of_an_evaluation_task_is_in_a_relation() -> None:
     pairs = [("5", "V"), ("10", "X"), *((str(n), "no") for n in NUMBERS if n > 100)]
     roman = built([task("few", pairs)])["number-roman"]
     assert roman and not {"5", "10"} & roman.keys()

@@ -66,7 +66,7 @@ def test_answers_follow_from_the_list(derived: dict[str, Task], name: str, answe
         assert instance.output == [answer(instance.input.split(", "))]
 
 
-def test_letters_categories_inverses_and_numbers_are_right(derived: dict[str, Task]) -> None:
+def test_answers_about_letters_categories_inverses_and_numbers_are_right(derived: dict[str, Task]) -> None:
     for i in derived["last_two_letters"].instances:
         assert i.output == [i.input[-2:]]
     for i in derived["animal_v_object_4"].instances:
@@ -108,14 +108,14 @@ def test_the_longest_of_a_list_is_never_tied(derived: dict[str, Task]) -> None:
         assert len(set(lengths)) == 3
 
 
-def test_many_distinct_paraphrases_without_a_slot_left_open(derived: dict[str, Task]) -> None:
+def test_paraphrases_are_distinct_and_have_no_unfilled_slot(derived: dict[str, Task]) -> None:
     for task in derived.values():
         assert len(set(task.descriptions)) == len(task.descriptions) >= 10, task.name
         assert not any("{" in text or text != text.strip() or text[0].islower() for text in task.descriptions)
 
 
 def unseen(answer: Callable[[list[str]], str], *lengths: int, name: str = "unheard_of") -> Task:
-    """An evaluation task about word lists, under a name that says nothing."""
+    """An evaluation task about word lists, under an unrelated name."""
     rng = random.Random(name)
     words = [*ANIMALS, *OBJECTS]
     lists = [rng.sample(words, rng.choice(lengths)) for _ in range(200)]
@@ -137,16 +137,16 @@ def unseen(answer: Callable[[list[str]], str], *lengths: int, name: str = "unhea
     ],
     ids=lambda value: ",".join(sorted(value)) if isinstance(value, set) else "",
 )
-def test_what_an_evaluation_task_asks_is_not_built_whatever_it_is_called(
+def test_task_with_the_answers_of_an_evaluation_task_is_not_built_under_any_name(
     derived: dict[str, Task], evaluation: Task, names: set[str]
 ) -> None:
     built = {task.name for task in derive(TASKS, [evaluation])}
     assert names <= derived.keys()
     assert not names & built
-    assert len(built) > len(derived) - 15  # its neighbours are still there
+    assert len(built) > len(derived) - 15  # related tasks are still built
 
 
-def test_nor_what_differs_from_it_in_case_and_punctuation_only() -> None:
+def test_task_that_differs_from_an_evaluation_task_in_case_and_punctuation_is_not_built() -> None:
     cases = (
         ("last", lambda words: words[-1], 5),
         ("animal", None, 5),
@@ -164,13 +164,13 @@ def test_nor_what_differs_from_it_in_case_and_punctuation_only() -> None:
         assert {len(i.input.split(", ")) for i in built[f"bracket_of_the_{pick}"].instances} == {3, 4, 5, 6}
 
 
-def test_a_pick_that_is_asked_for_at_every_length_is_not_built() -> None:
+def test_choice_that_evaluation_tasks_use_at_every_length_is_not_built() -> None:
     names = {task.name for task in derive(TASKS, [unseen(lambda words: words[-1], 3, 4, 5, 6)])}
     assert not any(name.endswith("_of_the_last") for name in names)
     assert not any(name.startswith("choose_last") for name in names)
 
 
-def test_a_composition_that_an_evaluation_task_asks_for_is_left_out_at_its_length() -> None:
+def test_composition_of_an_evaluation_task_is_left_out_at_its_list_length() -> None:
     built = {t.name: t for t in derive(TASKS, [unseen(lambda words: words[-1][0], 5)])}
     assert {len(i.input.split(", ")) for i in built["initial_of_the_last"].instances} == {3, 4, 6}
     assert {len(i.input.split(", ")) for i in built["final_of_the_last"].instances} == {3, 4, 5, 6}
@@ -188,7 +188,7 @@ def test_a_task_that_has_the_name_of_an_evaluation_task_is_not_built() -> None:
     assert "choose_last_of_4" not in names and "choose_last_of_5" in names
 
 
-def test_categories_that_share_words_are_not_told_apart() -> None:
+def test_no_task_separates_categories_that_share_words() -> None:
     mixed = [*ANIMALS[:3], *OBJECTS]
     tasks = [*TASKS, word_task("thing_v_animal_3", mixed, ANIMALS, 3)]
     names = {task.name for task in derive(tasks, [])}

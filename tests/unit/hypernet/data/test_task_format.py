@@ -58,7 +58,7 @@ def test_a_misspelt_field_is_refused_with_the_nearest_name(tmp_path: Path, wrong
     ("wrong", "meant"),
     [("instence", "instances"), ("grup", "group"), ("license", "licence"), ("toldonly", "told_only")],
 )
-def test_other_misspelt_fields_too(tmp_path: Path, wrong: str, meant: str) -> None:
+def test_every_misspelt_field_gets_the_nearest_name(tmp_path: Path, wrong: str, meant: str) -> None:
     with pytest.raises(TaskFileError, match=f"{wrong}: unknown field; did you mean {meant}"):
         load_tasks(file(tmp_path, FULL | {wrong: "x"}))
 
@@ -84,7 +84,7 @@ def test_a_field_that_is_near_none_is_refused_with_the_list(tmp_path: Path) -> N
         ("mine", True, True),
     ],
 )
-def test_the_field_says_whether_only_the_description_tells_and_the_name_where_it_is_absent(
+def test_told_only_field_decides_and_the_name_without_it(
     tmp_path: Path, name: str, told_only: bool | None, expected: bool
 ) -> None:
     line = FULL | {"task": name, "told_only": told_only}

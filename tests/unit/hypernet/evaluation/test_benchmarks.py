@@ -112,7 +112,7 @@ def test_answers_are_read_as_labels_words_and_numbers(
     one = sample(eval_tasks, name)
     for answer in right + wrong:
         assert one.grade(answer) == (answer in right), answer
-        # an answer that is called settled keeps its score, whatever comes after
+        # the score of a decided answer does not depend on later tokens
         beginnings = [answer[:n] for n in range(len(answer) + 1)]
         for beginning in filter(one.can_stop, beginnings):
             assert one.grade(beginning) == one.grade(answer), (beginning, answer)

@@ -1,4 +1,4 @@
-"""A student that learns to write what its teacher writes."""
+"""A student that learns to reproduce the adapters of its teacher."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def student(teacher: Path, encoder: Path, variant: str, steps: int) -> Distillat
 
 
 @pytest.mark.parametrize("variant", ["M", "S"])
-def test_the_student_comes_close_and_can_be_served(
+def test_student_approximates_the_teacher_and_can_be_served(
     tiny_checkpoint: Path, tiny_encoder: Path, tmp_path: Path, variant: str
 ) -> None:
     run = student(tiny_checkpoint, tiny_encoder, variant, steps=60)
     before = run.validate()["relative_error"]
-    assert before == pytest.approx(1.0, abs=0.15)  # next to nothing is written at the start
+    assert before == pytest.approx(1.0, abs=0.15)  # the initial adapters are nearly zero
     Trainer(tmp_path, run.model, run.config, run.step, run.validate, run.save).run()
     after = run.validate()["relative_error"]
     assert after < 0.85 * before
@@ -53,16 +53,18 @@ def test_the_student_comes_close_and_can_be_served(
     teacher, _ = load_checkpoint(tiny_checkpoint)
     with torch.inference_mode():
         target = teacher.eval()(served.embed(["Say red."]))
-    written = served.generate(["Say red."])[0]
-    batch = LoraBatch({m: t[None] for m, t in written.a.items()}, {m: t[None] for m, t in written.b.items()})
+    generated = served.generate(["Say red."])[0]
+    batch = LoraBatch(
+        {m: t[None] for m, t in generated.a.items()}, {m: t[None] for m, t in generated.b.items()}
+    )
     assert relative_error(batch, target).item() < 0.9
 
 
 def test_the_error_has_a_gradient_where_it_is_zero(tiny_checkpoint: Path) -> None:
     teacher, _ = load_checkpoint(tiny_checkpoint)
-    written = teacher.eval()(torch.randn(1, 16))
+    generated = teacher.eval()(torch.randn(1, 16))
     error = squared_relative_error(
-        written, LoraBatch(*({m: t.detach() for m, t in d.items()} for d in written))
+        generated, LoraBatch(*({m: t.detach() for m, t in d.items()} for d in generated))
     )
     assert error.item() == pytest.approx(0.0, abs=1e-9)
     error.sum().backward()

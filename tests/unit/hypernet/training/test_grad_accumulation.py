@@ -1,4 +1,4 @@
-"""A batch in shares is the batch: over passes, over processes, with noise and with contrast."""
+"""A batch in parts equals the whole batch: over passes and processes, with noise and contrastive loss."""
 
 from pathlib import Path
 
@@ -52,14 +52,14 @@ def same(
 
 
 @pytest.mark.parametrize("accumulate", [2, 5])
-def test_accumulated_passes_give_the_gradient_of_one(
+def test_accumulated_gradients_equal_those_of_one_pass(
     frozen: FrozenBase, tiny_encoder: Path, accumulate: int
 ) -> None:
     whole = one_step(run(frozen, tiny_encoder, **EVERYTHING))
     same(whole, one_step(run(frozen, tiny_encoder, **EVERYTHING, accumulate=accumulate)))
 
 
-def test_the_shares_of_processes_add_up(frozen: FrozenBase, tiny_encoder: Path) -> None:
+def test_losses_and_gradients_of_processes_sum_to_those_of_one(frozen: FrozenBase, tiny_encoder: Path) -> None:
     whole = one_step(run(frozen, tiny_encoder, **EVERYTHING))
     parts = []
     for rank in range(3):
@@ -71,7 +71,7 @@ def test_the_shares_of_processes_add_up(frozen: FrozenBase, tiny_encoder: Path) 
     same(whole, (sum(loss), summed, [torch.stack(g).sum(0) for g in zip(*gradients, strict=True)]))
 
 
-def test_a_process_alone_changes_nothing() -> None:
+def test_single_process_has_all_rows_and_unchanged_values() -> None:
     with process_group("cpu") as team:
         assert team == Workers("cpu")
         assert team.is_main
@@ -100,7 +100,7 @@ def test_noise_has_its_published_size_and_depends_on_its_key_alone() -> None:
     assert not torch.equal(noise(packed, [7, 8], 4, 5.0)[1], drawn[1])
 
 
-def test_noise_is_there_within_its_block_only(frozen: FrozenBase) -> None:
+def test_noise_is_added_within_the_context_only(frozen: FrozenBase) -> None:
     layer = frozen.model.get_input_embeddings()
     ids = torch.tensor([[5, 6]])
     before = layer(ids)
@@ -118,10 +118,10 @@ def test_training_starts_at_the_offset(
     lora = LoraWeights.unflatten(frozen.spec, torch.randn(frozen.spec.num_parameters))
     save_adapter(tmp_path, lora, "tiny-llama", {})
     made = run(frozen, tiny_encoder, variant=variant, offset=str(tmp_path))
-    written = made.model(torch.randn(2, 16)).split(frozen.spec)
+    generated = made.model(torch.randn(2, 16)).split(frozen.spec)
     for m in frozen.spec.modules:
-        assert torch.equal(written[1].a[m.name], lora.a[m.name])
-        assert torch.equal(written[0].b[m.name], lora.b[m.name])
+        assert torch.equal(generated[1].a[m.name], lora.a[m.name])
+        assert torch.equal(generated[0].b[m.name], lora.b[m.name])
     result = made.step(0)
     result.loss.backward()
     assert all(head.weight.grad.abs().max() > 0 for head in made.model.heads.values())

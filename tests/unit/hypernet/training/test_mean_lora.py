@@ -1,4 +1,4 @@
-"""One LoRA in a hypernetwork's place: the best of its rank, and where a multi-task run can start."""
+"""The LoRA nearest to the mean of a hypernetwork's adapters, and a multi-task run that starts at it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tests.unit.hypernet.training.test_static_and_oracles import multitask_confi
 TEXTS = [f"Say {word}." for word in ("yes", "no", "perhaps", "never", "always")]
 
 
-def test_of_one_adapter_it_is_that_adapter(tiny_generator: Generator) -> None:
-    (written,) = tiny_generator.generate(TEXTS[:1])
+def test_mean_of_one_adapter_is_that_adapter(tiny_generator: Generator) -> None:
+    (generated,) = tiny_generator.generate(TEXTS[:1])
     found = mean_lora(tiny_generator, TEXTS[:1], [3.0])
     for module in found.a:
-        torch.testing.assert_close(found.delta(module), written.delta(module), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.delta(module), generated.delta(module), rtol=1e-4, atol=1e-6)
 
 
-def test_of_many_it_is_the_best_that_its_rank_allows(
+def test_mean_of_many_adapters_is_the_best_approximation_of_its_rank(
     tiny_generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hypernet.training.mean_lora.CHUNK", 2)
     weights = [1.0, 2.0, 3.0, 1.0, 0.5]
     found = mean_lora(tiny_generator, TEXTS, weights)
-    written = tiny_generator.generate(TEXTS)
+    generated = tiny_generator.generate(TEXTS)
     for module in found.a:
-        deltas = torch.stack([w.delta(module) for w in written])
+        deltas = torch.stack([w.delta(module) for w in generated])
         mean = (deltas * (torch.tensor(weights) / sum(weights))[:, None, None, None]).sum(0)
         left = (found.delta(module) - mean).square().sum((1, 2)).sqrt()
         dropped = torch.linalg.svdvals(mean)[:, found.spec.rank :].square().sum(1).sqrt()
@@ -45,7 +45,7 @@ def tasks(tmp_path: Path) -> Path:
     return write_tasks(tmp_path / "tasks.jsonl", [f"{letter}{i}" for letter in "ab" for i in range(4)])
 
 
-def test_a_multitask_run_measures_it_before_the_first_step(
+def test_multitask_run_validates_its_start_before_the_first_step(
     tiny_base: Path, tiny_checkpoint: Path, tiny_encoder: Path, tasks: Path, tmp_path: Path
 ) -> None:
     shape = Generator.load(tiny_checkpoint, str(tiny_encoder)).spec

@@ -1,4 +1,4 @@
-"""Batches with mixed prompts: what a row shows, what it never shows, and what an older run still draws."""
+"""Batches with mixed prompts: contents of rows, and unchanged batches of earlier configurations."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ def prompt_text(frozen: FrozenBase, example: Example) -> str:
     return "".join(frozen.chat._tokenizer.convert_ids_to_tokens(example.prompt))
 
 
-def test_bare_batches_are_those_of_runs_before_mixed_prompts(
-    frozen: FrozenBase, tasks: list[TrainingTask]
-) -> None:
+def test_bare_batches_equal_those_before_mixed_prompts(frozen: FrozenBase, tasks: list[TrainingTask]) -> None:
     settings = config(seed=3)
     batches = Batches(tasks, settings, frozen.chat)
     for number in range(5):
@@ -110,7 +108,7 @@ def test_rows_keep_to_their_budget_whatever_the_prompt_holds(
         assert max(p.tokens.shape[1] for p in packed) <= budget
 
 
-def test_answers_of_earlier_turns_count_as_they_would_alone(
+def test_answers_of_earlier_turns_have_their_separate_likelihoods(
     frozen: FrozenBase, tasks: list[TrainingTask]
 ) -> None:
     """Each earlier answer has the likelihood that it has behind the turns before it."""
@@ -130,7 +128,7 @@ def test_answers_of_earlier_turns_count_as_they_would_alone(
     torch.testing.assert_close(together, example_nll(frozen.logits(parts, None), parts), rtol=1e-4, atol=1e-4)
 
 
-def test_the_forms_of_prompt_get_their_shares(frozen: FrozenBase, tasks: list[TrainingTask]) -> None:
+def test_forms_of_prompt_have_the_configured_shares(frozen: FrozenBase, tasks: list[TrainingTask]) -> None:
     shares = {"bare": 0.5, "description": 0.25, "examples": 0.25}
     batches = Batches(tasks, config(prompt_shares=shares, rows=40, row_tokens=200), frozen.chat)
     counts = {"bare": 0, "description": 0, "examples": 0}
@@ -154,13 +152,13 @@ def test_tasks_over_the_same_inputs_share_a_batch_and_its_inputs(frozen: FrozenB
     for number in range(20):
         batch = batches.draw(number)
         assert any(t.group for t in plain.draw(number).tasks)
-        asked = Counter(
+        inputs_of_rows = Counter(
             tuple(e.text for e in row) for t, row in zip(batch.tasks, batch.rows, strict=True) if t.group
         )
-        inputs, count = asked.most_common(1)[0]
-        assert count >= 4  # half of the rows ask the same
+        inputs, count = inputs_of_rows.most_common(1)[0]
+        assert count >= 4  # half of the rows have the same inputs
         rows = [row for row in batch.rows if tuple(e.text for e in row) == inputs]
-        assert len({row[0].answer for row in rows}) >= 4  # and each asks something else
+        assert len({row[0].answer for row in rows}) >= 4  # and different answers
 
 
 def test_tasks_without_a_named_group_are_grouped_by_the_shape_of_their_inputs(frozen: FrozenBase) -> None:
@@ -175,16 +173,16 @@ def test_tasks_without_a_named_group_are_grouped_by_the_shape_of_their_inputs(fr
     assert [group_of(t) for t in ready] == ["shape w, w", "shape w, w", "own"]
 
 
-def test_large_groups_do_not_crowd_out_the_rest(frozen: FrozenBase) -> None:
+def test_group_balance_lowers_the_share_of_large_groups(frozen: FrozenBase) -> None:
     ready = prepare_all(
         [make("lone", "x"), *(make(f"m{i}", "x", "many") for i in range(16))], frozen.chat, 1000
     )
     for balance, expected in ((0.0, 16.0), (0.5, 4.0), (1.0, 1.0)):
-        lone, *many = draw_weights(ready, 0.5, 0.25, balance)
-        assert sum(many) / lone == pytest.approx(expected)
+        single, *many = draw_weights(ready, 0.5, 0.25, balance)
+        assert sum(many) / single == pytest.approx(expected)
 
 
-def test_a_lora_in_the_hypernetworks_place_sees_the_same_batches(
+def test_multitask_run_has_the_batches_of_the_hypernetworks_run(
     frozen: FrozenBase, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {
@@ -237,7 +235,7 @@ def test_near_duplicates_of_validation_tasks_are_found_by_their_answers() -> Non
     assert near_duplicates([again, other, few], [capital]) == {"built_anew": "capital"}
 
 
-def test_groups_validate_whole_and_their_doubles_do_not_train() -> None:
+def test_groups_validate_as_a_whole_and_near_duplicates_do_not_train() -> None:
     given = [make(f"{g}{i}", f"{g}{i}", group=g) for g in "abcdefghij" for i in range(4)]
     settings = config(validation_share=0.3, drop_near_duplicates=True)
     split = split_tasks(given, settings)

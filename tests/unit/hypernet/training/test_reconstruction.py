@@ -1,4 +1,4 @@
-"""Reconstruction on a small library: it starts where it should, and every variant learns to write its LoRAs."""
+"""Reconstruction of a small library: its start, its losses, and convergence of every variant."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def factors(n: int, layers: int, rank: int, size_in: int, size_out: int) -> tupl
     return torch.randn(n, layers, rank, size_in), torch.randn(n, layers, size_out, rank)
 
 
-def test_the_distance_of_products_and_its_gradient() -> None:
+def test_delta_w_distance_and_its_gradient_are_exact() -> None:
     torch.manual_seed(0)
     a, b = factors(3, 2, 2, 5, 4)
     a_star, b_star = factors(3, 2, 2, 5, 4)
@@ -95,7 +95,7 @@ def test_the_distance_of_products_and_its_gradient() -> None:
         assert not delta_w_distance(a, b, a, b).any()
 
 
-def test_relative_error_never_forms_a_product_but_agrees_with_it() -> None:
+def test_relative_error_equals_that_of_the_products() -> None:
     torch.manual_seed(0)
     (a, b), (a_star, b_star) = factors(2, 3, 2, 5, 4), factors(2, 3, 2, 5, 4)
     difference, whole = b @ a - b_star @ a_star, b_star @ a_star
@@ -135,7 +135,7 @@ def train(library: Library, tasks: Path, out: Path, encoder: Path, **changes: ob
         ("delta_w", "S", 120, 0.9),  # one head for every rank of A and of B, and a library of pure noise
     ],
 )
-def test_every_variant_learns_to_write_the_library(
+def test_every_variant_learns_to_reproduce_the_library(
     library: Library,
     tasks: Path,
     tiny_encoder: Path,
@@ -156,13 +156,13 @@ def test_every_variant_learns_to_write_the_library(
     saved = load_config(tmp_path / "best")
     assert (saved.training["method"], saved.training["target"]) == ("reconstruction", target)
     assert saved.base_model == library.base_model
-    written = Generator.load(tmp_path / "best", str(tiny_encoder)).generate([f"Give the {n}." for n in TASKS])
-    for name, lora in zip(TASKS, written, strict=True):  # what is served is what was measured, but for bf16
+    generated = Generator.load(tmp_path / "best", str(tiny_encoder)).generate([f"Give the {n}." for n in TASKS])
+    for name, lora in zip(TASKS, generated, strict=True):  # what is served is what was measured, but for bf16
         served = relative_error(alone(lora), alone(library[name])).item()
         assert served == pytest.approx(last[f"error/{name}"], abs=0.03)
 
 
-def test_a_pass_deals_out_every_lora_once(library: Library, encoder: Encoder) -> None:
+def test_pass_over_the_library_uses_every_lora_once(library: Library, encoder: Encoder) -> None:
     made = run(library, encoder, tasks=3)
     passes = [made._batch(2 * n) + made._batch(2 * n + 1) for n in range(5)]
     assert all(sorted(p) == [0, 1, 2, 3] for p in passes)
@@ -199,7 +199,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
-def test_part_of_a_library_and_what_is_missing(
+def test_selected_loras_are_trained_on_and_missing_descriptions_are_named(
     library: Library, tasks: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     def some(**choice: Any) -> dict[str, Any]:

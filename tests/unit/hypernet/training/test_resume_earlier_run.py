@@ -1,7 +1,7 @@
-"""A run that the code before the renames left unfinished goes on in today's code.
+"""An unfinished run of the code before the renames resumes with the present code.
 
 `tests/fixtures/run-before-renames` holds the state files of an SFT and of a multi-task run, each killed
-after two of four steps on the tiny models. LOSSES are those of the same runs that nobody killed.
+after two of four steps on the tiny models. LOSSES are those of the same runs without a kill.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHAPE = "latent_size: 8\nhead_input_size: 8\n"
 
 
 @pytest.mark.parametrize("method", ["sft", "multitask"])
-def test_a_run_from_before_the_renames_goes_on_as_if_never_killed(
+def test_run_of_the_earlier_code_resumes_to_the_losses_of_an_uninterrupted_run(
     method: str, tiny_base: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"

@@ -56,7 +56,7 @@ def test_derived_tasks_get_their_share_of_the_draws(frozen: FrozenBase) -> None:
     assert draw_weights(ready[1:], 0.0, 0.25) == [1.0] * 9  # nothing else to share with
 
 
-def test_both_losses_are_the_cross_entropies_that_torch_computes() -> None:
+def test_both_losses_equal_torchs_cross_entropy() -> None:
     scores, targets = 3 * torch.randn(7, 50), torch.randint(50, (7,))
     smooth, plain = token_losses(scores, targets, 0.1)
     assert torch.allclose(plain, F.cross_entropy(scores, targets, reduction="none"), atol=1e-5)
@@ -64,7 +64,7 @@ def test_both_losses_are_the_cross_entropies_that_torch_computes() -> None:
     assert torch.allclose(smooth, expected, atol=1e-5)
 
 
-def test_a_run_can_be_told_which_paraphrases_it_sees(frozen: FrozenBase, tiny_encoder: Path) -> None:
+def test_configuration_selects_the_paraphrases_of_a_run(frozen: FrozenBase, tiny_encoder: Path) -> None:
     assert len(run(frozen, tiny_encoder).data.training[0].paraphrases) > 1
     few = run(frozen, tiny_encoder, paraphrases="definition")
     assert [t.paraphrases for t in few.data.training] == [
@@ -72,7 +72,7 @@ def test_a_run_can_be_told_which_paraphrases_it_sees(frozen: FrozenBase, tiny_en
     ]
 
 
-def test_the_contrast_moves_the_wrong_adapter_only() -> None:
+def test_contrastive_loss_has_no_gradient_for_the_right_adapter() -> None:
     own = torch.tensor([1.0, 2.0], requires_grad=True)
     other = torch.tensor([1.5, 9.0], requires_grad=True)
     loss = contrastive_loss(own, other, margin=1.0)
@@ -82,7 +82,7 @@ def test_the_contrast_moves_the_wrong_adapter_only() -> None:
     assert other.grad is not None and other.grad.tolist() == [-0.5, 0.0]
 
 
-def test_a_contrastive_step_sees_other_tasks_adapters(frozen: FrozenBase, tiny_encoder: Path) -> None:
+def test_contrastive_step_uses_adapters_of_other_tasks(frozen: FrozenBase, tiny_encoder: Path) -> None:
     plain = run(frozen, tiny_encoder).step(0)
     contrasted = run(frozen, tiny_encoder, contrast=0.5, contrast_rows=3).step(0)
     # At the start every adapter is the same, so another task's is no worse and the whole margin is due.
@@ -111,12 +111,12 @@ def test_a_hyperdecoder_gives_every_input_an_adapter_of_its_own(
     frozen: FrozenBase, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sft = run(frozen, tiny_encoder, reads="input", rows=6)
-    asked: list[list[str]] = []
+    embedded: list[list[str]] = []
     embed = sft.adapters.embed
-    monkeypatch.setattr(sft.adapters, "embed", lambda texts: (asked.append(texts), embed(texts))[1])
+    monkeypatch.setattr(sft.adapters, "embed", lambda texts: (embedded.append(texts), embed(texts))[1])
     result = sft.step(0)
     assert result.metrics["examples"] == 6  # one a row
-    assert len(asked[0]) == 6 and set(asked[0]) <= set(WORDS)
+    assert len(embedded[0]) == 6 and set(embedded[0]) <= set(WORDS)
     sft.validate.tasks = sft.data.training
     scores = sft.validate()
     assert scores["validation_nll"] == pytest.approx(scores["validation_nll_mismatched"], abs=1e-5)  # untrained
@@ -134,7 +134,7 @@ def test_a_run_on_fewer_tasks_keeps_its_validation(frozen: FrozenBase) -> None:
     ("count", "longest", "complaint"),
     [(1, 1000, "validation_share is 1e-09"), (20, 3, "at most 3 tokens")],
 )
-def test_a_run_that_would_fail_later_does_not_start(
+def test_run_without_enough_tasks_is_refused_at_the_start(
     tiny_base: Path, tiny_encoder: Path, tmp_path: Path, count: int, longest: int, complaint: str
 ) -> None:
     path = tmp_path / "tasks.jsonl"

@@ -1,4 +1,4 @@
-"""Plain LoRAs trained on a tiny random model: they learn, they resume, and neighbours do not disturb them."""
+"""Plain LoRAs on a tiny random model: they learn, resume, and are independent of each other."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def flat(library: Library, name: str) -> torch.Tensor:
     return library[name].flatten()
 
 
-def test_a_static_lora_starts_harmless_and_by_its_seed_alone(tiny_base: Path) -> None:
+def test_static_lora_starts_at_zero_delta_w_and_depends_on_its_seed_only(tiny_base: Path) -> None:
     spec = oracle_config().lora_spec(tiny_base)
     pair, lone = StaticLora(spec, [1, 2]), StaticLora(spec, [2])
     for m in spec.modules:
@@ -101,7 +101,9 @@ def test_the_parts_of_a_task_share_no_example(tiny_base: Path, tasks: Path) -> N
 
 @pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("start", ["shared", "own"])
-def test_side_by_side_equals_alone(tiny_base: Path, tasks: Path, tmp_path: Path, start: str) -> None:
+def test_oracle_in_a_group_equals_one_trained_alone(
+    tiny_base: Path, tasks: Path, tmp_path: Path, start: str
+) -> None:
     config = oracle_config(start=start)
     together = train_oracles([tasks], tmp_path / "all", config, base_model=tiny_base)
     alone = train_oracles([tasks], tmp_path / "one", config, base_model=tiny_base, only="berry")
@@ -134,7 +136,7 @@ def test_oracles_learn_their_task_and_not_anothers(tiny_base: Path, tasks: Path)
 
 
 @pytest.mark.usefixtures("exact")
-def test_a_killed_group_goes_on_and_finished_tasks_stay(
+def test_killed_group_resumes_and_finished_tasks_are_kept(
     tiny_base: Path, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hypernet.training.loop.SAVE_SECONDS", -1.0)  # save after every step
@@ -167,7 +169,7 @@ def test_a_killed_group_goes_on_and_finished_tasks_stay(
     assert not list((tmp_path / "broken").rglob("state.pt"))
 
 
-def test_what_cannot_be_trained_is_said(
+def test_tasks_that_cannot_be_trained_on_are_reported(
     tiny_base: Path, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def train(**changes: object) -> Library:
@@ -250,6 +252,6 @@ def test_shorter_tasks_share_groups(
     assert lines == ["group 1 of 2: a0, c2", "group 2 of 2: b1, d3"]
 
 
-def test_a_task_file_may_not_offer_enough(tiny_base: Path) -> None:
+def test_task_with_too_few_examples_is_left_out(tiny_base: Path) -> None:
     few = Task.model_validate({"task": "t", "instances": [{"input": "a", "output": ["b"]}] * 4})
     assert oracle._prepare(few, base(tiny_base), oracle_config()) is None

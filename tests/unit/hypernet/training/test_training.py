@@ -43,7 +43,7 @@ def test_a_row_shares_its_prefix_and_predicts_every_response_token() -> None:
     assert packed.positions[0, :12].tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5]
 
 
-def test_examples_see_the_prefix_and_themselves_only() -> None:
+def test_examples_attend_to_the_prefix_and_themselves_only() -> None:
     mask = pack([ROW], multiple=16).mask[0, 0]
     second = range(6, 9)  # after [prefix 0-2][first 3-5]
     for query in second:
@@ -52,12 +52,12 @@ def test_examples_see_the_prefix_and_themselves_only() -> None:
 
 
 def test_identical_prompts_keep_one_token_of_their_own() -> None:
-    twins = [Example([1, 2, 3], [4]), Example([1, 2, 3], [5])]
-    assert shared_prefix(twins) == 2
-    assert pack([twins]).columns.tolist() == [2, 4]
+    equal = [Example([1, 2, 3], [4]), Example([1, 2, 3], [5])]
+    assert shared_prefix(equal) == 2
+    assert pack([equal]).columns.tolist() == [2, 4]
 
 
-def test_means_are_per_example_first() -> None:
+def test_mean_is_taken_per_example_first() -> None:
     packed = pack([ROW])
     values = torch.tensor([1.0, 3.0, 5.0, 1.0, 1.0, 4.0])
     assert packed.mean_per_example(values).tolist() == [2.0, 5.0, 2.0]
@@ -68,7 +68,7 @@ def test_a_row_stays_within_its_budget() -> None:
     assert len(fit_row(ROW, 1)) == 1  # never empty
 
 
-def test_task_files_plain_and_gzipped_and_their_faults(tmp_path: Path) -> None:
+def test_plain_and_gzipped_task_files_are_read_and_faults_are_named(tmp_path: Path) -> None:
     task = {"task": "t", "descriptions": ["do"], "instances": [{"input": "a", "output": ["b"]}]}
     plain, packed = tmp_path / "t.jsonl", tmp_path / "t.jsonl.gz"
     plain.write_text(json.dumps(task) + "\n")
@@ -185,7 +185,7 @@ def test_a_run_of_another_shape_is_not_resumed(tmp_path: Path) -> None:
         other.resume()
 
 
-def test_flat_adapters_round_trip_and_bad_ones_are_named() -> None:
+def test_flattening_is_inverted_and_invalid_vectors_are_named() -> None:
     from tests.unit.hypernet.test_model import SPEC
 
     flat = torch.randn(SPEC.num_parameters)

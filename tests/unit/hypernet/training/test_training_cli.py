@@ -1,4 +1,4 @@
-"""The training commands as a user types them, one after another, on tiny models."""
+"""The training commands in sequence, on tiny models."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def t2l_train(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def test_from_tasks_to_a_reconstructed_library(
+def test_commands_train_oracles_and_a_hypernetwork_that_reproduces_them(
     tasks: Path, config: Path, tmp_path: Path, tiny_base: Path, tiny_encoder: Path
 ) -> None:
     common = ["--tasks", tasks, "--config", config, "--base-model", tiny_base, "--steps", 2, "--threads", 1]
@@ -76,7 +76,7 @@ COMMANDS = ("sft", "multitask", "oracles", "reconstruction", "distill")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_sets_any_field_and_names_the_nearest_of_a_wrong_one(
+def test_every_command_sets_any_field_and_suggests_the_nearest_name(
     command: str, tasks: Path, tmp_path: Path
 ) -> None:
     words = [command, "--tasks", tasks, "--out", tmp_path / "run", "--steps", 1]
@@ -146,7 +146,7 @@ def test_a_task_file_that_is_absent_or_wrong_is_named(command: str, tmp_path: Pa
         assert refused.stderr.count("\n") == 1
 
 
-def test_a_run_on_own_tasks_says_what_it_does_where_there_is_no_terminal(
+def test_run_on_own_tasks_prints_plain_progress_without_a_terminal(
     tasks: Path, config: Path, tmp_path: Path, tiny_base: Path, tiny_encoder: Path, tiny_checkpoint: Path
 ) -> None:
     with tasks.open("a") as file:

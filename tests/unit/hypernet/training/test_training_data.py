@@ -60,7 +60,7 @@ def test_a_task_of_long_examples_is_dropped_with_the_limit(frozen: FrozenBase) -
     assert use.use == "dropped" and "0 of its 10 instances" in use.reason and "at most 100 tokens" in use.reason
 
 
-def test_tasks_that_would_give_validation_away_are_dropped_with_the_task(frozen: FrozenBase) -> None:
+def test_near_duplicates_of_validation_tasks_are_dropped_with_the_tasks_name(frozen: FrozenBase) -> None:
     tasks = [make(f"t{i}", f"colour {i}", name=f"n{i}") for i in range(12)]
     kept = data(frozen, tasks).validation[0].name
     built = make("built", f"colour {kept[1:]}", name=f"n{kept[1:]}", derived=True)
@@ -99,7 +99,7 @@ def test_the_table_is_printed_and_written(frozen: FrozenBase, tmp_path: Path, co
     assert ("t5 " in printed) is (count == 12)  # a long table is only written, but for what is dropped
 
 
-def test_the_shipped_example_trains_and_validates_in_whole() -> None:
+def test_every_task_of_the_shipped_example_trains_or_validates() -> None:
     tasks = load_tasks(EXAMPLE)
     assert 12 <= len(tasks) <= 24
     assert all(len(task.instances) >= 8 and task.eval_descriptions for task in tasks)
