@@ -235,9 +235,9 @@ def test_further_descriptions_are_read_by_task(tmp_path: Path) -> None:
         Task(task="b", definition="The definition.", instances=instances),
         Task(task="c", descriptions=["c"], instances=instances),
     ]
-    told = with_descriptions(tasks, more)
-    assert [t.descriptions for t in told] == [["Old.", "New."], ["The definition.", "Say b."], ["c"]]
-    assert [t.held_out_paraphrases[0] for t in told] == [t.held_out_paraphrases[0] for t in tasks]
+    extended = with_descriptions(tasks, more)
+    assert [t.descriptions for t in extended] == [["Old.", "New."], ["The definition.", "Say b."], ["c"]]
+    assert [t.held_out_paraphrases[0] for t in extended] == [t.held_out_paraphrases[0] for t in tasks]
     with pytest.raises(TaskFileError, match="the further descriptions are for other tasks"):
         with_descriptions(tasks[2:], more)
     path.write_text('{"task": "a", "descriptions": []}\n')
