@@ -1,7 +1,7 @@
-# make demo   see it work                 make test       every check
-# make serve  keep a server               make test-fast  without an engine, under 90 s
-# make wheel  build the package           make test-all   with a fresh installation, too
-# make lock   resolve again (needs uv)    make bench      ratios of speed, side by side
+# make demo   a demonstration             make test       every check
+# make serve  run a server                make test-fast  without an engine, under 90 s
+# make wheel  build the package           make test-all   also with a fresh installation
+# make lock   resolve again (needs uv)    make bench      speed ratios, for docs/performance.md
 CHECK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 CANDIDATES := python3.11 python3.12 python3.13 python3
 # The first that runs and is supported.
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # Each worker may run an engine of 2.5 GB.
 TEST_WORKERS ?= 2
 PYTEST = $(BIN)/pytest --numprocesses $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
-# uv reads no settings of pip: tell it of folders of wheels.
+# uv does not read pip's settings, so folders of wheels are passed to it.
 ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
@@ -28,7 +28,7 @@ test: lint
 test-fast: lint
 	$(PYTEST) tests/unit -m "not slow and not install"
 
-# What needs a fresh environment, too.
+# Also the tests that need a fresh environment.
 test-all: test
 	$(BIN)/pytest -m install
 
@@ -47,7 +47,7 @@ bench: $(VENV)/.ready-dev
 lock: $(VENV)/.ready-dev
 	$(BIN)/python deploy/lock.py
 
-# What users install: README and docs/install.md.
+# The package for users; see docs/install.md.
 wheel: $(VENV)/.ready
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 	cp deploy/requirements-cpu.lock dist/
@@ -55,13 +55,13 @@ wheel: $(VENV)/.ready
 clean:
 	rm -rf $(VENV) build dist
 
-# Enough to run.
+# The environment to run.
 $(VENV)/.ready: deploy/requirements-cpu.lock pyproject.toml
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(CHECK)' 2>/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) deploy/install.py $(VENV) deploy/requirements-cpu.lock
 	@touch $@
 
-# Enough to test.
+# The environment to test.
 $(VENV)/.ready-dev: $(VENV)/.ready deploy/requirements-dev.lock
 	@$(PYTHON) deploy/install.py $(VENV) deploy/requirements-dev.lock
 	@touch $@

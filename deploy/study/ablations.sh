@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One change at a time, in runs of minutes. Most continue from START; the log of each run counts.
+# One change at a time, in runs of minutes. Most continue from START. The result is the log of each run.
 #
 # START is a checkpoint (default: the shipped one).
 #

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # L-v2 beside a multi-task LoRA: both continue from START for the same time.
 #
-# START is a checkpoint (default: the shipped one). The LoRA starts nearest
-# to the mean of what START generates, so both have had the same training before.
+# START is a checkpoint (default: the shipped one). The LoRA starts at the LoRA
+# nearest to the mean of the adapters of START, so both have had the same training before.
 #
 # Usage: deploy/study/continue.sh DATA
 set -euo pipefail

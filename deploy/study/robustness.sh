@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The shipped L under descriptions of falling quality, with four questions per task.
+# L-v3, the shipped checkpoint, with descriptions of falling quality, with four questions per task.
 #
 # Usage: deploy/study/robustness.sh DATA
 set -euo pipefail

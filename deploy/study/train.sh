@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Train L-v1, L-v2 and L-v3, each from the one before, then M and S from L-v1.
 #
-# M and S first imitate the adapters of L-v1, then train through the base model.
-# M_STEPS and S_STEPS are the steps of imitation (default 1000 and 600).
+# M and S are distilled from L-v1, then trained through the base model.
+# M_STEPS and S_STEPS are the steps of distillation (default 1000 and 600).
 #
 # Usage: deploy/study/train.sh DATA
 set -euo pipefail
