@@ -26,7 +26,7 @@ from hypernet.description_format import last_token_format, sentence_format
 from hypernet.description_tokenizer import MAX_WINDOWS, DescriptionTokenizer
 from hypernet.inference.fused_bert import fuse_bert_layers
 from hypernet.inference.prepacked_linear import prepack
-from hypernet.model_paths import base_model_folder, encoder_folder
+from hypernet.model_paths import base_model_folder, encoder_folder, loading_model
 
 BASE_MODEL = "base-model"
 """Name of the encoder that is the base model itself."""
@@ -145,6 +145,7 @@ class SentenceEncoder(Encoder):
     Raises:
         EncoderError: the model needs its own code and `trust_remote_code` is False, or the model has no
             tokenizer of the `tokenizers` library.
+        ModelLoadError: the folder cannot be loaded.
     """
 
     BATCH = 64
@@ -170,12 +171,13 @@ class SentenceEncoder(Encoder):
                 f"{REMOTE_CODE_PREFIX}{name}"
             )
         self.name = name
-        self._model = SentenceTransformer(
-            str(folder),
-            device=device,
-            trust_remote_code=trust_remote_code,
-            local_files_only=not trust_remote_code,
-        )
+        with loading_model(folder):
+            self._model = SentenceTransformer(
+                str(folder),
+                device=device,
+                trust_remote_code=trust_remote_code,
+                local_files_only=not trust_remote_code,
+            )
         self._model.eval().to(dtype)
         fuse_bert_layers(self._model)
         prepack(self._model)
@@ -294,6 +296,7 @@ class LastTokenEncoder(Encoder):
 
     Raises:
         EncoderError: the model has no tokenizer of the `tokenizers` library.
+        ModelLoadError: the folder cannot be loaded.
     """
 
     BATCH = 32
@@ -307,10 +310,11 @@ class LastTokenEncoder(Encoder):
         self._format = last_token_format(name)
         self.fingerprint = last_token_fingerprint(folder, name)
         self._device = device
-        tokenizer = AutoTokenizer.from_pretrained(folder)
         dtype = torch.float32 if device == "cpu" else "auto"
-        attention = attention_implementation(AutoConfig.from_pretrained(folder), device)
-        model = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+        with loading_model(folder):
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            attention = attention_implementation(AutoConfig.from_pretrained(folder), device)
+            model = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
         self._model = model.to(device).eval()
         self.size = int(self._model.config.hidden_size)
         self.tokenizer = DescriptionTokenizer(

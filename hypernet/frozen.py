@@ -16,7 +16,7 @@ from hypernet.config import LoraSpec
 from hypernet.hardware import can_compile, fastest_dtype
 from hypernet.lora import LoraBatch
 from hypernet.lora_injector import LAYERS_PATH, LoraInjector
-from hypernet.model_paths import model_name
+from hypernet.model_paths import loading_model, model_name
 from hypernet.packing import ChatFormat, PackedBatch
 
 
@@ -28,6 +28,10 @@ class FrozenBase:
         spec: shapes of the adapters.
         device: a torch device.
         dtype: dtype of weights and activations; None: the fastest one on the device.
+
+    Raises:
+        BaseModelError: the folder lacks weights or a readable config.json.
+        ModelLoadError: the folder cannot be loaded.
     """
 
     def __init__(self, folder: Path, spec: LoraSpec, device: str, dtype: torch.dtype | None = None) -> None:
@@ -36,12 +40,13 @@ class FrozenBase:
         self.fingerprint = fingerprint(folder)
         self.spec = spec
         self.device = device
-        self.chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
-        self.model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype or fastest_dtype(device),
-            attn_implementation=attention_implementation(AutoConfig.from_pretrained(folder), device),
-        )
+        with loading_model(folder):
+            self.chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
+            self.model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype or fastest_dtype(device),
+                attn_implementation=attention_implementation(AutoConfig.from_pretrained(folder), device),
+            )
         self.model.to(device).eval().requires_grad_(False)
         self._injector = LoraInjector(self.model, spec)
 

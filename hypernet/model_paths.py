@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hypernet.bundled_models import (
@@ -14,6 +15,7 @@ from hypernet.bundled_models import (
     base_model_path,
     encoder_path,
 )
+from hypernet.errors import T2lError
 
 _PACKAGE = Path(__file__).parent
 # A wheel carries the default checkpoint inside the package; in the repository all checkpoints lie beside it.
@@ -25,6 +27,32 @@ DEFAULT_CHECKPOINT = _CHECKPOINTS / "smollm2-135m"
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]*\w)?")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+class ModelLoadError(T2lError):
+    """A model's folder whose files cannot be loaded. The message names the folder."""
+
+
+@contextmanager
+def loading_model(folder: Path) -> Iterator[None]:
+    """Turn every error of another library's loader into one that names the folder.
+
+    transformers, tokenizers and sentence-transformers raise all kinds of exceptions for a damaged file,
+    plain `Exception` included. Only calls of their loaders belong into this context.
+
+    Raises:
+        ModelLoadError: the folder cannot be loaded.
+    """
+    try:
+        yield
+    except T2lError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise ModelLoadError(
+            f"the model in {folder} cannot be loaded ({type(error).__name__}: {reason}). Check its files, or "
+            "name another folder"
+        ) from error
 
 
 def base_model_folder(name: str | None = None, cache_dir: Path | None = None) -> Path:
@@ -74,7 +102,7 @@ def model_folder(name: str, files: Sequence[str] = _HUB_FILES) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except OSError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelNotFoundError(
             f"{name} is no folder, and the model hub does not provide it: {reason}. Check the name and the "
             "network, or name a local folder"

@@ -1,10 +1,10 @@
 """Datasets of the Hugging Face hub in the formats of this project.
 
- `Lots-of-LoRAs/task...` (Super-NaturalInstructions, Wang et al. 2022, as
-Bruel-Gabrielsson et al. 2024 published it) become lines of a task file. The ten
-benchmarks of T2L (Charakorn et al. 2025) become rows of a benchmark file: `id`, `question`,
-`context`, `choices`, `answer_index`, `answer`; code also `test` and what it needs.
-The converters are functions of rows. Only `download` needs the `datasets` package and the network.
+Datasets `Lots-of-LoRAs/task...` (Super-NaturalInstructions, Wang et al. 2022, as Bruel-Gabrielsson et
+al. 2024 published it) become lines of a task file. The ten benchmarks of T2L (Charakorn et al. 2025)
+become rows of a benchmark file: `id`, `question`, `context`, `choices`, `answer_index`, `answer`; code
+also `test` and what it needs. The converters are functions of rows. Only `download` needs the
+`datasets` package and the network.
 """
 
 from __future__ import annotations

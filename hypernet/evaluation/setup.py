@@ -28,7 +28,7 @@ from hypernet.generator import Generator
 from hypernet.hardware import fastest_dtype
 from hypernet.library import MANIFEST_FILE, Library
 from hypernet.lora import InvalidLoraError
-from hypernet.model_paths import base_model_folder
+from hypernet.model_paths import base_model_folder, loading_model
 from hypernet.packing import ChatFormat
 from hypernet.peft_io import read_provenance
 
@@ -109,7 +109,8 @@ def load_runner(
     if not server:
         return Runner(load_base(models, generator), store, seed)
     folder = base_model_folder(models.base_model)
-    chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
+    with loading_model(folder):
+        chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
     return RemoteRunner(server, generator.fingerprint, folder.name, chat, store, seed)
 
 

@@ -25,7 +25,7 @@ QUESTIONS = (
 
 
 @dataclass(frozen=True)
-class Answer:
+class GreedyCompletion:
     """A greedy completion: each token's log-probability and its margin to the second-best token."""
 
     tokens: list[int]
@@ -33,7 +33,7 @@ class Answer:
     leads: list[float]
 
 
-Ask = Callable[..., Awaitable[Answer]]
+Complete = Callable[..., Awaitable[GreedyCompletion]]
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def prompts(engine: VllmEngine) -> list[list[int]]:
 
 
 @pytest.fixture
-def ask(engine: VllmEngine) -> Ask:
+def ask(engine: VllmEngine) -> Complete:
     """Complete greedily by vLLM's own `generate`, because ours returns no log-probabilities."""
     from vllm import SamplingParams
     from vllm.inputs.engine import tokens_input
@@ -51,7 +51,7 @@ def ask(engine: VllmEngine) -> Ask:
 
     async def ask(
         prompt: list[int], lease: Lease | None = None, tokens: int = 24, begun: asyncio.Event | None = None
-    ) -> Answer:
+    ) -> GreedyCompletion:
         entry: Any = lease.handle if lease else None
         outputs = engine._llm.generate(
             tokens_input(prompt),
@@ -65,7 +65,7 @@ def ask(engine: VllmEngine) -> Ask:
             f"ask-{next(engine._request_counter)}",
             lora_request=_lora_request(entry.adapter_id, entry.int_id) if entry else None,
         )
-        answer = Answer([], [], [])
+        answer = GreedyCompletion([], [], [])
         async for output in outputs:
             if begun:
                 begun.set()
