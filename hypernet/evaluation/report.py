@@ -12,7 +12,7 @@ from hypernet.evaluation.metrics import METRICS, bootstrap
 from hypernet.evaluation.results import EvalResult
 
 ROBUSTNESS_TITLES = {
-    "other": "T2L, its other wordings",
+    "other": "T2L, its other paraphrases",
     "definition": "T2L, its definition alone",
     "typos": "T2L, own description with typos",
     "half": "T2L, first half of the own description",
@@ -34,7 +34,7 @@ ROW_TITLES = {
     "matched": "T2L, own description (evaluation wording)",
     "matched_prompted": "T2L, own description, in the prompt too",
     "matched_icl": "T2L, own description + three examples in the prompt",
-    "training": "T2L, own description (wordings that are not held out)",
+    "training": "T2L, own description (paraphrases that are not held out)",
     **ROBUSTNESS_TITLES,
     "mismatched": "T2L, another task's description",
     "random": "T2L, random letters",
