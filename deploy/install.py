@@ -55,7 +55,7 @@ class Progress:
     def read(self, line: str) -> None:
         """Read a line of output of pip or uv."""
         self._collected += line.startswith("Collecting ")
-        if line.startswith("Installing collected"):  # pip, once all is downloaded
+        if line.startswith(("Installing collected", "Prepared ")):  # pip and uv: all is downloaded
             self._file = "unpacking"
         if found := _DOWNLOAD.search(line):
             # pip prints the name of a file, uv that of a package.
