@@ -251,7 +251,10 @@ class SentenceEncoder(Encoder):
 def _backend(tokenizer: Any, name: str) -> Tokenizer:
     """The `tokenizers` object behind a model's tokenizer."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not isinstance(backend, Tokenizer):
+    # For a folder without a tokenizer's files transformers makes one that has special tokens only.
+    if not isinstance(backend, Tokenizer) or backend.get_vocab_size(with_added_tokens=True) <= len(
+        backend.get_added_tokens_decoder()
+    ):
         raise EncoderError(f"encoder {name} has no tokenizer.json. Choose an encoder that has one")
     return backend
 

@@ -33,13 +33,13 @@ def _without_tokenizer(folder: Path) -> None:
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
+    "no tokenizer": _without_tokenizer,
     "config.json is not JSON": _text("config.json", "{bad"),
     "config.json without a model": _text("config.json", "{}"),
     "tokenizer.json is not JSON": _text("tokenizer.json", "{bad"),
     "weights cut short": _text("model.safetensors", "12345678"),
     "weights of another shape": _other_shape,
 }
-LANGUAGE_MODEL_DAMAGE = DAMAGE | {"no tokenizer": _without_tokenizer}
 ENCODER_DAMAGE = DAMAGE | {
     "modules.json is not JSON": _text("modules.json", "[{"),
     "modules.json without a path": _text("modules.json", json.dumps([{}])),
@@ -54,11 +54,11 @@ def test_damaged_sentence_encoder_is_named(damage: str, tiny_encoder: Path, tmp_
         Encoder.load(str(folder))
 
 
-@pytest.mark.parametrize("damage", LANGUAGE_MODEL_DAMAGE)
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_base_model_is_named(damage: str, tiny_base: Path, tmp_path: Path) -> None:
     spec = lora_spec(tiny_base, rank=2, alpha=4)
     folder = Path(shutil.copytree(tiny_base, tmp_path / "model"))
-    LANGUAGE_MODEL_DAMAGE[damage](folder)
+    DAMAGE[damage](folder)
     with pytest.raises(T2lError, match=str(folder)):
         FrozenBase(folder, spec, "cpu")
     with pytest.raises(T2lError, match=str(folder)):
