@@ -1,4 +1,4 @@
-# The server on its embedded default, CPU. Elsewhere: mount models and set T2L_BASE_MODEL, T2L_ENCODER, T2L_CHECKPOINT.
+# The server with its bundled models, on a CPU. Other models: mount them and set T2L_BASE_MODEL, T2L_ENCODER, T2L_CHECKPOINT.
 FROM python:3.11-slim AS build
 RUN apt-get update && apt-get install --no-install-recommends -y make && rm -rf /var/lib/apt/lists/*
 WORKDIR /app

@@ -99,7 +99,7 @@ def import_reference(src: Path, dst: Path, base: Path, encoder: Path | None = No
     """Convert a reference checkpoint to one of ours, in fp32. Its adapters stay what they were.
 
     Of the base model only `config.json` is needed, of the encoder nothing. Weights that are present are
-    recorded by fingerprint. Otherwise the checkpoint records the model's name, and whoever loads it
+    recorded by fingerprint. Otherwise the checkpoint records the model's name, and loading it
     checks shapes (see `generator.Generator.check_base_model` and `generator.check_encoder`).
 
     Args:
@@ -144,6 +144,11 @@ def read_args(path: Path) -> ReferenceArgs:
     """
     try:
         args = ReferenceArgs.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ReferenceImportError(
+            f"{path} does not exist: a reference checkpoint is a folder with hypermod.pt, args.yaml and "
+            "adapter_config.json"
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ReferenceImportError(f"{path} cannot be read: {error}") from error
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Keeps built training tasks apart from evaluation tasks: by how they answer, whatever they are called."""
+"""Keeps built training tasks apart from evaluation tasks: by their answers instead of their names."""
 
 from __future__ import annotations
 

@@ -229,7 +229,8 @@ def load_config(
         TrainingConfigError: naming the field; an unknown one with the nearest name.
     """
     if path and not path.is_file():
-        raise TrainingConfigError(f"{path} does not exist: --config takes a YAML file, as in hypernet/configs")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise TrainingConfigError(f"{path} {problem}: --config takes a YAML file, as in hypernet/configs")
     try:
         raw = _yaml(path.read_text(), str(path)) if path else {}
     except UnicodeDecodeError as error:

@@ -6,7 +6,7 @@ and encyclopaedia. A dictionary or a standard supplies many of them. They are bu
 same questions: a number, a country, a verb. Libraries supply the data (extra `lexical`).
 
 Evaluation tasks stay unseen (`hypernet.data.overlap`): a relation that gives their answers is not built,
-whatever it is called, and a pair of theirs is never shown.
+under any name, and a pair of theirs is never shown.
 """
 
 from __future__ import annotations

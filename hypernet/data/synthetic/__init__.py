@@ -9,7 +9,7 @@ single words, word pairs and number pairs, as function-vectors (Todd et al. 2024
 instruction-induction (Honovich et al. 2023) have them. Given tasks of these kinds get dozens of
 paraphrases instead of their two or three (`paraphrases.py`).
 
-Evaluation tasks stay unseen, whatever they are called: a template is not built if its rule gives their
+Evaluation tasks stay unseen under any name: a template is not built if its rule gives their
 answers to their questions, and a pair of theirs is never shown (`hypernet.data.overlap`).
 """
 

@@ -106,7 +106,7 @@ def files(folder: Path) -> list[str]:
     return ["tasks", "relate", *(part for flag, name in paths.items() for part in (flag, str(folder / name)))]
 
 
-def test_the_command_writes_a_task_file(tmp_path: Path) -> None:
+def test_relate_command_writes_a_task_file(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, files(tmp_path)).exit_code == 0
     assert {t.name for t in load_tasks(tmp_path / "new" / "out.jsonl.gz")} > {"verb-gerund", "number-roman"}
 

@@ -222,7 +222,7 @@ def write(path: Path, tasks: list[Task]) -> Path:
     return path
 
 
-def test_the_command_writes_a_task_file_without_the_evaluation_tasks(tmp_path: Path) -> None:
+def test_derive_command_writes_a_task_file_without_the_evaluation_tasks(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl.gz", TASKS)
     first = write(tmp_path / "first.jsonl.gz", [word_task("beast", ANIMALS, OBJECTS, 5)])
     second = write(tmp_path / "second.jsonl.gz", [unseen(lambda words: words[-1], 4)])
@@ -236,7 +236,7 @@ def test_the_command_writes_a_task_file_without_the_evaluation_tasks(tmp_path: P
     assert not {"animal_v_object_5", "choose_last_of_4"} & names
 
 
-def test_the_command_writes_plain_text_where_the_name_says_so(tmp_path: Path) -> None:
+def test_derive_command_writes_plain_text_for_a_jsonl_name(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl.gz", TASKS)
     out = tmp_path / "derived.jsonl"
     other = write(tmp_path / "unseen.jsonl", [pair_task("other", [("a question", "an answer")])])
@@ -245,7 +245,7 @@ def test_the_command_writes_plain_text_where_the_name_says_so(tmp_path: Path) ->
     assert load_tasks(out) and out.read_text().startswith("{")
 
 
-def test_the_command_says_when_there_is_nothing_to_build_from(tmp_path: Path) -> None:
+def test_derive_command_refuses_tasks_without_material(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl.gz", [pair_task("plain", [("a question", "an answer")])])
     arguments = [
         "tasks",

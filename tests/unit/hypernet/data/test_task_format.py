@@ -100,6 +100,12 @@ def test_told_only_field_decides_and_the_name_without_it(
         ("damaged.jsonl.gz", gzip.compress(b"x" * 1000)[:12] + b"\xff" * 20),
         ("binary.jsonl", b"\xff\xfe\x00"),
     ],
+    ids=[
+        "no-gzip",
+        "cut",
+        "damaged",
+        "binary",
+    ],  # gzip's header holds the time, and workers must agree on names
 )
 def test_a_file_that_is_no_text_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
