@@ -39,25 +39,31 @@ def save_tokenizer(folder: Path) -> int:
     return len(words)
 
 
-def save_tiny_llama(folder: Path) -> Path:
-    """A Llama of two layers with grouped queries, and its tokenizer."""
-    vocabulary = save_tokenizer(folder)
+def tiny_llama(**fields: object) -> LlamaForCausalLM:
+    """A Llama of two layers with grouped queries and seeded random weights; `fields` change its config."""
     torch.manual_seed(0)
-    config = LlamaConfig(
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.3,
+    }
+    return LlamaForCausalLM(LlamaConfig(**sizes | fields))
+
+
+def save_tiny_llama(folder: Path) -> Path:
+    """A tiny Llama and its tokenizer."""
+    vocabulary = save_tokenizer(folder)
+    tiny_llama(
         vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=512,
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=1,
         pad_token_id=0,
-        initializer_range=0.3,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    ).save_pretrained(folder)
     return folder
 
 

@@ -28,7 +28,7 @@ WORDS = (
 FIRST_TOKENS = 6
 
 
-@pytest.mark.parametrize(("page", "least"), [("README.md", 4), ("docs/api.md", 6)])
+@pytest.mark.parametrize(("page", "least"), [("README.md", 1), ("docs/api.md", 6)])
 def test_curl_lines_of_the_page_work_as_pasted(
     default_server: str, tmp_path: Path, page: str, least: int
 ) -> None:
@@ -44,11 +44,9 @@ def test_curl_lines_of_the_page_work_as_pasted(
         assert done.returncode == 0, done.stderr.decode()
         shows_error = shown.startswith('{"error":')
         assert (b'{"error":' in done.stdout) == shows_error, done.stdout.decode()
-    assert set(zipfile.ZipFile(tmp_path / "adapter.zip").namelist()) == {
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
+    if page == "docs/api.md":  # it exports an adapter
+        names = set(zipfile.ZipFile(tmp_path / "adapter.zip").namelist())
+        assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_exported_adapter_in_peft_generates_the_served_tokens(default_server: str, tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from hypernet import peft_io
 from hypernet.base_model import BaseModelError, lora_spec
 from hypernet.lora import InvalidLoraError, LoraWeights
 from hypernet.lora_injector import LoraInjector
 from hypernet.peft_io import AdapterFileError, dump_adapter, load_adapter, read_provenance, save_adapter
+from tests.support.tiny_models import tiny_llama
 
 BASE = {
     "model_type": "llama",
@@ -32,9 +33,8 @@ IDS = torch.tensor([[1, 5, 9, 2, 7], [3, 3, 8, 1, 4]])
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 
-def tiny_llama() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**BASE)).eval().requires_grad_(False)
+def frozen_llama() -> LlamaForCausalLM:
+    return tiny_llama(**BASE).eval().requires_grad_(False)
 
 
 def random_adapter(*, use_rslora: bool = False, alpha: float = 6) -> LoraWeights:
@@ -46,7 +46,7 @@ def random_adapter(*, use_rslora: bool = False, alpha: float = 6) -> LoraWeights
 
 
 def functional_logits(weights: LoraWeights) -> torch.Tensor:
-    model = tiny_llama()
+    model = frozen_llama()
     a, b = ({name: t[None] for name, t in side.items()} for side in (weights.a, weights.b))
     with LoraInjector(model, weights.spec).use(a, b):
         logits: torch.Tensor = model(IDS).logits
@@ -60,12 +60,12 @@ def test_peft_loads_our_adapters_with_equal_logits_and_scale(
     weights = random_adapter(use_rslora=use_rslora)
     save_adapter(tmp_path, weights, "tiny/llama")
 
-    loaded = peft.PeftModel.from_pretrained(tiny_llama(), tmp_path).eval()
+    loaded = peft.PeftModel.from_pretrained(frozen_llama(), tmp_path).eval()
 
     q_proj = loaded.base_model.model.model.layers[0].self_attn.q_proj
     assert q_proj.scaling["default"] == pytest.approx(scale)
     torch.testing.assert_close(loaded(IDS).logits, functional_logits(weights), atol=1e-5, rtol=1e-5)
-    assert (loaded(IDS).logits - tiny_llama()(IDS).logits).abs().max() > 0.1
+    assert (loaded(IDS).logits - frozen_llama()(IDS).logits).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])
@@ -73,7 +73,7 @@ def test_peft_adapters_are_loaded(tmp_path: Path, use_rslora: bool) -> None:
     config = peft.LoraConfig(
         r=4, lora_alpha=8, use_rslora=use_rslora, target_modules=["q_proj", "o_proj"], init_lora_weights=False
     )
-    theirs = peft.get_peft_model(tiny_llama(), config).eval()
+    theirs = peft.get_peft_model(frozen_llama(), config).eval()
     theirs.save_pretrained(tmp_path)
 
     ours = load_adapter(tmp_path, BASE)
@@ -135,7 +135,7 @@ def test_auto_peft_model_finds_the_base_model_of_an_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder stands for the hub. The requested id is the one that the export names."""
-    tiny_llama().save_pretrained(tmp_path / "HuggingFaceTB" / "SmolLM2-135M-Instruct")
+    frozen_llama().save_pretrained(tmp_path / "HuggingFaceTB" / "SmolLM2-135M-Instruct")
     save_adapter(tmp_path / "export", random_adapter(), "SmolLM2-135M-Instruct")
     monkeypatch.chdir(tmp_path)
     loaded = peft.AutoPeftModelForCausalLM.from_pretrained("export").eval()
