@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from hypernet.encoder import Encoder
@@ -13,6 +14,8 @@ from hypernet.generator import Generator
 from hypernet.peft_io import load_adapter_like
 from tests.benchmarks.bench import COMPARISONS, REPORTS
 from tests.benchmarks.published import PublishedGenerator
+
+pytestmark = pytest.mark.slow
 
 
 def test_bench_command_imports_and_lists_every_case() -> None:

@@ -14,6 +14,8 @@ import typer
 
 from hypernet.cli import app
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 STUDY = ROOT / "deploy/study"
 SCRIPTS = sorted(path.stem for path in STUDY.glob("*.sh") if path.stem != "common")

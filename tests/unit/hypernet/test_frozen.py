@@ -26,6 +26,8 @@ from hypernet.evaluation.decoding import answer
 from hypernet.frozen import FrozenBase
 from hypernet.packing import Example, pack
 
+pytestmark = pytest.mark.slow
+
 WINDOW = 3  # shorter than every example
 SIZES = {
     "hidden_size": 32,

@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 INTERPRETERS = ("3.11.0", "3.11.2", "3.11.7", "3.12.1", "3.12.12", "3.13.0", "3.13.9")

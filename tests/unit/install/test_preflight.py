@@ -19,6 +19,8 @@ from hypernet.bundled_models import BASE_MODEL_NAME, unpacked_base_model
 from hypernet.model_paths import DEFAULT_CHECKPOINT
 from hypernet.preflight import ModelChoice, NotReadyError, check_command_line, check_generate, check_serve
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]

@@ -20,6 +20,8 @@ from server.settings import Settings, env_variable
 from server.startup import describe_failure
 from server.uvicorn_server import listen, url
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -13,6 +13,8 @@ from hypernet.cli import app
 from hypernet.data.synthetic import derive
 from hypernet.data.tasks import Instance, Task, load_tasks, write_lines
 
+pytestmark = pytest.mark.slow
+
 ANIMALS = ["cat", "horse", "lemur", "zebra", "giraffe", "elephant"]
 OBJECTS = ["cup", "table", "mirror", "anchors", "keyboard", "telescope"]
 

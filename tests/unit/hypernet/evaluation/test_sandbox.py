@@ -14,6 +14,8 @@ import pytest
 from hypernet.evaluation import sandbox
 from hypernet.evaluation.sandbox import passes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["isolated", "bare"], autouse=True)
 def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

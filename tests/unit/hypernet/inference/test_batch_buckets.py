@@ -13,6 +13,8 @@ from hypernet.lora import LoraBatch
 from hypernet.model import Hypernet
 from tests.support.programs import require_program
 
+pytestmark = pytest.mark.slow
+
 SPEC = LoraSpec(
     rank=2,
     alpha=4,

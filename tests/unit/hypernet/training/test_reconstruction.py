@@ -28,6 +28,8 @@ from hypernet.training.loop import RunState, read_log
 from hypernet.training.losses import sft_loss
 from hypernet.training.reconstruction import ReconstructionRun, train_reconstruction
 
+pytestmark = pytest.mark.slow
+
 TASKS = ["antonym", "plural", "capital", "rhyme"]
 VARIANTS = ["L", "M", "S"]
 TARGETS = ["factors", "delta_w"]
