@@ -1,4 +1,4 @@
-# make demo   see it work                 make test       all but a fresh installation
+# make demo   a demonstration             make test       all but a fresh installation
 # make serve  run a server                make test-fast  without an engine, under 90 s
 # make wheel  build the package           make test-all   also with a fresh installation
 # make lock   resolve again (needs uv)    make bench      speed ratios, for docs/performance.md
