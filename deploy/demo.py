@@ -1,4 +1,6 @@
-"""`make demo`: start a server, send the same prompts with several descriptions, and print the answers."""
+"""`make demo`: start a server, send the same prompts with several descriptions,
+and print the answers.
+"""
 
 from __future__ import annotations
 

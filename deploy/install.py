@@ -1,10 +1,11 @@
-"""Install a lock and this repository into a virtual environment, and show progress (`make` runs it).
+"""Install a lock and this repository into a virtual environment, and show progress (`make` runs
+it).
 
     python deploy/install.py VENV LOCK
 
-uv installs the packages if it is present and finds a CPU build of torch, otherwise pip does. torch is
-installed first and separately: its CPU build is on PyTorch's own index, unless the settings of this
-machine name another source. The script uses the standard library only.
+uv installs the packages if it is present and finds a CPU build of torch, otherwise pip does. torch
+is installed first and separately: its CPU build is on PyTorch's own index, unless the settings of
+this machine name another source. The script uses the standard library only.
 """
 
 from __future__ import annotations

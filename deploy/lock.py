@@ -151,7 +151,10 @@ def _pin(package: dict[str, Any]) -> Pin:
 
 
 def _marker(resolved: str) -> str:
-    """A marker without conditions that hold on every supported machine. Empty: no other condition."""
+    """A marker without conditions that hold on every supported machine.
+
+    Empty: no other condition.
+    """
     if all(_applies(resolved, interpreter) for interpreter in INTERPRETERS):
         return ""
     return _ALWAYS_TRUE.sub("", resolved).removesuffix(" and ").replace("'", '"')

@@ -1,7 +1,9 @@
-"""Attention as each family of base models defines it: soft-capping, and sliding windows in packed rows.
+"""Attention as each family of base models defines it: soft-capping, and sliding windows in packed
+rows.
 
-transformers builds these masks itself only for rows that hold one text each. It takes a mask of four
-axes as final and applies no sliding window to it, so this module makes the mask of every layer type.
+transformers builds these masks itself only for rows that hold one text each. It takes a mask of
+four axes as final and applies no sliding window to it, so this module makes the mask of every layer
+type.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ def attention_implementation(config: Any, device: str) -> Literal["eager", "sdpa
         config: the model's transformers config.
         device: a torch device.
     """
-    # The fused kernel (sdpa) has no soft-capping: Gemma 2 would compute other scores without a warning.
+    # The fused kernel (sdpa) has no soft-capping: Gemma 2 would compute other scores without a
+    # warning.
     if getattr(config, "attn_logit_softcapping", None):
         return "eager"
     # On a CPU the fused kernel's backward pass is slower than plain matrix products.
@@ -38,7 +41,8 @@ def attention_masks(
 
     Args:
         config: the model's transformers config.
-        mask: [N, 1, T, T'], True where a query may attend to a key, sliding windows not yet applied.
+        mask: [N, 1, T, T'], True where a query may attend to a key, sliding windows not yet
+            applied.
         positions: [N, T], position of each query in its own text.
         key_positions: [N, T'], position of each key in its own text.
         dtype: the model's dtype.

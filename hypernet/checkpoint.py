@@ -1,7 +1,7 @@
 """A trained hypernetwork on disk: `config.json` and `hypernet.safetensors`.
 
-The config holds everything needed to rebuild the network and to refuse the wrong base model or encoder.
-A checkpoint contains no pickle, so opening one from an untrusted source runs no code.
+The config holds everything needed to rebuild the network and to refuse the wrong base model or
+encoder. A checkpoint contains no pickle, so opening one from an untrusted source runs no code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ WEIGHTS_FILE = "hypernet.safetensors"
 
 
 class CheckpointError(T2lError):
-    """A checkpoint folder that cannot be used. The message names the file and the field or tensor."""
+    """A checkpoint folder that cannot be used.
+
+    The message names the file and the field or tensor.
+    """
 
 
 class ModelIdentity(Record):
@@ -35,8 +38,8 @@ class ModelIdentity(Record):
     name: str
     """Hub id, or the name of a local folder."""
     fingerprint: str | None = None
-    """Identity of its weights, see `base_model.fingerprint`. None: the checkpoint was imported without
-    them, so a user of the checkpoint can only check names and shapes (see `generator`)."""
+    """Identity of its weights, see `base_model.fingerprint`. None: the checkpoint was imported
+    without them, so a user of the checkpoint can only check names and shapes (see `generator`)."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.fingerprint or 'weights not recorded'})"
@@ -67,8 +70,8 @@ def load_checkpoint(folder: Path) -> tuple[Hypernet, CheckpointConfig]:
     """Read a checkpoint folder. The network is in fp32 and evaluation mode.
 
     Raises:
-        CheckpointError: a file is missing, unreadable, truncated or of another schema, or a tensor is
-            missing, unexpected, not finite or of another shape.
+        CheckpointError: a file is missing, unreadable, truncated or of another schema, or a tensor
+            is missing, unexpected, not finite or of another shape.
     """
     config = load_config(folder)
     path = folder / WEIGHTS_FILE
@@ -106,7 +109,9 @@ def load_config(folder: Path) -> CheckpointConfig:
 
 
 def fingerprint(folder: Path) -> str:
-    """Identity of a checkpoint, 16 hex digits: its architecture and weights, not its training record."""
+    """Identity of a checkpoint, 16 hex digits: its architecture and weights,
+    not its training record.
+    """
     config = load_config(folder)
     digest = hashlib.sha256(json.dumps(config.hypernet.model_dump(), sort_keys=True).encode())
     digest.update((folder / WEIGHTS_FILE).read_bytes())
@@ -114,7 +119,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def _check_tensors(path: Path, found: dict[str, torch.Tensor], needed: dict[str, torch.Tensor]) -> None:
-    """Refuse a state dict that does not fit the architecture; the error names the first wrong tensor."""
+    """Refuse a state dict that does not fit the architecture;
+    the error names the first wrong tensor.
+    """
     for name in sorted(needed.keys() | found.keys()):
         if name not in found:
             raise CheckpointError(f"{path}: tensor {name} is missing")

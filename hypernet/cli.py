@@ -51,11 +51,11 @@ def import_reference_command(
 
     Weights are stored in fp32, so generated adapters agree with the reference to 1e-5.
 
-    Only config.json of the base model is needed. Where the weights are present, too, their fingerprint
-    is recorded, and a server refuses another base model. Without a fingerprint a server compares
-    shapes, and warns when the name differs. The same holds for the encoder.
+    Only config.json of the base model is needed. Where the weights are present, too, their
+    fingerprint is recorded, and a server refuses another base model. Without a fingerprint a server
+    compares shapes, and warns when the name differs. The same holds for the encoder.
 
-        t2l import-reference trained_t2l/gemma_2b_t2l checkpoints/gemma-2-2b --base-model ~/gemma-2-2b-it
+        t2l import-reference gemma_2b_t2l checkpoints/gemma-2-2b --base-model ~/gemma-2-2b-it
     """
     from hypernet.model_paths import encoder_folder, model_folder
     from hypernet.reference import ARGS_FILE, import_reference, read_args

@@ -14,7 +14,10 @@ from hypernet.preflight import NotReadyError
 log = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
-"""Exit status after an error that the user can fix. It is also click's status for a wrong option."""
+"""Exit status after an error that the user can fix.
+
+It is also click's status for a wrong option.
+"""
 
 
 def echo_error(message: str) -> None:
@@ -27,7 +30,8 @@ def user_errors(report: Callable[[str], None] = echo_error) -> Iterator[None]:
     """Turn an error that the user can fix into one line on stderr and exit status 2.
 
     Covers `T2lError` and `OSError` (a path that is absent, unreadable or unwritable, a full disk, a
-    server that does not answer). Other exceptions are faults of the program and keep their traceback.
+    server that does not answer). Other exceptions are faults of the program and keep their
+    traceback.
 
     Use as `with user_errors():` or as a decorator below `@app.command()`:
 
@@ -59,7 +63,10 @@ def describe(error: Exception) -> str:
 
 
 def use_threads(count: int | None) -> None:
-    """Set the number of CPU threads that torch computes with. None leaves torch's default: all cores."""
+    """Set the number of CPU threads that torch computes with.
+
+    None leaves torch's default: all cores.
+    """
     if count is not None:
         import torch  # slow to import: `--help` does without
 

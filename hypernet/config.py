@@ -1,7 +1,7 @@
 """The shapes of a LoRA and the architecture of a hypernetwork, as typed records.
 
-Records are frozen and reject unknown keys. So a checkpoint's `config.json` is either understood in full,
-or refused with the name of the wrong field.
+Records are frozen and reject unknown keys. So a checkpoint's `config.json` is either understood in
+full, or refused with the name of the wrong field.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class ModuleShape(Record):
 class LoraSpec(Record):
     """All shapes of a LoRA, and its scale.
 
-    The scale is `alpha / rank`, or `alpha / sqrt(rank)` for rank-stabilised LoRA (Kalajdzievski 2023). It
-    is part of the adapter: PEFT and vLLM read `use_rslora` from `adapter_config.json`.
+    The scale is `alpha / rank`, or `alpha / sqrt(rank)` for rank-stabilised LoRA (Kalajdzievski
+    2023). It is part of the adapter: PEFT and vLLM read `use_rslora` from `adapter_config.json`.
     """
 
     rank: int = Field(gt=0, le=512)
@@ -76,11 +76,16 @@ class LoraSpec(Record):
 
 
 class HypernetConfig(Record):
-    """The architecture of a hypernetwork, without its weights (T2L, Charakorn et al. 2025, section 3)."""
+    """The architecture of a hypernetwork, without its weights (T2L, Charakorn et al.
+
+    2025, section 3).
+    """
 
     lora: LoraSpec
     variant: Literal["L", "L-rank", "M", "S"]
-    """Output of a head: A and B (L), one rank of A and B (L-rank), A or B (M), or one rank of A or B (S)."""
+    """Output of a head: A and B (L), one rank of A and B (L-rank), A or B (M),
+    or one rank of A or B (S).
+    """
     embedding_size: int = Field(gt=0)
     """Size e of a description's embedding."""
     latent_size: int = Field(default=128, gt=0, multiple_of=4)
@@ -93,6 +98,6 @@ class HypernetConfig(Record):
     head_bias: bool = True
     """False where an offset or z-scores provide the initial LoRA."""
     output: Literal["direct", "offset", "z_score", "delta_w"] = "direct"
-    """How head outputs become weights: unchanged; added to a frozen LoRA; multiplied by a library's standard
-    deviation and added to its mean; or divided by sqrt(delta_w_scaling)."""
+    """How head outputs become weights: unchanged; added to a frozen LoRA; multiplied by a library's
+    standard deviation and added to its mean; or divided by sqrt(delta_w_scaling)."""
     delta_w_scaling: float = Field(default=10_000.0, gt=0)

@@ -1,7 +1,8 @@
 """The token ids of a description, its windows, and the share that the encoder does not read.
 
-An encoder computes an embedding from token ids alone. So two descriptions with equal token ids get one
-adapter, and text without a known token is lost. Both are determined here, before any model runs.
+An encoder computes an embedding from token ids alone. So two descriptions with equal token ids get
+one adapter, and text without a known token is lost. Both are determined here, before any model
+runs.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class TokenizedDescription:
 
     Attributes:
         token_ids: the encoder's tokens, without its special tokens.
-        unread: share of the visible characters that the encoder does not read, 0 to 1: those of unknown
-            words, and those that the tokenizer drops.
+        unread: share of the visible characters that the encoder does not read, 0 to 1: those of
+            unknown words, and those that the tokenizer drops.
         words: number of words with a letter.
         split_words: share of these words that the vocabulary splits, 0 to 1.
     """
@@ -67,15 +68,17 @@ class PreparedDescription:
 
 
 class DescriptionTokenizer:
-    """Tokenizes descriptions as an encoder does. Thread-safe: its settings never change after the start.
+    """Tokenizes descriptions as an encoder does. Thread-safe: its settings never change after the
+    start.
 
-    The encoder's own tokenizer changes its truncation and padding from call to call, so it cannot be
-    shared between threads.
+    The encoder's own tokenizer changes its truncation and padding from call to call, so it cannot
+    be shared between threads.
 
     Attributes:
         window: tokens that the encoder reads at once, without special tokens. None: no limit.
         max_tokens: tokens that the encoder reads of one description. None: no limit.
-        english: nearly all words of the vocabulary are ASCII, so that the encoder was trained on English.
+        english: nearly all words of the vocabulary are ASCII, so that the encoder was trained on
+            English.
     """
 
     def __init__(
@@ -91,7 +94,8 @@ class DescriptionTokenizer:
             tokenizer: the encoder's own.
             window: as the attribute, but with special tokens.
             max_windows: windows that the encoder reads of one description.
-            complete: what the encoder does with a text before it tokenizes, such as adding a full stop.
+            complete: what the encoder does with a text before it tokenizes, such as adding a full
+                stop.
         """
         state = tokenizer.to_str()
         self._tokenizer = Tokenizer.from_str(state)
@@ -137,10 +141,11 @@ class DescriptionTokenizer:
         return TokenizedDescription(tuple(encoding.ids), unread, len(pieces), split)
 
     def windows(self, description: str) -> list[list[int]]:
-        """Token ids of the windows, special tokens included. They cover all tokens, without overlap.
+        """Token ids of the windows, special tokens included. They cover all tokens, without
+        overlap.
 
-        The windows have equal lengths (up to one window's rounding): a window of a few words at the end would
-        have an embedding of its own that means little.
+        The windows have equal lengths (up to one window's rounding): a window of a few words at the
+        end would have an embedding of its own that means little.
 
         Raises:
             DescriptionTooLongError: more than `max_tokens` tokens.
@@ -189,7 +194,9 @@ def _is_english(tokenizer: Tokenizer) -> bool:
 
 
 def _unknown_id(model: dict[str, Any]) -> int | None:
-    """The id of the unknown token in a tokenizer's model; None: the vocabulary covers every text."""
+    """The id of the unknown token in a tokenizer's model; None:
+    the vocabulary covers every text.
+    """
     unknown: int | None
     if model["type"] == "Unigram":
         unknown = None if model.get("byte_fallback") else model["unk_id"]

@@ -1,7 +1,8 @@
 """Task descriptions as text: their normal form, and the errors and warnings about them.
 
-The server and `t2l generate` accept a description by the same rules. `hypernet.description_tokenizer`
-measures the share of a description that an encoder reads. This module has the rules.
+The server and `t2l generate` accept a description by the same rules.
+`hypernet.description_tokenizer` measures the share of a description that an encoder reads. This
+module has the rules.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ WARN_SPLIT_WORDS = 0.3
 MIN_WORDS = 4
 """Texts with fewer words are too short to detect their language."""
 
-# The default ignorable code points of Unicode 15, without the joiners U+200C and U+200D and the variation
-# selectors: those change words of some scripts, and emoji, and an encoder may read them.
+# The default ignorable code points of Unicode 15, without the joiners U+200C and U+200D and the
+# variation selectors: those change words of some scripts, and emoji, and an encoder may read them.
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
     "\u3164\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff"
@@ -81,9 +82,9 @@ def normalise(description: str) -> str:
 
     Unicode NFC, because operating systems compose and decompose the same sentence differently.
     Invisible and control characters are removed. Each run of whitespace becomes one
-    space and the ends are stripped: editors wrap and indent lines. Case, punctuation and compatibility
-    characters stay (NFKC would turn 2 superscript 3 into 23), because they may change the task.
-    Idempotent. A text without a visible character becomes "".
+    space and the ends are stripped: editors wrap and indent lines. Case, punctuation and
+    compatibility characters stay (NFKC would turn 2 superscript 3 into 23), because they may change
+    the task. Idempotent. A text without a visible character becomes "".
     """
     visible = _CONTROL.sub("", _INVISIBLE.sub("", description))
     text = " ".join(unicodedata.normalize("NFC", visible).split())
@@ -128,8 +129,8 @@ def check_english(text: str, words: int, split_words: float) -> DescriptionWarni
     Args:
         text: a description.
         words: number of words.
-        split_words: share of the words that the encoder's vocabulary splits. English descriptions have
-            0.04 in the median, German and Spanish ones 0.5.
+        split_words: share of the words that the encoder's vocabulary splits. English descriptions
+            have 0.04 in the median, German and Spanish ones 0.5.
 
     Raises:
         UnreadableDescriptionError: most letters are outside the Latin script.

@@ -1,9 +1,9 @@
 """Encoders: task descriptions -> embeddings, the hypernetwork's input.
 
 Two kinds, selected by name: a sentence-transformers model, or the final hidden state of a causal
-language model at a description's last token (T2L, Charakorn et al. 2025, section 3). Every embedding
-is scaled to norm sqrt(dimension). Its entries then have unit variance, which the first linear layer
-expects, whichever encoder made the embedding.
+language model at a description's last token (T2L, Charakorn et al. 2025, section 3). Every
+embedding is scaled to norm sqrt(dimension). Its entries then have unit variance, which the first
+linear layer expects, whichever encoder made the embedding.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ REMOTE_CODE_PREFIX = "remote-code:"
 
 
 class EncoderError(ModelNotFoundError):
-    """The encoder exists but cannot be used under this name. The message says how it can be used."""
+    """The encoder exists but cannot be used under this name.
+
+    The message says how it can be used.
+    """
 
 
 class Encoder(ABC):
@@ -77,13 +80,15 @@ class Encoder(ABC):
         """Load an encoder.
 
         Args:
-            name: a sentence-transformers folder or hub id, with the prefix `remote-code:` if the model's own
-                code may run. None or `all-MiniLM-L6-v2`: the bundled encoder. `base-model`: the last-token
-                state of the base model. `last-token:NAME`: that of another causal language model.
+            name: a sentence-transformers folder or hub id, with the prefix `remote-code:` if the
+                model's own code may run. None or `all-MiniLM-L6-v2`: the bundled encoder.
+                `base-model`: the last-token state of the base model. `last-token:NAME`: that of
+                another causal language model.
             device: a torch device.
             base_model: the model that `base-model` stands for. None: the bundled base model.
-            dtype: dtype of a sentence encoder. bf16 changes an embedding by 1% and an adapter by 0.5%.
-                Rounding an adapter to bf16 changes it by 0.2%, another task's description by 80%.
+            dtype: dtype of a sentence encoder. bf16 changes an embedding by 1% and an adapter by
+                0.5%. Rounding an adapter to bf16 changes it by 0.2%, another task's description by
+                80%.
             cache_dir: folder for the unpacked base model; see `model_paths.base_model_folder`.
 
         Raises:
@@ -121,30 +126,33 @@ def encoder_name_for(requested: str | None, trained_with: str) -> str | None:
 
     Args:
         requested: the user's choice. None: no choice.
-        trained_with: the encoder in the checkpoint's config. `base-model` needs no choice by the user.
+        trained_with: the encoder in the checkpoint's config. `base-model` needs no choice by the
+            user.
     """
     return BASE_MODEL if requested is None and trained_with == BASE_MODEL else requested
 
 
 class SentenceEncoder(Encoder):
-    """A sentence-transformers model with the pooling that its folder declares (gte-large-en-v1.5: CLS).
+    """A sentence-transformers model with the pooling that its folder declares (gte-large-en-v1.5:
+    CLS).
 
-    A description longer than the model's window is embedded in windows. Its embedding is the mean of the
-    windows' unit embeddings, weighted by their token counts.
+    A description longer than the model's window is embedded in windows. Its embedding is the mean
+    of the windows' unit embeddings, weighted by their token counts.
 
-    Batches of up to `BATCH` descriptions call the model directly. `SentenceTransformer.encode` walks
-    all modules several times a call, which costs a tenth of one description's embedding.
+    Batches of up to `BATCH` descriptions call the model directly. `SentenceTransformer.encode`
+    walks all modules several times a call, which costs a tenth of one description's embedding.
 
     Args:
         folder: in sentence-transformers' layout.
         name: name of the encoder.
         device: a torch device.
         dtype: dtype of the computation.
-        trust_remote_code: run Python that comes with the model, with the user's rights. Never the default.
+        trust_remote_code: run Python that comes with the model, with the user's rights. Never the
+            default.
 
     Raises:
-        EncoderError: the model needs its own code and `trust_remote_code` is False, or the model has no
-            tokenizer of the `tokenizers` library.
+        EncoderError: the model needs its own code and `trust_remote_code` is False, or the model
+            has no tokenizer of the `tokenizers` library.
         ModelLoadError: the folder cannot be loaded.
     """
 
@@ -182,7 +190,8 @@ class SentenceEncoder(Encoder):
         fuse_bert_layers(self._model)
         prepack(self._model)
         self._device = device
-        # `SentenceTransformer.encode` also adds a prompt and cuts embeddings; a direct call does neither.
+        # `SentenceTransformer.encode` also adds a prompt and cuts embeddings; a direct call does
+        # neither.
         self._can_call_model = self._model.default_prompt_name is None and self._model.truncate_dim is None
         self.size = self._model.get_embedding_dimension()
         self.fingerprint = sentence_fingerprint(folder, name)
@@ -190,7 +199,10 @@ class SentenceEncoder(Encoder):
         self.tokenizer = self._description_tokenizer()
 
     def _description_tokenizer(self) -> DescriptionTokenizer:
-        """The tokenizer of descriptions. Windows need an encoder that adds nothing but its special tokens."""
+        """The tokenizer of descriptions.
+
+        Windows need an encoder that adds nothing but its special tokens.
+        """
         backend = _backend(self._model.tokenizer, self.name)
         prompt = self._model.prompts.get(self._model.default_prompt_name or "") or ""
         ids = self._model.preprocess(["a"], prompt=prompt)["input_ids"][0]
@@ -270,8 +282,8 @@ def _pad(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
 def sentence_fingerprint(folder: Path, name: str) -> str:
     """Identity of a sentence encoder: its weights, and its method where that is not the common one.
 
-    The common method reads descriptions unchanged and averages over tokens. The same files under a name
-    that asks for another description format, or with another pooling, are another encoder.
+    The common method reads descriptions unchanged and averages over tokens. The same files under a
+    name that asks for another description format, or with another pooling, are another encoder.
     """
     method: list[str] = [form.value] if (form := sentence_format(name)) else []
     module_list = folder / "modules.json"
@@ -294,8 +306,8 @@ class LastTokenEncoder(Encoder):
     Args:
         folder: a transformers folder of a causal language model.
         name: name of the encoder.
-        device: a torch device. The CPU computes in fp32, so that an embedding does not depend on its batch.
-            Other devices compute in the model's own dtype.
+        device: a torch device. The CPU computes in fp32, so that an embedding does not depend on
+            its batch. Other devices compute in the model's own dtype.
 
     Raises:
         EncoderError: the model has no tokenizer of the `tokenizers` library.

@@ -1,7 +1,8 @@
 """Atomic writes of files, whose mode follows the process's umask.
 
-The temporary files of the standard library, and those of safetensors, have mode 0600 whatever the umask
-is. Renamed to their final name, they are unreadable for another user, such as a container image's.
+The temporary files of the standard library, and those of safetensors, have mode 0600 whatever the
+umask is. Renamed to their final name, they are unreadable for another user, such as a container
+image's.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file, in UTF-8 where the content is text. A reader sees the old content or the new one.
+    """Write a file, in UTF-8 where the content is text. A reader sees the old content or the new
+    one.
 
-    Several processes may write the same path: the last one to finish wins. The mode follows the umask.
+    Several processes may write the same path: the last one to finish wins. The mode follows the
+    umask.
 
     Raises:
         OSError: the folder is absent or cannot be written to, or the disk is full.
@@ -35,7 +38,9 @@ def partial_path(path: Path) -> Path:
 
 
 def apply_umask(folder: Path) -> None:
-    """Give every file in a folder the mode of a newly created file, for libraries that write mode 0600."""
+    """Give every file in a folder the mode of a newly created file,
+    for libraries that write mode 0600.
+    """
     new = partial_path(folder / "mode")
     new.touch()
     mode = new.stat().st_mode & 0o777

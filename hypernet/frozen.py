@@ -1,4 +1,6 @@
-"""The frozen base model of training and evaluation: one adapter per row, logits at response tokens only."""
+"""The frozen base model of training and evaluation: one adapter per row,
+logits at response tokens only.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from hypernet.packing import ChatFormat, PackedBatch
 
 
 class FrozenBase:
-    """A causal language model without trainable weights. Gradients flow through it into LoRA adapters.
+    """A causal language model without trainable weights. Gradients flow through it into LoRA
+    adapters.
 
     Args:
         folder: a transformers model folder.
@@ -53,8 +56,8 @@ class FrozenBase:
     def compile(self) -> None:
         """Compile the decoder layers. On a CPU this halves the time of a training step.
 
-        All layers share one compilation, which happens in the first steps. Does nothing where there is no
-        compiler (see `hardware.can_compile`).
+        All layers share one compilation, which happens in the first steps. Does nothing where there
+        is no compiler (see `hardware.can_compile`).
         """
         if can_compile(self.device):
             for layer in self.model.get_submodule(LAYERS_PATH).children():
@@ -70,7 +73,8 @@ class FrozenBase:
         packed = packed.to(self.device)
         with self.adapted(adapters):
             hidden = self.hidden(packed.tokens, packed.positions, packed.mask)  # [N, T, hidden]
-        # The vocabulary is large and responses are short: project only the positions that predict one.
+        # The vocabulary is large and responses are short: project only the positions that predict
+        # one.
         return self.project(hidden[packed.rows, packed.columns])
 
     def adapted(self, adapters: LoraBatch | None) -> AbstractContextManager[None]:
@@ -90,9 +94,11 @@ class FrozenBase:
         Args:
             tokens: [N, T].
             positions: [N, T], position of each token in its own text.
-            mask: [N, 1, T, T'], True where a token may attend to one of the T' keys, cached ones included.
+            mask: [N, 1, T, T'], True where a token may attend to one of the T' keys, cached ones
+                included.
             cache: keys and values of earlier tokens. The T tokens are added to it.
-            key_positions: [N, T'], position of each key in its own text; None: the keys are the T tokens.
+            key_positions: [N, T'], position of each key in its own text; None: the keys are the T
+                tokens.
         """
         keys = positions if key_positions is None else key_positions
         hidden: Tensor = self.model.model(

@@ -1,4 +1,7 @@
-"""Generates adapters from descriptions with a checkpoint. The server uses the package through this class."""
+"""Generates adapters from descriptions with a checkpoint.
+
+The server uses the package through this class.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,8 @@ class MismatchError(T2lError):
 def check_encoder(folder: Path, config: checkpoint.CheckpointConfig, encoder: Encoder) -> None:
     """Refuse an encoder that a checkpoint was not trained with.
 
-    A checkpoint that was imported without the encoder's weights records only a name. Then the size of
-    embeddings and the preparation of descriptions must agree, and another name is logged.
+    A checkpoint that was imported without the encoder's weights records only a name. Then the size
+    of embeddings and the preparation of descriptions must agree, and another name is logged.
 
     Raises:
         MismatchError: naming both.
@@ -67,13 +70,14 @@ def _short_name(name: str) -> str:
 
 
 class Generator:
-    """Generates adapters for batches of descriptions. Synchronous and not thread-safe: use one thread.
+    """Generates adapters for batches of descriptions. Synchronous and not thread-safe: use one
+    thread.
 
     Attributes:
         spec: shapes and scale of every adapter.
         fingerprint: identity of the hypernetwork (architecture and weights).
-        base_fingerprint: identity of the base model. Empty for a checkpoint that was imported without its
-            weights, until `check_base_model` has read them.
+        base_fingerprint: identity of the base model. Empty for a checkpoint that was imported
+            without its weights, until `check_base_model` has read them.
         base_model_name: name of that base model, as its checkpoint has it.
         encoder_fingerprint: identity of the encoder that embeds descriptions.
     """
@@ -106,12 +110,13 @@ class Generator:
 
         Args:
             folder: a checkpoint (`config.json`, `hypernet.safetensors`).
-            encoder: as in `Encoder.load`. None: the base model for a checkpoint that was trained with it,
-                otherwise the bundled all-MiniLM-L6-v2.
+            encoder: as in `Encoder.load`. None: the base model for a checkpoint that was trained
+                with it, otherwise the bundled all-MiniLM-L6-v2.
             device: where the hypernetwork and the encoder run.
             base_model: the model that the encoder `base-model` stands for; None: the bundled one.
-            dtype: dtype of the sentence encoder and of the heads (see `InferenceHypernet`). The engine rounds
-                adapters to bf16, so the machine's fastest dtype is precise enough for a server.
+            dtype: dtype of the sentence encoder and of the heads (see `InferenceHypernet`). The
+                engine rounds adapters to bf16, so the machine's fastest dtype is precise enough for
+                a server.
             cache_dir: folder for the unpacked base model; see `model_paths.base_model_folder`.
 
         Raises:
@@ -125,8 +130,8 @@ class Generator:
     def check_base_model(self, folder: Path, name: str | None = None) -> None:
         """Refuse a base model that the hypernetwork was not trained for.
 
-        A checkpoint that was imported without the base model's weights records only a name. Then the
-        shapes of all adapted layers must agree, and another name is logged.
+        A checkpoint that was imported without the base model's weights records only a name. Then
+        the shapes of all adapted layers must agree, and another name is logged.
 
         Args:
             folder: the base model, with config.json and weights.
@@ -177,7 +182,8 @@ class Generator:
         return self.generate_from_embeddings(self.embed(descriptions))
 
     def prepare(self, description: str) -> PreparedDescription:
-        """Normalise, tokenize and check a description. Thread-safe, about 60 microseconds for a sentence.
+        """Normalise, tokenize and check a description. Thread-safe, about 60 microseconds for a
+        sentence.
 
         Raises:
             DescriptionError: the description is empty, too long or not readable for the encoder.

@@ -15,14 +15,16 @@ BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 def has_native_bf16(cpu: Mapping[str, Any]) -> bool:
     """Whether a CPU with these capabilities has bf16 dot products.
 
-    Without them bf16 products are emulated: on Zen 3 at a tenth of float32's speed. With AMX, bf16 is four
-    times as fast as float32.
+    Without them bf16 products are emulated: on Zen 3 at a tenth of float32's speed. With AMX, bf16
+    is four times as fast as float32.
     """
     return any(cpu.get(name) for name in BF16_INSTRUCTIONS)
 
 
 def fastest_dtype(device: str) -> torch.dtype:
-    """The dtype of the fastest matrix products on a device: bf16 where it is native, otherwise fp32."""
+    """The dtype of the fastest matrix products on a device: bf16 where it is native,
+    otherwise fp32.
+    """
     slow = torch.device(device).type == "cpu" and not has_native_bf16(torch.cpu.get_capabilities())
     return torch.float32 if slow else torch.bfloat16
 

@@ -5,8 +5,8 @@ A folder of PEFT adapters with a manifest beside them:
     library.json                      base model, shapes, method, and one entry per task
     TASK/adapter_config.json ...      one PEFT folder per task
 
-Reconstruction trains a hypernetwork on these LoRAs. The average LoRA, routing and the oracle baseline use
-them, too. Adapters are read one by one, so a library may be larger than memory.
+Reconstruction trains a hypernetwork on these LoRAs. The average LoRA, routing and the oracle
+baseline use them, too. Adapters are read one by one, so a library may be larger than memory.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class Library:
             base: fingerprint of the required base model; None: any.
 
         Raises:
-            LibraryError: the folder holds no library or an empty one, its manifest cannot be read, or it is
-                for another base model.
+            LibraryError: the folder holds no library or an empty one, its manifest cannot be read,
+                or it is for another base model.
         """
         path = folder / MANIFEST_FILE
         if not path.is_file():
@@ -193,7 +193,8 @@ class Library:
         return LoraWeights.unflatten(self.spec, self._mean().float())
 
     def statistics(self) -> Statistics:
-        """Mean and sample standard deviation of every weight, for z-scores as the reference takes them.
+        """Mean and sample standard deviation of every weight, for z-scores as the reference takes
+        them.
 
         The deviation over a single LoRA is zero. Reads every LoRA twice and holds one at a time.
         """

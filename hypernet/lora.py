@@ -14,7 +14,9 @@ from hypernet.errors import T2lError
 
 
 class InvalidLoraError(T2lError):
-    """LoRA weights that must not reach a model: wrong shape, wrong dtype, not finite, or too large."""
+    """LoRA weights that must not reach a model: wrong shape, wrong dtype, not finite,
+    or too large.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,11 @@ class LoraWeights:
         )
 
     def flatten(self) -> Tensor:
-        """All weights in one contiguous vector: for each module of the spec, A then B. [num_parameters].
+        """All weights in one contiguous vector: for each module of the spec, A then B.
+        [num_parameters].
 
-        For an adapter from `unflatten` the result shares memory with its tensors and must not be changed.
+        For an adapter from `unflatten` the result shares memory with its tensors and must not be
+        changed.
         """
         parts = [t for m in self.spec.modules for t in (self.a[m.name], self.b[m.name])]
         # With gradients, a view would carry that of the first tensor only.

@@ -1,13 +1,13 @@
 """LoRA on a loaded model: one adapter per row of the batch, with gradients into the adapters.
 
-PEFT holds adapters as parameters of the model. A hypernetwork's outputs are not parameters, and every row
-of its training batch has its own adapter. So the adapted layer is computed functionally (T2L, Charakorn
-et al. 2025, equation 1):
+PEFT holds adapters as parameters of the model. A hypernetwork's outputs are not parameters, and
+every row of its training batch has its own adapter. So the adapted layer is computed functionally
+(T2L, Charakorn et al. 2025, equation 1):
 
     W x + scaling * B A x
 
-A and B are tensors in the autograd graph of the hypernetwork. The base model's weights and module tree
-stay unchanged, and `LoraInjector.remove` takes everything off again.
+A and B are tensors in the autograd graph of the hypernetwork. The base model's weights and module
+tree stay unchanged, and `LoraInjector.remove` takes everything off again.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class LoraInjector:
         spec: adapted layers, their shapes, and the scale.
 
     Raises:
-        InvalidLoraError: the model lacks a layer of the spec, has another shape there, or already has an
-            injector.
+        InvalidLoraError: the model lacks a layer of the spec, has another shape there, or already
+            has an injector.
 
     Not thread-safe: the adapters in use are state of the model.
     """
@@ -63,9 +63,10 @@ class LoraInjector:
     def use(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Iterator[None]:
         """Run the model with N adapters inside the `with` block.
 
-        In a batch of k * N rows, adapter i applies to rows i * k to i * k + k - 1. So k = 1 is one adapter
-        per row, and N = 1 is one adapter for all rows. Gradients flow into `a` and `b`. `backward` may be
-        called after the block, unless the model uses activation checkpointing: it runs the layers again.
+        In a batch of k * N rows, adapter i applies to rows i * k to i * k + k - 1. So k = 1 is one
+        adapter per row, and N = 1 is one adapter for all rows. Gradients flow into `a` and `b`.
+        `backward` may be called after the block, unless the model uses activation checkpointing: it
+        runs the layers again.
 
         Args:
             a: module name -> A, [N, layers, r, in].
@@ -111,8 +112,8 @@ class LoraInjector:
             ):
                 if tuple(tensor.shape) != shape:
                     raise InvalidLoraError(f"{m.name}.{kind} has shape {tuple(tensor.shape)}, needs {shape}")
-            # unbind, not indexing: the backward pass of unbind is one stack. Indexing pads every layer's
-            # gradient to all layers and adds them up.
+            # unbind, not indexing: the backward pass of unbind is one stack. Indexing pads every
+            # layer's gradient to all layers and adds them up.
             dtype = self._linears[m.name][0].weight.dtype
             layers_a = a[m.name].to(dtype).transpose(-1, -2).unbind(1)
             layers_b = b[m.name].to(dtype).transpose(-1, -2).unbind(1)
@@ -123,8 +124,8 @@ class LoraInjector:
 def _add_lora(linear: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
     """Forward hook of an adapted layer.
 
-    All layers share this function and hold their adapter as an attribute, so torch.compile sees the same
-    code and shapes for every layer and compiles them once.
+    All layers share this function and hold their adapter as an attribute, so torch.compile sees the
+    same code and shapes for every layer and compiles them once.
     """
     if linear.lora is None:
         return output

@@ -1,8 +1,9 @@
-"""The Text-to-LoRA hypernetwork: description embeddings to LoRA adapters, in one batched forward pass.
+"""The Text-to-LoRA hypernetwork: description embeddings to LoRA adapters, in one batched forward
+pass.
 
-Charakorn et al. 2025 (arXiv 2506.06105), section 3. One forward pass covers N descriptions x M modules x
-L layers. The variants differ in the output of a head, and in the embeddings that tell the head which part
-of the LoRA to generate (`HypernetConfig.variant`).
+Charakorn et al. 2025 (arXiv 2506.06105), section 3. One forward pass covers N descriptions x M
+modules x L layers. The variants differ in the output of a head, and in the embeddings that tell the
+head which part of the LoRA to generate (`HypernetConfig.variant`).
 
 Shape letters in the comments: N descriptions, M modules, L layers, r rank,
 e embedding, d latent, h head input.
@@ -19,12 +20,15 @@ from hypernet.config import HypernetConfig, LoraSpec, ModuleShape
 from hypernet.lora import LoraBatch, LoraWeights
 
 SHARED_BIAS_GAIN = 0.1
-"""Scale of the initial A/B bias of M and S, relative to Kaiming. A and B share the bias, so B cannot start
-at zero and delta W starts at bias times bias. This gain makes the initial delta W negligible."""
+"""Scale of the initial A/B bias of M and S, relative to Kaiming. A and B share the bias, so B
+cannot start at zero and delta W starts at bias times bias. This gain makes the initial delta W
+negligible."""
 
 
 class FrozenLora(nn.Module):
-    """Constants in the shape of one LoRA: an offset, or the mean or standard deviation of a library."""
+    """Constants in the shape of one LoRA: an offset, or the mean or standard deviation of a
+    library.
+    """
 
     def __init__(self, spec: LoraSpec) -> None:
         super().__init__()
@@ -90,7 +94,10 @@ class Hypernet(nn.Module):
 
     @property
     def rank_wise(self) -> bool:
-        """Whether a head generates one rank at a time (S and L-rank). An embedding tells it which."""
+        """Whether a head generates one rank at a time (S and L-rank).
+
+        An embedding tells it which.
+        """
         return self.config.variant in ("S", "L-rank")
 
     def head_size(self, m: ModuleShape) -> int:
@@ -108,10 +115,10 @@ class Hypernet(nn.Module):
     def reset_heads(self) -> None:
         """Bias-HyperInit: zero weights, and a bias that is the initial value of a plain LoRA.
 
-        L starts with Kaiming A and B = 0, so delta W = 0. M and S share one bias between A and B; see
-        `SHARED_BIAS_GAIN`. With an offset, heads start at zero and the LoRA is the offset. With z-scores
-        there is neither bias nor offset, and weights start small and random: at zero, both factors would
-        get no gradient.
+        L starts with Kaiming A and B = 0, so delta W = 0. M and S share one bias between A and B;
+        see `SHARED_BIAS_GAIN`. With an offset, heads start at zero and the LoRA is the offset. With
+        z-scores there is neither bias nor offset, and weights start small and random: at zero, both
+        factors would get no gradient.
         """
         stretch = self.config.delta_w_scaling**0.5 if self.config.output == "delta_w" else 1.0  # see `_to_lora`
         for m in self.config.lora.modules:
@@ -174,7 +181,9 @@ class Hypernet(nn.Module):
         return torch.cat([depth, kind], dim=-1)
 
     def _add_part_embeddings(self, h1: Tensor, module: str) -> Tensor:
-        """Add embeddings of A or B, and of the rank: [N, L, d] -> [N, L, (2: M, S), (r: S, L-rank), d]."""
+        """Add embeddings of A or B, and of the rank: [N, L, d] -> [N, L, (2: M, S), (r: S,
+        L-rank), d].
+        """
         if self.shares_ab_head:
             h1 = h1[:, :, None] + self.part_norm(self.part[module])  # [N, L, 2, d]
         if not self.rank_wise:
@@ -224,7 +233,10 @@ def _mlp_layers(size: int, out: int, dropout: float) -> tuple[nn.Module, ...]:
 
 
 def apply_rotary(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
-    """Rotary position embedding that rotates halves (Su et al. 2021): [..., 1, d] x [r] -> [..., r, d]."""
+    """Rotary position embedding that rotates halves (Su et al.
+
+    2021): [..., 1, d] x [r] -> [..., r, d].
+    """
     half = x.shape[-1] // 2
     frequencies = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)  # [d/2]
     angles = positions[:, None].float() * frequencies  # [r, d/2]

@@ -18,7 +18,8 @@ from hypernet.bundled_models import (
 from hypernet.errors import T2lError
 
 _PACKAGE = Path(__file__).parent
-# A wheel carries the default checkpoint inside the package; in the repository all checkpoints lie beside it.
+# A wheel carries the default checkpoint inside the package; in the repository all checkpoints lie
+# beside it.
 _IN_WHEEL = _PACKAGE / "checkpoints"
 _CHECKPOINTS = _IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parent / "checkpoints"
 DEFAULT_CHECKPOINT = _CHECKPOINTS / "smollm2-135m"
@@ -37,8 +38,8 @@ class ModelLoadError(T2lError):
 def loading_model(folder: Path) -> Iterator[None]:
     """Turn every error of another library's loader into one that names the folder.
 
-    transformers, tokenizers and sentence-transformers raise all kinds of exceptions for a damaged file,
-    plain `Exception` included. Only calls of their loaders belong into this context.
+    transformers, tokenizers and sentence-transformers raise all kinds of exceptions for a damaged
+    file, plain `Exception` included. Only calls of their loaders belong into this context.
 
     Raises:
         ModelLoadError: the folder cannot be loaded.
@@ -113,7 +114,8 @@ def hub_id(name: str) -> str | None:
     """The id under which the model hub knows a base model; None for a local model.
 
     Args:
-        name: a hub id, a folder (a snapshot in the hub's cache included), or the bundled model's name.
+        name: a hub id, a folder (a snapshot in the hub's cache included), or the bundled model's
+            name.
     """
     if name in (BASE_MODEL_NAME, BASE_MODEL_HUB_ID):
         return BASE_MODEL_HUB_ID
@@ -135,6 +137,7 @@ def export_name(named: str | None, trained_for: str) -> str:
 
     Args:
         named: the base model that the server was started with; None for the bundled one.
-        trained_for: the base model that the hypernetwork's checkpoint names. Both have equal weights.
+        trained_for: the base model that the hypernetwork's checkpoint names. Both have equal
+            weights.
     """
     return next((name for name in (named, trained_for) if name and hub_id(name)), trained_for)

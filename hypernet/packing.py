@@ -1,13 +1,15 @@
-"""Packs many short examples of one task into one row, with their shared prompt prefix computed once.
+"""Packs many short examples of one task into one row, with their shared prompt prefix computed
+once.
 
-A generated LoRA belongs to a task, so a row of the batch is one task and one LoRA. Short tasks spend most
-of their tokens on the chat template, which all examples of a row begin with. A row is laid out as
+A generated LoRA belongs to a task, so a row of the batch is one task and one LoRA. Short tasks
+spend most of their tokens on the chat template, which all examples of a row begin with. A row is
+laid out as
 
     [ shared prefix | rest of example 1 | rest of example 2 | ... ]
 
-Every example attends to the prefix and to itself, never to another example, and positions restart after
-the prefix. The model computes the same as for each example alone. On function-vector tasks an example
-takes about a third of the tokens.
+Every example attends to the prefix and to itself, never to another example, and positions restart
+after the prefix. The model computes the same as for each example alone. On function-vector tasks an
+example takes about a third of the tokens.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ class Example:
     answer: str = ""
     """The response as text."""
     earlier: tuple[tuple[int, int], ...] = ()
-    """(start, length) in the prompt of each answer to an earlier turn whose likelihood counts as well. All
-    examples of a row have the same earlier turns."""
+    """(start, length) in the prompt of each answer to an earlier turn whose likelihood counts as
+    well. All examples of a row have the same earlier turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,8 @@ class PackedBatch:
         mask: [N, 1, T, T], True where a query (third axis) may attend to a key (fourth axis).
         rows, columns: [S], the place whose output predicts a response token.
         targets: [S], the response token.
-        example: [S], the example of the response token, numbered through all rows. Answers of earlier turns
-            count as examples and come first in each row.
+        example: [S], the example of the response token, numbered through all rows. Answers of
+            earlier turns count as examples and come first in each row.
         example_rows: [K], the row of each example.
     """
 
@@ -92,7 +94,8 @@ class ChatFormat:
     def earlier(self, prompt: list[int], before: Sequence[tuple[str, str]]) -> tuple[tuple[int, int], ...]:
         """Where in a prompt the answers of its earlier turns lie, as `Example.earlier`.
 
-        An answer is left out where the chat template writes it otherwise than as an answer to be learnt.
+        An answer is left out where the chat template writes it otherwise than as an answer to be
+        learnt.
         """
         spans = []
         for i, (text, answer) in enumerate(before):
@@ -147,7 +150,9 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def fit_row(examples: list[Example], budget: int) -> list[Example]:
-    """The first examples whose packed row has at most `budget` tokens, and never fewer than one example."""
+    """The first examples whose packed row has at most `budget` tokens,
+    and never fewer than one example.
+    """
     kept = examples[:1]
     for example in examples[1:]:
         if row_length([*kept, example]) > budget:
@@ -157,7 +162,8 @@ def fit_row(examples: list[Example], budget: int) -> list[Example]:
 
 
 def pack(rows: list[list[Example]], multiple: int = 32) -> PackedBatch:
-    """Pack each list of examples into a row. Rows are padded to the longest, rounded up to `multiple`.
+    """Pack each list of examples into a row. Rows are padded to the longest, rounded up to
+    `multiple`.
 
     Rounding keeps the number of distinct shapes small, so torch.compile recompiles less often.
     """
@@ -196,12 +202,17 @@ def pack(rows: list[list[Example]], multiple: int = 32) -> PackedBatch:
 
 
 def num_answers(row: list[Example]) -> int:
-    """Number of answers of a row whose likelihood counts: its examples' and their earlier turns'."""
+    """Number of answers of a row whose likelihood counts:
+    its examples' and their earlier turns'.
+    """
     return len(row) + len(row[0].earlier)
 
 
 def shared_prefix(row: list[Example]) -> int:
-    """Number of leading prompt tokens that all examples share. Each keeps at least one token of its own."""
+    """Number of leading prompt tokens that all examples share.
+
+    Each keeps at least one token of its own.
+    """
     limit = min(len(example.prompt) for example in row) - 1
     first = row[0].prompt
     for i in range(limit):

@@ -2,8 +2,8 @@
 
 A folder holds `adapter_config.json` and `adapter_model.safetensors` in the format of PEFT 0.21.
 `peft.PeftModel.from_pretrained` and `vllm --lora-modules` load it unchanged. PEFT has many kinds of
-adapter. The reader accepts plain LoRA and refuses others by field name, because an unknown field may
-change the meaning of the weights. No pickle is opened.
+adapter. The reader accepts plain LoRA and refuses others by field name, because an unknown field
+may change the meaning of the weights. No pickle is opened.
 """
 
 from __future__ import annotations
@@ -39,11 +39,15 @@ BASE_MODEL_KEY = "t2l.base_model"
 
 
 class AdapterFileError(InvalidLoraError):
-    """A PEFT adapter folder that cannot be read. The message names the file and the field or tensor."""
+    """A PEFT adapter folder that cannot be read.
+
+    The message names the file and the field or tensor.
+    """
 
 
 def provenance(description: str, checkpoint: str, base_model: str) -> dict[str, str]:
-    """Where an adapter came from, for `dump_adapter`. It holds a hash of the description, not the text.
+    """Where an adapter came from, for `dump_adapter`. It holds a hash of the description, not the
+    text.
 
     Args:
         description: the task description.
@@ -65,9 +69,9 @@ def dump_adapter(
 
     Args:
         weights: the adapter, stored in its own dtype.
-        base_model: the base model: a hub id, a folder, or the bundled model's name. The hub id becomes
-            PEFT's `base_model_name_or_path`. A local model has none: its folder's name is written, and
-            README.md says how to load the adapter.
+        base_model: the base model: a hub id, a folder, or the bundled model's name. The hub id
+            becomes PEFT's `base_model_name_or_path`. A local model has none: its folder's name is
+            written, and README.md says how to load the adapter.
         provenance: stored in the safetensors metadata; `read_provenance` returns it.
 
     Raises:
@@ -136,7 +140,8 @@ def load_adapter(folder: Path, base: Path | Mapping[str, Any]) -> LoraWeights:
 
 
 def load_adapter_like(folder: Path, spec: LoraSpec) -> LoraWeights:
-    """Read a PEFT adapter folder that must have a known shape, whatever order its modules are listed in.
+    """Read a PEFT adapter folder that must have a known shape, whatever order its modules are
+    listed in.
 
     Args:
         folder: holds `adapter_config.json` and `adapter_model.safetensors`.
@@ -163,8 +168,8 @@ def load_adapter_like(folder: Path, spec: LoraSpec) -> LoraWeights:
 def read_spec(folder: Path, base: Path | Mapping[str, Any]) -> LoraSpec:
     """The LoRA spec in `adapter_config.json`, with modules in the order of `target_modules`.
 
-    PEFT keeps a set there, so files written by PEFT have an arbitrary order. Arguments and errors as in
-    `load_adapter`.
+    PEFT keeps a set there, so files written by PEFT have an arbitrary order. Arguments and errors
+    as in `load_adapter`.
     """
     config = _read_config(folder)
     try:
@@ -193,8 +198,8 @@ def read_provenance(folder: Path) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key != "format"}
 
 
-# Fields without influence on inference. Any other field, known or from a later version of PEFT, must be
-# off or one of `_PlainLora`.
+# Fields without influence on inference. Any other field, known or from a later version of PEFT,
+# must be off or one of `_PlainLora`.
 _IGNORED_FIELDS = frozenset(
     {
         "auto_mapping",
@@ -288,8 +293,8 @@ def _tensor_name(m: ModuleShape, layer: int, kind: str) -> str:
 def _sort_metadata(content: bytes) -> bytes:
     """Sort the metadata of a safetensors file. The library writes it in random order.
 
-    A file is a u64 length, a JSON header padded to 8 bytes, and the data. Data offsets count from the start
-    of the data, so the header can be replaced.
+    A file is a u64 length, a JSON header padded to 8 bytes, and the data. Data offsets count from
+    the start of the data, so the header can be replaced.
     """
     (length,) = struct.unpack_from("<Q", content)
     header = json.loads(content[8 : 8 + length])

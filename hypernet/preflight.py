@@ -1,4 +1,5 @@
-"""Checks the requirements of a command before it loads anything. One message lists all that is missing.
+"""Checks the requirements of a command before it loads anything. One message lists all that is
+missing.
 
 Without this check a user meets one traceback after another: torch is missing, then vLLM, then the
 wheel of the base model. The module imports no package but `packaging`, which it does not
@@ -54,7 +55,10 @@ LOCK = next(
 
 
 class NotReadyError(T2lError):
-    """Something that a command needs is missing. The message lists all of it and says how to fix it."""
+    """Something that a command needs is missing.
+
+    The message lists all of it and says how to fix it.
+    """
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class ModelChoice:
 
 
 def check_command_line() -> None:
-    """Check that the dependencies of this project are installed. It is quick: it reads one package's metadata.
+    """Check that the dependencies of this project are installed. It is quick: it reads one
+    package's metadata.
 
     Raises:
         NotReadyError: something is missing.
@@ -106,7 +111,9 @@ def check_serve(choice: ModelChoice) -> None:
 
 
 def explain_import(error: ModuleNotFoundError) -> Exception:
-    """The error to raise for a failed import: `NotReadyError` where a whole package is absent, else itself."""
+    """The error to raise for a failed import: `NotReadyError` where a whole package is absent,
+    else itself.
+    """
     package = (error.name or "").split(".")[0]
     if not package or find_spec(package) is not None:
         return error
@@ -142,7 +149,9 @@ def _unpacks(choice: ModelChoice) -> bool:
 
 
 def _missing_packages(wanted: Sequence[str]) -> list[str]:
-    """The packages that `wanted` or this project need, directly or not, and that are not installed."""
+    """The packages that `wanted` or this project need, directly or not,
+    and that are not installed.
+    """
     missing = {name: name for name in wanted if not _is_installed(name)}
     todo = [(name, "") for name in (*wanted, PROJECT)]
     seen = set(todo)

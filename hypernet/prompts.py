@@ -9,5 +9,8 @@ from __future__ import annotations
 
 
 def with_description(description: str, question: str) -> str:
-    """One user turn: the description, an empty line, the question. The question alone if there is none."""
+    """One user turn: the description, an empty line, the question.
+
+    The question alone if there is none.
+    """
     return f"{description}\n\n{question}" if description else question

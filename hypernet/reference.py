@@ -1,9 +1,10 @@
 """Imports checkpoints of the published Text-to-LoRA reference.
 
-A reference checkpoint is a folder with `hypermod.pt` (a pickled state dict), `args.yaml` (the flags of
-the training run) and `adapter_config.json` (from PEFT). The flags alone determine the architecture and
-the meaning of its outputs. A misread flag gives adapters that load and are meaningless, so every relevant
-flag is checked against the other flags and against the tensors. Errors name the flag.
+A reference checkpoint is a folder with `hypermod.pt` (a pickled state dict), `args.yaml` (the flags
+of the training run) and `adapter_config.json` (from PEFT). The flags alone determine the
+architecture and the meaning of its outputs. A misread flag gives adapters that load and are
+meaningless, so every relevant flag is checked against the other flags and against the tensors.
+Errors name the flag.
 
 Source: Charakorn et al. 2025 (arXiv 2506.06105), section 3 and its published code.
 """
@@ -32,11 +33,17 @@ WEIGHTS_FILE = "hypermod.pt"
 
 
 class ReferenceImportError(T2lError):
-    """A reference checkpoint that cannot be imported. The message names the file and the flag or tensor."""
+    """A reference checkpoint that cannot be imported.
+
+    The message names the file and the flag or tensor.
+    """
 
 
 class ReferenceArgs(BaseModel):
-    """Flags of `args.yaml` that determine the network or the meaning of its outputs. Others are ignored."""
+    """Flags of `args.yaml` that determine the network or the meaning of its outputs.
+
+    Others are ignored.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
@@ -75,7 +82,8 @@ def load_reference(src: Path, base: Path | dict[str, Any]) -> Reference:
 
     Args:
         src: folder with `hypermod.pt`, `args.yaml`, `adapter_config.json`.
-        base: the base model's folder, its `config.json`, or the fields of that file. No weights are needed.
+        base: the base model's folder, its `config.json`, or the fields of that file. No weights are
+            needed.
 
     Raises:
         ReferenceImportError: a file, flag or tensor is missing, wrong, or contradicts another.
@@ -98,16 +106,16 @@ def load_reference(src: Path, base: Path | dict[str, Any]) -> Reference:
 def import_reference(src: Path, dst: Path, base: Path, encoder: Path | None = None) -> CheckpointConfig:
     """Convert a reference checkpoint to one of ours, in fp32. Its adapters stay what they were.
 
-    Of the base model only `config.json` is needed, of the encoder nothing. Weights that are present are
-    recorded by fingerprint. Otherwise the checkpoint records the model's name, and loading it
+    Of the base model only `config.json` is needed, of the encoder nothing. Weights that are present
+    are recorded by fingerprint. Otherwise the checkpoint records the model's name, and loading it
     checks shapes (see `generator.Generator.check_base_model` and `generator.check_encoder`).
 
     Args:
         src: folder with `hypermod.pt`, `args.yaml`, `adapter_config.json`.
         dst: checkpoint folder to write.
         base: folder of the base model, with or without weights.
-        encoder: folder of the description encoder, with weights; None: only its name is recorded. Ignored
-            if the run used the base model's own last-token state.
+        encoder: folder of the description encoder, with weights; None: only its name is recorded.
+            Ignored if the run used the base model's own last-token state.
 
     Raises:
         ReferenceImportError, AdapterFileError, BaseModelError: as `load_reference`.

@@ -8,7 +8,10 @@ from hypernet.preflight import NotReadyError, check_command_line, explain_import
 
 
 def main() -> None:
-    """Run the command line. Where a package is missing, say what to install and exit with status 2."""
+    """Run the command line.
+
+    Where a package is missing, say what to install and exit with status 2.
+    """
     try:
         check_command_line()
         try:

@@ -1,7 +1,7 @@
 """The composition root: builds all parts from the settings, and the app from the parts.
 
-The port is open while the models load. `/health` and `/ready` are answered from the start, generations as
-soon as the server is ready.
+The port is open while the models load. `/health` and `/ready` are answered from the start,
+generations as soon as the server is ready.
 """
 
 from __future__ import annotations
@@ -215,7 +215,10 @@ def _log_failure(error: Exception) -> str:
 
 
 async def _exit_after_engine_death(engine: Engine, lifecycle: Lifecycle, after_s: float) -> None:
-    """End the process after its engine has died: only a restart helps. Until then `/health` answers 503."""
+    """End the process after its engine has died: only a restart helps.
+
+    Until then `/health` answers 503.
+    """
     reason = await engine.death()
     log.error("the inference engine has died (%s): the server exits in %g s", reason, after_s)
     await asyncio.sleep(after_s)

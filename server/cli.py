@@ -87,7 +87,9 @@ def serve(
 
 
 def _configure_for_errors() -> None:
-    """Configure the log although the settings are wrong: where JSON is wanted, errors are JSON too."""
+    """Configure the log although the settings are wrong: where JSON is wanted,
+    errors are JSON too.
+    """
     from server.observability.logging import configure
 
     if os.environ.get("T2L_LOG_FORMAT", "").strip() == "json":
@@ -95,7 +97,9 @@ def _configure_for_errors() -> None:
 
 
 def _report(message: str) -> None:
-    """Report why the server does not start: as a log line in JSON, as other commands do otherwise."""
+    """Report why the server does not start: as a log line in JSON,
+    as other commands do otherwise.
+    """
     from server.observability.logging import is_json
 
     if is_json():

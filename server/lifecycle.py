@@ -3,8 +3,9 @@
     starting -> ready -> draining
         \\-> failed
 
-A request is admitted only while the server is ready and below its limit. On SIGTERM the server drains: it
-admits no further request, and is finished with the last request in flight or at the drain's deadline.
+A request is admitted only while the server is ready and below its limit. On SIGTERM the server
+drains: it admits no further request, and is finished with the last request in flight or at the
+drain's deadline.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class Lifecycle:
         self._drained_at = self._clock() + timeout_s
 
     def apply_drain_deadline(self) -> None:
-        """Shorten waits that began before the drain to the drain's deadline. Call it in the event loop."""
+        """Shorten waits that began before the drain to the drain's deadline.
+
+        Call it in the event loop.
+        """
         now = asyncio.get_running_loop().time()
         for limit, deadline in self._waits.items():
             if not limit.expired():
@@ -123,8 +127,8 @@ class Lifecycle:
 class Deadline:
     """The deadline of one request: its own time limit or the drain's, whichever comes first.
 
-    Each wait has its own timeout. One `asyncio.timeout` around a whole stream would span the generator's
-    `yield` and could fire in the code that reads it.
+    Each wait has its own timeout. One `asyncio.timeout` around a whole stream would span the
+    generator's `yield` and could fire in the code that reads it.
     """
 
     def __init__(self, lifecycle: Lifecycle, at: float, clock: Callable[[], float]) -> None:

@@ -40,7 +40,8 @@ class PromptTokenizer:
 
         Args:
             prompt: the prompt.
-            max_tokens: the request's maximum. None: `DEFAULT_MAX_TOKENS`, or the room in the context.
+            max_tokens: the request's maximum. None: `DEFAULT_MAX_TOKENS`, or the room in the
+                context.
 
         Returns:
             The prompt's token ids, and the maximum number of completion tokens.

@@ -53,9 +53,9 @@ class GenerationRequest:
 class Timings:
     """Durations in seconds.
 
-    `queue_s` is the wait for the batch that generated the adapter; `embed_s` and `generate_s` are that batch's
-    stages. All three are 0 if the adapter existed. `register_s` is the wait until the engine held the
-    adapter. `first_token_s` and `total_s` count from the request's arrival.
+    `queue_s` is the wait for the batch that generated the adapter; `embed_s` and `generate_s` are
+    that batch's stages. All three are 0 if the adapter existed. `register_s` is the wait until the
+    engine held the adapter. `first_token_s` and `total_s` count from the request's arrival.
     """
 
     queue_s: float = 0.0
@@ -82,7 +82,9 @@ class GenerationResult:
 
 @dataclass(frozen=True, slots=True)
 class AdapterResult:
-    """The adapter for a description, where it was found, and what the encoder reads of the description."""
+    """The adapter for a description, where it was found,
+    and what the encoder reads of the description.
+    """
 
     info: AdapterInfo
     source: Source
@@ -122,7 +124,8 @@ class Service:
             metrics: receives the duration of every stage.
             prepare: normalises, tokenizes and checks a description (`AdapterGenerator.prepare`).
             hypernetwork: fingerprint of the hypernetwork, for the provenance of exports.
-            base_model: base model named in exports: a hub id, a folder, or the bundled model's name.
+            base_model: base model named in exports: a hub id, a folder, or the bundled model's
+                name.
             base_fingerprint: fingerprint of the base model.
             clock: returns monotonic seconds.
         """
@@ -160,8 +163,8 @@ class Service:
                 if request.task_description:
                     description = await deadline.wait(self._descriptions.prepare(request.task_description))
                     adapter_id = self._adapters.key(description.token_ids)
-                    # From memory, Redis or an identical request in flight; else from the next batch, with a
-                    # write-behind to Redis.
+                    # From memory, Redis or an identical request in flight; else from the next
+                    # batch, with a write-behind to Redis.
                     found = await deadline.wait(self._adapters.get(adapter_id, description.text))
                     found_at = self._clock()
                     lease_context = self._engine.lease(adapter_id, found.weights)

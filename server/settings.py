@@ -1,7 +1,7 @@
 """The server's settings: `T2L_*` environment variables, frozen and checked before anything starts.
 
-Only the composition root (`app`) and the command line (`cli`) read settings. Every other module gets
-plain values. `t2l settings` prints the page docs/settings.md from this module.
+Only the composition root (`app`) and the command line (`cli`) read settings. Every other module
+gets plain values. `t2l settings` prints the page docs/settings.md from this module.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ class StartupError(T2lError):
 def check_startup(settings: Settings) -> None:
     """Check the models' configurations and the device before the port opens.
 
-    Loading takes a minute behind an open port, and a mistake must not take that long to be reported.
-    `hypernet.preflight` has already checked that packages and files are present.
+    Loading takes a minute behind an open port, and a mistake must not take that long to be
+    reported. `hypernet.preflight` has already checked that packages and files are present.
     Hub ids are not looked up here, because a download may take minutes too.
 
     Raises:

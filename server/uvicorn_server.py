@@ -1,8 +1,8 @@
 """Runs the app under uvicorn, with a drain that load balancers and clients can see.
 
-On SIGTERM or SIGINT uvicorn's default is to close its port at once and to end the process by that signal.
-Here the port stays open while the server drains: `/ready` answers 503, and a late request gets an error
-instead of a refused connection. A drained server exits with status 0.
+On SIGTERM or SIGINT uvicorn's default is to close its port at once and to end the process by that
+signal. Here the port stays open while the server drains: `/ready` answers 503, and a late request
+gets an error instead of a refused connection. A drained server exits with status 0.
 """
 
 from __future__ import annotations

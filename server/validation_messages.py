@@ -1,7 +1,8 @@
 """Messages for values that pydantic refuses, in requests and in settings.
 
-Pydantic writes for developers: a string that is too long "should have at most 8192 items". These messages
-name the field, the limit in the unit of the value's type, and the value or type that was found.
+Pydantic writes for developers: a string that is too long "should have at most 8192 items". These
+messages name the field, the limit in the unit of the value's type, and the value or type that was
+found.
 """
 
 from __future__ import annotations
@@ -96,4 +97,7 @@ _MESSAGES: dict[str, Callable[[Any, Any], str]] = {
     "url_parsing": lambda context, value: f"must be a URL: {context['error']}",
     "url_scheme": lambda context, value: f"must be a URL that begins with {context['expected_schemes']}",
 }
-"""The message after the field's path, by pydantic's error type. Arguments: the error's context and input."""
+"""The message after the field's path, by pydantic's error type.
+
+Arguments: the error's context and input.
+"""

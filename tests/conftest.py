@@ -15,7 +15,10 @@ from hypernet.generator import Generator
 from tests.support.tiny_models import save_tiny_checkpoint, save_tiny_encoder, save_tiny_llama
 
 SHARED_SERVICES = ("engine", "default_server")
-"""Session fixtures that take longer to start than any test. All tests of such a fixture run in one worker."""
+"""Session fixtures that take longer to start than any test.
+
+All tests of such a fixture run in one worker.
+"""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,9 +1,11 @@
-"""Compression: how much of a LoRA library a hypernetwork keeps, as weight error against performance.
+"""Compression: how much of a LoRA library a hypernetwork keeps, as weight error against
+performance.
 
-Source: the compression study of T2L (Charakorn et al. 2025, section 4.1). Networks of falling size reconstruct
-a library of task LoRAs. Each task is a point: the error |B A - B* A*| / |B* A*| against the share of the
-oracle's gain that is kept. A gain is a difference in NLL from the base model. Errors are those that a run
-logged for its best checkpoint. Gains come from evaluation results of that checkpoint.
+Source: the compression study of T2L (Charakorn et al. 2025, section 4.1). Networks of falling size
+reconstruct a library of task LoRAs. Each task is a point: the error |B A - B* A*| / |B* A*| against
+the share of the oracle's gain that is kept. A gain is a difference in NLL from the base model.
+Errors are those that a run logged for its best checkpoint. Gains come from evaluation results of
+that checkpoint.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class TaskReconstruction:
         network: name of the run.
         task: the task.
         error: |B A - B* A*| / |B* A*|.
-        gain, oracle_gain: NLL of the base model minus that of the network's LoRA, and of the oracle. In nats.
+        gain, oracle_gain: NLL of the base model minus that of the network's LoRA, and of the
+            oracle. In nats.
         score, oracle_score: exact match or ROUGE-L, 0..1.
     """
 

@@ -1,8 +1,9 @@
 """Do similar descriptions give similar adapters? Both spaces by t-SNE, and their correlation.
 
-Similarity is the cosine after the mean is subtracted. Generated adapters share most of their weights (the
-heads' biases), so raw cosines would all be near one. A t-SNE picture can mislead. The number to trust is the
-correlation of the similarities between tasks, with a permutation p-value (Mantel 1967).
+Similarity is the cosine after the mean is subtracted. Generated adapters share most of their
+weights (the heads' biases), so raw cosines would all be near one. A t-SNE picture can mislead. The
+number to trust is the correlation of the similarities between tasks, with a permutation p-value
+(Mantel 1967).
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class EmbeddingMap:
 def embedding_map(
     generator: Generator, tasks: Sequence[Task], *, seed: int = 0, permutations: int = 999
 ) -> EmbeddingMap:
-    """Embed the held-out descriptions of tasks, generate an adapter from each, and compare both spaces.
+    """Embed the held-out descriptions of tasks, generate an adapter from each, and compare both
+    spaces.
 
     Args:
         generator: the hypernetwork with its encoder.
@@ -111,7 +113,9 @@ def embedding_map(
 
 
 def _adapters(generator: Generator, z: Tensor) -> Tensor:
-    """Flat adapters on the CPU, [n, e] -> [n, p], in fp16. bf16 is too coarse for their small differences."""
+    """Flat adapters on the CPU, [n, e] -> [n, p], in fp16.
+    bf16 is too coarse for their small differences.
+    """
     flat = torch.empty(len(z), generator.spec.num_parameters, dtype=torch.float16)
     for start in range(0, len(z), BATCH_SIZE):
         part = generator.generate_from_embeddings(z[start : start + BATCH_SIZE])
@@ -178,7 +182,8 @@ def tsne_layout(similarities: Tensor, seed: int) -> list[tuple[float, float]]:
 
     n = similarities.shape[0]
     squared = (2 - 2 * similarities).clamp(min=0).fill_diagonal_(0)
-    # Initialised with the two principal axes, not with noise: then the broad shape of the map is meaningful.
+    # Initialised with the two principal axes, not with noise: then the broad shape of the map is
+    # meaningful.
     values, vectors = torch.linalg.eigh(similarities.double())
     axes = vectors[:, -2:] * values[-2:].clamp(min=0).sqrt()  # [n, 2]
     start = axes / axes.std(0).clamp(min=1e-12) * 1e-4
@@ -190,7 +195,10 @@ def tsne_layout(similarities: Tensor, seed: int) -> list[tuple[float, float]]:
 
 
 def draw(found: EmbeddingMap, path: Path) -> None:
-    """Write both maps side by side as SVG or PNG, by the path's suffix. The same map gives the same bytes."""
+    """Write both maps side by side as SVG or PNG, by the path's suffix.
+
+    The same map gives the same bytes.
+    """
     import matplotlib  # slow to import
     from matplotlib.figure import Figure
 

@@ -2,9 +2,9 @@
 
     python -m hypernet.analysis.encoder_limits TASKS docs/data/translated_descriptions.json
 
-The measure is the nearest task. A task is the mean embedding of some of its descriptions. A description that
-the encoder reads has its own task as the nearest of all. docs/decisions.md has the numbers and what they
-decided.
+The measure is the nearest task. A task is the mean embedding of some of its descriptions. A
+description that the encoder reads has its own task as the nearest of all. docs/decisions.md has the
+numbers and what they decided.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Exact floating-point operations of an answer: with a generated adapter, and with examples in the prompt.
+"""Exact floating-point operations of an answer: with a generated adapter, and with examples in the
+prompt.
 
-T2L (Charakorn et al. 2025, appendix on FLOPs) argues that one small pass per task replaces a long prompt per
-request. This module counts both. The usual 2N per token (Kaplan et al. 2020, section 2.1) leaves out the
-products of attention and the shapes of the layers. Here each matrix product is counted: [m, k] @ [k, n] costs
-2 m k n. Norms, activations, softmax and rotation are left out, as in `torch.utils.flop_counter`. Tests compare
-every formula with that counter, to the last digit.
+T2L (Charakorn et al. 2025, appendix on FLOPs) argues that one small pass per task replaces a long
+prompt per request. This module counts both. The usual 2N per token (Kaplan et al. 2020, section
+2.1) leaves out the products of attention and the shapes of the layers. Here each matrix product is
+counted: [m, k] @ [k, n] costs 2 m k n. Norms, activations, softmax and rotation are left out, as in
+`torch.utils.flop_counter`. Tests compare every formula with that counter, to the last digit.
 
 Attention is counted as dense squares, which is the cost of a kernel without causal skipping.
 """
@@ -51,9 +52,9 @@ class Decoder:
     def forward(self, new: int, past: int = 0, logits: int = 1, lora: LoraSpec | None = None) -> int:
         """FLOPs of one pass over `new` tokens behind `past` cached ones.
 
-        Per layer: 2 new in out for each linear layer, and 2 new (past + new) heads head_dim for each of q k^T
-        and scores v. Under grouped queries a key serves several heads, but each head multiplies it anew. A LoRA
-        of rank r adds 2 new r (in + out) per adapted layer.
+        Per layer: 2 new in out for each linear layer, and 2 new (past + new) heads head_dim for
+        each of q k^T and scores v. Under grouped queries a key serves several heads, but each head
+        multiplies it anew. A LoRA of rank r adds 2 new r (in + out) per adapted layer.
 
         Args:
             new: tokens computed.
@@ -85,7 +86,8 @@ def sentence_encoder(config: Mapping[str, Any], tokens: int) -> int:
     """FLOPs of one pass of a BERT-like encoder over `tokens` tokens.
 
     Per layer, with width h and intermediate width i: 8 T h^2 for q, k, v and output; 4 T^2 h for
-    attention; 4 T h i for a plain MLP (BERT, which adds 2 h^2 for its pooler), 6 T h i for a gated one (GTE).
+    attention; 4 T h i for a plain MLP (BERT, which adds 2 h^2 for its pooler), 6 T h i for a gated
+    one (GTE).
 
     Raises:
         BaseModelError: the model family is not supported.
@@ -103,7 +105,8 @@ def sentence_encoder(config: Mapping[str, Any], tokens: int) -> int:
 
 
 def encoder(name: str | None, base_model: str | None, tokens: int) -> int:
-    """FLOPs of one pass of a named encoder (see `Encoder.load`). A last-token encoder projects no logits.
+    """FLOPs of one pass of a named encoder (see `Encoder.load`). A last-token encoder projects no
+    logits.
 
     Raises:
         BaseModelError: its model family is not supported.
@@ -117,9 +120,10 @@ def encoder(name: str | None, base_model: str | None, tokens: int) -> int:
 def hypernetwork(config: HypernetConfig) -> int:
     """FLOPs of one pass of the hypernetwork, which generates a whole adapter from one description.
 
-    e, d, h are the embedding, latent and head widths, M the modules and L the layers. The task encoder costs
-    e d. Mixer and block 1 cost 16 d^2 each for M L rows. Block 2 costs 16 d^2 and block 3 costs 8 d^2 + 8 d h
-    per row, with as many rows as the variant splits a LoRA into. The heads cost 2 h out per row.
+    e, d, h are the embedding, latent and head widths, M the modules and L the layers. The task
+    encoder costs e d. Mixer and block 1 cost 16 d^2 each for M L rows. Block 2 costs 16 d^2 and
+    block 3 costs 8 d^2 + 8 d h per row, with as many rows as the variant splits a LoRA into. The
+    heads cost 2 h out per row.
     """
     spec, d, h = config.lora, config.latent_size, config.head_input_size
     with torch.device("meta"):  # shapes only
@@ -172,8 +176,8 @@ class Lengths:
 def compare(base: Decoder, lora: LoraSpec, adapter: int, lengths: Lengths) -> list[Cost]:
     """The methods of answering, T2L first.
 
-    With prefix caching, the keys and values of the text before the question are computed once. Every later
-    token still attends to them.
+    With prefix caching, the keys and values of the text before the question are computed once.
+    Every later token still attends to them.
 
     Args:
         base: the base model.
@@ -195,7 +199,9 @@ def compare(base: Decoder, lora: LoraSpec, adapter: int, lengths: Lengths) -> li
 
 
 def table(costs: list[Cost], requests: tuple[int, ...] = (1, 10, 100)) -> str:
-    """Markdown: GFLOPs per task, per request and in total, and the request from which T2L is cheaper."""
+    """Markdown: GFLOPs per task, per request and in total,
+    and the request from which T2L is cheaper.
+    """
     ours = costs[0]
     counts = " | ".join(f"{n} request{'s' if n > 1 else ''}" for n in requests)
     lines = [

@@ -1,7 +1,7 @@
 """Nuance: one prompt, answered under several descriptions that may differ in a single word.
 
-T2L (Charakorn et al. 2025) shows such pairs to argue that the description steers the answer. This module makes
-them for any checkpoint, and shows where the description does not steer.
+T2L (Charakorn et al. 2025) shows such pairs to argue that the description steers the answer. This
+module makes them for any checkpoint, and shows where the description does not steer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class Answer:
 def answers(
     base: FrozenBase, generator: Generator, prompt: str, descriptions: Sequence[str], max_tokens: int = 48
 ) -> list[Answer]:
-    """Greedy answers to one prompt: of the base model, then under the adapter of each description."""
+    """Greedy answers to one prompt: of the base model,
+    then under the adapter of each description.
+    """
     tokens = [base.chat.prompt(prompt)]
     adapters = generator.forward(generator.embed(list(descriptions)))
     found = [Answer(None, base.chat.text(greedy(base, tokens, None, max_tokens)[0]).strip())]

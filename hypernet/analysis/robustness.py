@@ -1,9 +1,9 @@
 """Robustness: scores of an adapter as its description gets worse.
 
-One checkpoint answers the same samples under descriptions of falling quality. Each kind of description is a
-condition beside those of the evaluation. The controls are another task's description and random letters: if
-they score as well, no other row means anything (T2L, Charakorn et al. 2025, compares aligned and unaligned
-descriptions).
+One checkpoint answers the same samples under descriptions of falling quality. Each kind of
+description is a condition beside those of the evaluation. The controls are another task's
+description and random letters: if they score as well, no other row means anything (T2L, Charakorn
+et al. 2025, compares aligned and unaligned descriptions).
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ REWRITES: Mapping[str, Rewrite] = {
     "shuffled": lambda task, rng: [shuffled(text, rng) for text in task.held_out_paraphrases],
     "terse": lambda task, _: [terse(text) for text in task.held_out_paraphrases],
 }
-"""Condition -> its descriptions of a task; none if the task has no such. Titles: `report.ROBUSTNESS_TITLES`."""
+"""Condition -> its descriptions of a task; none if the task has no such.
+
+Titles: `report.ROBUSTNESS_TITLES`.
+"""
 
 
 def robustness_conditions(

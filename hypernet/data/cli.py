@@ -44,7 +44,7 @@ def derive(tasks: TaskFile, exclude: Exclude, out: OutFile, instances: Instances
     read the description. Words, word pairs and number pairs come from the
     training instances of --tasks.
 
-        t2l tasks derive --tasks tasks.train.jsonl.gz --exclude tasks.unseen.jsonl.gz --out derived.jsonl.gz
+        t2l tasks derive --tasks train.jsonl.gz --exclude unseen.jsonl.gz --out derived.jsonl.gz
     """
     from hypernet.data.synthetic import derive as build
     from hypernet.data.tasks import TaskFileError, load_all
@@ -62,7 +62,7 @@ def relate(tasks: TaskFile, exclude: Exclude, out: OutFile, instances: Instances
 
     The word data come with the extra `lexical` of this package.
 
-        t2l tasks relate --tasks tasks.train.jsonl.gz --exclude tasks.unseen.jsonl.gz --out lexical.jsonl.gz
+        t2l tasks relate --tasks train.jsonl.gz --exclude unseen.jsonl.gz --out lexical.jsonl.gz
     """
     from hypernet.data.lexical import relate as build
     from hypernet.data.tasks import TaskFileError, load_all

@@ -1,10 +1,10 @@
 """Datasets of the Hugging Face hub in the formats of this project.
 
-Datasets `Lots-of-LoRAs/task...` (Super-NaturalInstructions, Wang et al. 2022, as Bruel-Gabrielsson et
-al. 2024 published it) become lines of a task file. The ten benchmarks of T2L (Charakorn et al. 2025)
-become rows of a benchmark file: `id`, `question`, `context`, `choices`, `answer_index`, `answer`; code
-also `test` and what it needs. The converters are functions of rows. Only `download` needs the
-`datasets` package and the network.
+Datasets `Lots-of-LoRAs/task...` (Super-NaturalInstructions, Wang et al. 2022, as Bruel-Gabrielsson
+et al. 2024 published it) become lines of a task file. The ten benchmarks of T2L (Charakorn et al.
+2025) become rows of a benchmark file: `id`, `question`, `context`, `choices`, `answer_index`,
+`answer`; code also `test` and what it needs. The converters are functions of rows. Only `download`
+needs the `datasets` package and the network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from hypernet.errors import T2lError
 
 Row = Mapping[str, Any]
 _QUESTION = "Now complete the following example"
-"""Text before the input in a Super-NaturalInstructions prompt, after the definition and its examples."""
+"""Text before the input in a Super-NaturalInstructions prompt,
+after the definition and its examples.
+"""
 
 
 class HubError(T2lError):
@@ -77,7 +79,9 @@ def natural_instruction(name: str, rows: Iterable[Row]) -> Task:
 
 
 def _split_prompt(prompt: str) -> tuple[str, str]:
-    """(definition, input) of a Super-NaturalInstructions prompt; ("", prompt) if it has another form."""
+    """(definition, input) of a Super-NaturalInstructions prompt; ("",
+    prompt) if it has another form.
+    """
     head, mark, tail = prompt.rpartition(_QUESTION)
     if not mark:
         return "", prompt.strip()

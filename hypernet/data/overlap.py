@@ -1,4 +1,6 @@
-"""Keeps built training tasks apart from evaluation tasks: by their answers instead of their names."""
+"""Keeps built training tasks apart from evaluation tasks:
+by their answers instead of their names.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,13 @@ Pairs = Sequence[tuple[str, str]]
 """(question, answer)."""
 
 SAME_RULE_SHARE = 0.5
-"""A rule that gives more right answers than this to an evaluation task is that task. Of three words, two
-different rules often pick the same one by chance."""
+"""A rule that gives more right answers than this to an evaluation task is that task. Of three
+words, two different rules often pick the same one by chance."""
 SAME_PAIRS_SHARE = 0.25
-"""The same for a list of pairs. Two sources often give a word different synonyms or translations."""
+"""The same for a list of pairs.
+
+Two sources often give a word different synonyms or translations.
+"""
 MIN_SAME_ANSWERS = 3
 """Fewer equal answers are chance. Such pairs are not shown, but do not make two tasks the same."""
 
@@ -46,8 +51,8 @@ class EvaluationAnswers:
     def same_task(self, rule: Rule, share: float = SAME_RULE_SHARE) -> str | None:
         """The first evaluation task that a rule answers, or None.
 
-        That is so if at least MIN_SAME_ANSWERS answers, and more than `share` of those that the rule gives
-        to the task's questions, are right.
+        That is so if at least MIN_SAME_ANSWERS answers, and more than `share` of those that the
+        rule gives to the task's questions, are right.
         """
         for name, questions in self._answers.items():
             given = [(answer, right) for text, right in questions.items() if (answer := rule(text)) is not None]

@@ -38,7 +38,10 @@ class Instance(BaseModel):
 
 
 class Task(BaseModel):
-    """One task: several descriptions of what it asks, and instances of it. One line of a task file."""
+    """One task: several descriptions of what it asks, and instances of it.
+
+    One line of a task file.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,13 +62,19 @@ class Task(BaseModel):
     kind: str = ""
     """What sort of task it is, e.g. `extraction`."""
     group: str = ""
-    """Tasks of one group take the same kind of input, so that only their descriptions tell them apart."""
+    """Tasks of one group take the same kind of input,
+    so that only their descriptions tell them apart.
+    """
     kin: list[str] = Field(default_factory=list)
     """Of an evaluation task: names of the nearest training tasks."""
     told_only: bool | None = None
-    """Whether only the description says what to do. None: the name tells, see `description_only`."""
+    """Whether only the description says what to do.
+
+    None: the name tells, see `description_only`.
+    """
     derived: bool = False
-    """Built from other tasks (`synthetic/`) or word data (`lexical/`): trains, but never validates."""
+    """Built from other tasks (`synthetic/`) or word data (`lexical/`): trains, but never validates.
+    """
 
     split: str = ""
     """Which file of its data set the task is from, e.g. `train`."""
@@ -85,10 +94,11 @@ class Task(BaseModel):
 
     @property
     def description_only(self) -> bool:
-        """Whether an input alone does not say what to do, so that the answer depends on the description.
+        """Whether an input alone does not say what to do, so that the answer depends on the
+        description.
 
-        `told_only` says so. In files without that field the prefix of the name does: function-vectors and
-        instruction-induction are made of such tasks.
+        `told_only` says so. In files without that field the prefix of the name does:
+        function-vectors and instruction-induction are made of such tasks.
         """
         return self.task.startswith(DESCRIPTION_ONLY_PREFIXES) if self.told_only is None else self.told_only
 
@@ -160,8 +170,8 @@ def load_descriptions(path: Path) -> dict[str, list[str]]:
 def with_descriptions(tasks: Iterable[Task], more: Mapping[str, Sequence[str]]) -> list[Task]:
     """The tasks with further descriptions after their own.
 
-    A task whose only description is its definition keeps it as the first one. Validation reads the first
-    description, so it stays the same.
+    A task whose only description is its definition keeps it as the first one. Validation reads the
+    first description, so it stays the same.
 
     Raises:
         TaskFileError: none of the descriptions is for one of the tasks.
@@ -202,7 +212,10 @@ def training_pairs(tasks: Iterable[Task]) -> set[tuple[str, str]]:
 
 
 def without_trained_paraphrases(task: Task, trained: Iterable[Task]) -> Task | None:
-    """The task without descriptions that a training task has too, word for word. None if it has no others."""
+    """The task without descriptions that a training task has too, word for word.
+
+    None if it has no others.
+    """
     read = {text for other in trained for text in (*other.paraphrases, other.definition)}
     kept = {
         field: [text for text in getattr(task, field) if text not in read]
@@ -214,11 +227,12 @@ def without_trained_paraphrases(task: Task, trained: Iterable[Task]) -> Task | N
 
 
 def split_validation(tasks: list[Task], share: float) -> tuple[list[Task], list[Task]]:
-    """Split tasks into (training, validation) by a hash of their names: the same on every machine and run.
+    """Split tasks into (training, validation) by a hash of their names: the same on every machine
+    and run.
 
-    The tasks of a group stay together, by a hash of the group's name. At least one task validates, if
-    there is another to train on. Derived tasks never validate: similar ones in training would make that too
-    easy. A derived task that repeats a validation task is in neither list.
+    The tasks of a group stay together, by a hash of the group's name. At least one task validates,
+    if there is another to train on. Derived tasks never validate: similar ones in training would
+    make that too easy. A derived task that repeats a validation task is in neither list.
     """
     given = [task for task in tasks if not task.derived]
     validation = [task for task in given if _position(task.group or task.task) < share]
@@ -232,9 +246,9 @@ def split_validation(tasks: list[Task], share: float) -> tuple[list[Task], list[
 def select_names(names: list[str], only: str | None = None, count: int | None = None) -> list[str]:
     """Some of the tasks: those that `only` names, `count` of them, or all.
 
-    Commas separate the names in `only`, and `fv_*` stands for all names that begin with `fv_`. A count
-    takes the first tasks in the order of a hash of the names: the same on every machine, mixed over
-    sources, and a smaller choice is part of every larger one.
+    Commas separate the names in `only`, and `fv_*` stands for all names that begin with `fv_`. A
+    count takes the first tasks in the order of a hash of the names: the same on every machine,
+    mixed over sources, and a smaller choice is part of every larger one.
 
     Raises:
         TaskFileError: `only` has a name that no task has, or there are fewer than `count`.
@@ -260,7 +274,10 @@ def _position(name: str) -> float:
 
 
 def _problem(error: ValidationError) -> str:
-    """The first fault of a line. An unknown field is answered with the nearest field of the format."""
+    """The first fault of a line.
+
+    An unknown field is answered with the nearest field of the format.
+    """
     first = error.errors()[0]
     if first["type"] != "extra_forbidden":
         return first_problem(error, "the line")

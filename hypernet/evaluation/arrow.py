@@ -1,9 +1,9 @@
 """Arrow: every token picks a few LoRAs of a library in each layer, without a trained router.
 
-Source: Ostapenko et al. 2024, "Towards Modular LLMs by Building and Reusing a Library of LoRAs". The
-prototype of an expert in a layer is the first right singular vector v of B A. This is the input direction
-that the update stretches most. A token x has the score |x . v| for the expert, because the sign of a singular
-vector is arbitrary. A softmax over the k best scores gives the weights w_e:
+Source: Ostapenko et al. 2024, "Towards Modular LLMs by Building and Reusing a Library of LoRAs".
+The prototype of an expert in a layer is the first right singular vector v of B A. This is the input
+direction that the update stretches most. A token x has the score |x . v| for the expert, because
+the sign of a singular vector is arbitrary. A softmax over the k best scores gives the weights w_e:
 
     W x + scaling * sum_e w_e(x) B_e A_e x
 """
@@ -27,8 +27,8 @@ TOP_K = 4
 def prototypes(a: Tensor, b: Tensor) -> Tensor:
     """First right singular vector of each B A. The product itself is never formed.
 
-    With B = Q_b R_b and A^T = Q_a R_a the product is Q_b (R_b R_a^T) Q_a^T. The r x r matrix in the middle
-    has the same singular values.
+    With B = Q_b R_b and A^T = Q_a R_a the product is Q_b (R_b R_a^T) Q_a^T. The r x r matrix in the
+    middle has the same singular values.
 
     Args:
         a: [..., r, in].
@@ -78,7 +78,8 @@ class Arrow:
         for m in spec.modules:
             a, b = experts.a[m.name].to(device), experts.b[m.name].to(device)  # [E, L, r, in], [E, L, out, r]
             v = prototypes(a, b)  # [E, L, in]
-            # Side by side, all experts are one wide LoRA: two large products instead of 2 E small ones.
+            # Side by side, all experts are one wide LoRA: two large products instead of 2 E small
+            # ones.
             self._layers[m.name] = [
                 (
                     v[:, layer],  # [E, in]

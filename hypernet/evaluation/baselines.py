@@ -1,4 +1,6 @@
-"""Conditions with trained LoRAs: a multi-task LoRA, and the average, routing and oracle of a library."""
+"""Conditions with trained LoRAs: a multi-task LoRA, and the average,
+routing and oracle of a library.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ class MultitaskLora(Condition):
 
 
 class OracleLora(Condition):
-    """`oracle`: each task under the LoRA that was trained on it. A hypernetwork could reach as much.
+    """`oracle`: each task under the LoRA that was trained on it. A hypernetwork could reach as
+    much.
 
     Args:
         folder: holds TASK/ PEFT folders. Tasks without one are skipped.

@@ -1,15 +1,15 @@
 """The paper's ten benchmarks as eval tasks: seven of multiple choice, GSM8K, HumanEval, MBPP.
 
-As in the paper, questions are zero-shot, in the chat template, and decoding is greedy. A multiple-choice
-answer is a label and nothing else. GSM8K reasons first, and its last number is graded. Code is run against its
-tests. The wording of the prompts is ours. Grading of multiple choice is stricter than the paper's: the answer
-must begin with a label that stands by itself. Neither "Ants" nor "A plant" is option A, and "There is no doubt"
-is not a no.
+As in the paper, questions are zero-shot, in the chat template, and decoding is greedy. A
+multiple-choice answer is a label and nothing else. GSM8K reasons first, and its last number is
+graded. Code is run against its tests. The wording of the prompts is ours. Grading of multiple
+choice is stricter than the paper's: the answer must begin with a label that stands by itself.
+Neither "Ants" nor "A plant" is option A, and "There is no doubt" is not a no.
 
-A folder holds one `NAME.jsonl` per benchmark with `question`, `context`, `choices`, `answer_index`, `answer`,
-and for code `test`, `entry_point` or `test_setup`. Training rows, from which the few-shot examples are drawn,
-are in `NAME.train.jsonl`. `descriptions.json` holds `train_descriptions` and `eval_descriptions` of each
-benchmark. Files may be gzipped.
+A folder holds one `NAME.jsonl` per benchmark with `question`, `context`, `choices`, `answer_index`,
+`answer`, and for code `test`, `entry_point` or `test_setup`. Training rows, from which the few-shot
+examples are drawn, are in `NAME.train.jsonl`. `descriptions.json` holds `train_descriptions` and
+`eval_descriptions` of each benchmark. Files may be gzipped.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class BenchmarkFormat:
         prompt: question -> the user's message.
         solution: question -> its answer in a few-shot example.
         grade: question and answer -> score, 0..1.
-        can_stop: question and beginning of an answer -> True if no further token can change the score.
+        can_stop: question and beginning of an answer -> True if no further token can change the
+            score.
         max_tokens: limit of an answer.
         answer_prefix: the beginning that every answer is given.
         has_target: whether `solution` is the only right answer, so that its likelihood is measured.
@@ -128,7 +129,8 @@ def multiple_choice(labels: str, instruction: str) -> BenchmarkFormat:
 # The first word, if its line ends there or a closing sign follows: "B", "(B) air", "**B**: air".
 # No match: "B air", "1.5 litres", "A, B or C".
 _LABEL = re.compile(r"\W*(\w+)[^\S\n]*(?:\Z|\n|[:.;!)\]}>*`'\"](?!\w))")
-# The first word and what decides whether it is a label: a line end, a sign and its successor, or a word.
+# The first word and what decides whether it is a label: a line end, a sign and its successor, or a
+# word.
 _LABEL_DECIDED = re.compile(r"\w[^\S\n]*(?:\n|[^\w\s][\s\S])|\w[^\S\n]+\w")
 
 
@@ -154,14 +156,18 @@ def last_number(text: str) -> float | None:
 
 
 def extract_code(answer: str) -> str:
-    """The program in an answer that continues a code block. It may also open a code block of its own."""
+    """The program in an answer that continues a code block.
+
+    It may also open a code block of its own.
+    """
     inside, *rest = answer.split("```")
     return inside if inside.strip() or not rest else rest[0].removeprefix("python")
 
 
 def _humaneval(q: Question, answer: str) -> float:
     code = extract_code(answer)
-    # The question is the head of a function. The answer is its body, or a new definition on lines of its own.
+    # The question is the head of a function. The answer is its body, or a new definition on lines
+    # of its own.
     separator = "\n" if f"def {q.entry_point}" in code else ""
     return float(passes(f"{q.question}{separator}{code}\n\n{q.test}\n\ncheck({q.entry_point})\n"))
 

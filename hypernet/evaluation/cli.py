@@ -1,4 +1,6 @@
-"""`t2l eval` evaluates a checkpoint beside controls and baselines; `t2l report` prints its tables."""
+"""`t2l eval` evaluates a checkpoint beside controls and baselines;
+`t2l report` prints its tables.
+"""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@
     random      ... from random letters
     empty       ... from the empty description
 
-The last three are controls. A hypernetwork that scores as well under them has learnt one multi-task LoRA and
-does not read the description. Trained LoRAs to compare with are in `baselines.py`, conditions with both an
-adapter and a fuller prompt in `prompt_forms.py`.
+The last three are controls. A hypernetwork that scores as well under them has learnt one multi-task
+LoRA and does not read the description. Trained LoRAs to compare with are in `baselines.py`,
+conditions with both an adapter and a fuller prompt in `prompt_forms.py`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ class Condition(ABC):
 
     @abstractmethod
     def identity(self, eval_task: EvalTask) -> Any:
-        """Everything but base model and samples that decides the answers, as plain values. Must be cheap."""
+        """Everything but base model and samples that decides the answers, as plain values.
+
+        Must be cheap.
+        """
 
     @abstractmethod
     def variants(self, eval_task: EvalTask) -> list[PromptVariant]:
@@ -90,7 +93,10 @@ class Condition(ABC):
 
 
 class CopyInput(Condition):
-    """`copy`: the answer is the question itself. A score that is not above this one means nothing."""
+    """`copy`: the answer is the question itself.
+
+    A score that is not above this one means nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__("copy")
@@ -198,7 +204,9 @@ class GeneratedAdapters(Condition):
 
 
 class Hyperdecoder(GeneratedAdapters):
-    """`hyperdecoder`: each question is the description of its own adapter (Ivison & Peters 2022)."""
+    """`hyperdecoder`: each question is the description of its own adapter (Ivison & Peters
+    2022).
+    """
 
     def __init__(self, system: str, generator: Generator) -> None:
         super().__init__(
@@ -222,7 +230,8 @@ def t2l_conditions(
     Args:
         generator: the checkpoint.
         system: its name.
-        mismatched: task -> descriptions for the condition `mismatched`; see `mismatched_descriptions`.
+        mismatched: task -> descriptions for the condition `mismatched`; see
+            `mismatched_descriptions`.
         seed: of the random strings.
     """
     rules: dict[str, Callable[[EvalTask], Sequence[str]]] = {
@@ -259,10 +268,10 @@ def mismatched_tasks(
 ) -> dict[str, list[str]]:
     """Task -> up to `NUM_MISMATCHED` other tasks.
 
-    They are its successors in a random cycle of all tasks. In file order, near-duplicates are adjacent,
-    and the description of a near-duplicate is no mismatch. Description-only tasks have a cycle of their own:
-    there, the description of e.g. an essay task would fail by the form of its answers, whether or not the
-    hypernetwork reads.
+    They are its successors in a random cycle of all tasks. In file order, near-duplicates are
+    adjacent, and the description of a near-duplicate is no mismatch. Description-only tasks have a
+    cycle of their own: there, the description of e.g. an essay task would fail by the form of its
+    answers, whether or not the hypernetwork reads.
     """
     own_group = [name for name in names if name in description_only]
     rest = [name for name in names if name not in description_only]

@@ -1,11 +1,12 @@
 """Likelihood of known answers, and the model's own greedy answers, from one pass over the prompts.
 
-An example is scored in two ways: the likelihood of the target, and the answer that the model gives itself.
-Both start with the same prompt. Packed rows therefore go through the model once, and their keys and values
-stay in a cache. The target then serves as the draft of speculative decoding (Leviathan et al. 2023). The
-model's choice after each draft token is known, so a greedy answer starts where it differs from the draft, and
-an answer that equals the draft needs no further step. The other answers are decoded in one batch. An answer
-that has ended, or whose score is decided, leaves the batch.
+An example is scored in two ways: the likelihood of the target, and the answer that the model gives
+itself. Both start with the same prompt. Packed rows therefore go through the model once, and their
+keys and values stay in a cache. The target then serves as the draft of speculative decoding
+(Leviathan et al. 2023). The model's choice after each draft token is known, so a greedy answer
+starts where it differs from the draft, and an answer that equals the draft needs no further step.
+The other answers are decoded in one batch. An answer that has ended, or whose score is decided,
+leaves the batch.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from hypernet.lora import LoraBatch
 from hypernet.packing import Example, PackedBatch, pack, shared_prefix
 
 SHRINK_SHARE = 0.75
-"""The batch is compacted once no more than this share of its answers is active: that copies the cache."""
+"""The batch is compacted once no more than this share of its answers is active:
+that copies the cache.
+"""
 PROJECTION_CHUNK = 1024
 """Positions projected to the vocabulary at once: 200 MB in fp32 for 49,152 tokens."""
 
@@ -52,7 +55,8 @@ class _Answer:
     Attributes:
         example: its number.
         row: the packed row that holds it.
-        columns: positions of the row that it attends to: its prompt, and the accepted part of the draft.
+        columns: positions of the row that it attends to: its prompt, and the accepted part of the
+            draft.
         tokens: its tokens; grows. The model has not read the last one yet.
         limit: maximum number of tokens.
     """
@@ -76,7 +80,8 @@ def answer(
 
     Args:
         base: the model.
-        rows: N rows of examples. The examples of a row share an adapter. Responses end with the end of turn.
+        rows: N rows of examples. The examples of a row share an adapter. Responses end with the end
+            of turn.
         adapters: N adapters, one per row, or None for the base model.
         limits: [K], maximum number of tokens of each greedy answer.
         can_stop: ends an answer early.
@@ -174,7 +179,10 @@ def _decode(
 
 
 def _unpack_cache(cache: DynamicCache, answers: list[_Answer], device: str) -> Tensor:
-    """Turn the cache of N packed rows into one of R answers, right-aligned. [R, W], True where a key is."""
+    """Turn the cache of N packed rows into one of R answers, right-aligned.
+
+    [R, W], True where a key is.
+    """
     width = max(len(a.columns) for a in answers)
     rows = torch.tensor([[a.row] for a in answers], device=device)  # [R, 1]
     columns = torch.tensor(

@@ -1,4 +1,7 @@
-"""The samples of a task and how their answers are graded. Both are the same under every condition."""
+"""The samples of a task and how their answers are graded.
+
+Both are the same under every condition.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ class Sample:
 
     Attributes:
         prompt: the user's message.
-        target: the answer whose likelihood is measured. None: the sample has no single right answer.
+        target: the answer whose likelihood is measured. None: the sample has no single right
+            answer.
         grade: answer -> score, 0..1.
         key: everything that `grade` depends on, as text.
         can_stop: beginning of an answer -> True if no further token can change the score.
@@ -85,16 +89,16 @@ def build_eval_task(
 ) -> EvalTask:
     """Draw up to n samples of a task, and few-shot examples that are not among them.
 
-    Files are often sorted, so instances are drawn in a random order. The order depends only on the seed and
-    the task's name: a larger n starts with the samples of a smaller one.
+    Files are often sorted, so instances are drawn in a random order. The order depends only on the
+    seed and the task's name: a larger n starts with the samples of a smaller one.
 
     Args:
         task: the task.
         n: number of samples.
         seed: of the order.
         instances: `held-out` draws only instances that training on this task leaves out.
-        trained_pairs: pairs that training has seen in other tasks, see `data.tasks.training_pairs`. They are
-            not drawn, so the result may have no sample at all.
+        trained_pairs: pairs that training has seen in other tasks, see `data.tasks.training_pairs`.
+            They are not drawn, so the result may have no sample at all.
     """
     rng = random.Random(f"{seed}:{task.task}")
     training, pool = ([], list(task.instances)) if instances == "all" else task.split_instances()
@@ -124,8 +128,8 @@ def few_shot_examples(spare: Sequence[Instance], sampled: set[str]) -> list[tupl
 def is_case_sensitive(instances: Sequence[Instance]) -> bool:
     """Whether the task is to change case: then the metric must grade case.
 
-    True if at least a tenth of the outputs differ from their inputs in case alone. A smaller share is
-    chance, e.g. names that two languages write alike.
+    True if at least a tenth of the outputs differ from their inputs in case alone. A smaller share
+    is chance, e.g. names that two languages write alike.
     """
     return sum(map(_differs_in_case_only, instances)) >= CASE_SENSITIVE_SHARE * len(instances)
 

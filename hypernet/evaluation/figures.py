@@ -1,4 +1,5 @@
-"""Figures of a table: gains of the own description over the other rows, and the scores of each task.
+"""Figures of a table: gains of the own description over the other rows, and the scores of each
+task.
 
 SVG files hold no dates and no random names, so the same results give the same file.
 """
@@ -51,7 +52,9 @@ def write_figures(results: Sequence[EvalResult], folder: Path, stem: str, seed: 
 
 
 def differences(results: Sequence[EvalResult], system: str, seed: int = 0) -> Figure:
-    """Forest plot of own description minus each other row: mean and 95% interval, one panel per column."""
+    """Forest plot of own description minus each other row: mean and 95% interval,
+    one panel per column.
+    """
     rows = group_rows(results)
     others = comparison_rows(rows, system)
     columns = [c for c in table_columns(results) if c.values(rows[MATCHED, system])]
@@ -80,7 +83,9 @@ def differences(results: Sequence[EvalResult], system: str, seed: int = 0) -> Fi
 
 
 def bars(results: Sequence[EvalResult], system: str) -> Figure:
-    """Bars of each task's score with its own description, another's, and the description in the prompt."""
+    """Bars of each task's score with its own description, another's,
+    and the description in the prompt.
+    """
     rows = group_rows(results)
     own = rows[MATCHED, system]
     tasks = sorted(own, key=lambda task: (own[task].metric, -own[task].score))

@@ -30,7 +30,9 @@ def exact_match_impossible(beginning: str, references: Sequence[str], case_sensi
 
 
 def rouge_l(answer: str, references: Sequence[str]) -> float:
-    """Best ROUGE-L F-measure over the references, 0..1 (Lin 2004; Google's implementation, stemmed)."""
+    """Best ROUGE-L F-measure over the references, 0..1 (Lin 2004; Google's implementation,
+    stemmed).
+    """
     return max(float(_scorer().score(reference, answer)["rougeL"].fmeasure) for reference in references)
 
 
@@ -59,8 +61,8 @@ def bootstrap(
         values: at least one.
         seed: of the resampling.
         resamples: number of resamples.
-        weights: positive weights of the mean; None: all equal. Ratios weighted by their denominators give the
-            ratio of the sums.
+        weights: positive weights of the mean; None: all equal. Ratios weighted by their
+            denominators give the ratio of the sums.
     """
     data = np.asarray(values, dtype=np.float64)  # [n]
     weight = np.ones_like(data) if weights is None else np.asarray(weights, dtype=np.float64)  # [n]

@@ -1,4 +1,6 @@
-"""Progress of an evaluation on stderr: a bar in a terminal, plain lines where the output is redirected."""
+"""Progress of an evaluation on stderr: a bar in a terminal,
+plain lines where the output is redirected.
+"""
 
 from __future__ import annotations
 

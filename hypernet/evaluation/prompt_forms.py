@@ -50,7 +50,10 @@ class _Combined(Condition):
 
 
 class WithDescription(_Combined):
-    """Adapters with the description in the prompt. A generated adapter has its own description there."""
+    """Adapters with the description in the prompt.
+
+    A generated adapter has its own description there.
+    """
 
     def __init__(self, adapted: Condition) -> None:
         super().__init__(adapted, "prompted")

@@ -1,4 +1,6 @@
-"""The questions of an evaluation: samples of a task file and of benchmarks that training has not seen."""
+"""The questions of an evaluation: samples of a task file and of benchmarks that training has not
+seen.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,8 @@ def load_questions(options: QuestionOptions) -> Questions:
     """Draw the samples of all selected tasks and benchmarks.
 
     Raises:
-        QuestionError: neither tasks nor benchmarks are given, nothing is left of them, or two share a name.
+        QuestionError: neither tasks nor benchmarks are given, nothing is left of them, or two share
+            a name.
         BenchmarkError, TaskFileError: a file cannot be read, or `only` names no task.
     """
     if not options.tasks and not options.benchmarks:
@@ -96,7 +99,9 @@ def load_questions(options: QuestionOptions) -> Questions:
 
 
 def _from_tasks(tasks: Sequence[Task], options: QuestionOptions) -> tuple[list[EvalTask], list[str]]:
-    """Eval tasks without the pairs and descriptions of training, and names of tasks without descriptions."""
+    """Eval tasks without the pairs and descriptions of training,
+    and names of tasks without descriptions.
+    """
     trained = [task for path in options.trained for task in load_tasks(path)]
     pairs = training_pairs(trained)
     if options.instances == "held-out":
@@ -112,6 +117,8 @@ def _from_tasks(tasks: Sequence[Task], options: QuestionOptions) -> tuple[list[E
 
 
 def _mismatched(eval_tasks: Sequence[EvalTask], seed: int) -> dict[str, Sequence[str]]:
-    """Mismatched descriptions within one file: of all its tasks, so that `--only` does not change them."""
+    """Mismatched descriptions within one file: of all its tasks,
+    so that `--only` does not change them.
+    """
     descriptions = {t.task: t.eval_descriptions for t in eval_tasks}
     return mismatched_descriptions(descriptions, {t.task for t in eval_tasks if t.description_only}, seed)

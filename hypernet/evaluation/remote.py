@@ -1,7 +1,8 @@
-"""Evaluates conditions through a running server: many adapters in one engine, scores without likelihoods.
+"""Evaluates conditions through a running server: many adapters in one engine, scores without
+likelihoods.
 
-Prompts are rendered here with the base model's own chat template and sent raw. The server's model therefore
-reads exactly the prompts of `runner.py`.
+Prompts are rendered here with the base model's own chat template and sent raw. The server's model
+therefore reads exactly the prompts of `runner.py`.
 """
 
 from __future__ import annotations

@@ -124,7 +124,9 @@ def group_name(group: Sequence[EvalResult]) -> str:
 
 
 def tables(results: Sequence[EvalResult], seed: int = 0) -> str:
-    """The main table, then per checkpoint the paired differences of its own description from other rows."""
+    """The main table, then per checkpoint the paired differences of its own description from other
+    rows.
+    """
     rows = group_rows(results)
     columns = [c for c in table_columns(results) if any(map(c.values, rows.values()))]
     counts = [max(len(c.values(row)) for row in rows.values()) for c in columns]
@@ -152,7 +154,8 @@ def tables(results: Sequence[EvalResult], seed: int = 0) -> str:
 def group_rows(results: Iterable[EvalResult]) -> Rows:
     """Results by (condition, system) in the order of `ROW_TITLES`, then by task.
 
-    The row `training` is omitted where every task has the same descriptions there as under `matched`.
+    The row `training` is omitted where every task has the same descriptions there as under
+    `matched`.
     """
     rows = _all_rows(results)
     return {key: row for key, row in rows.items() if not _repeats_matched(key, rows)}
@@ -170,7 +173,9 @@ def _all_rows(results: Iterable[EvalResult]) -> Rows:
 
 
 def _repeats_matched(key: tuple[str, str], rows: Rows) -> bool:
-    """Whether a row is `training` with the results of `matched`: equal descriptions give equal results."""
+    """Whether a row is `training` with the results of `matched`:
+    equal descriptions give equal results.
+    """
     condition, system = key
     matched = rows.get((MATCHED, system), {})
     same = {task: result.model_copy(update={"condition": TRAINING}) for task, result in matched.items()}
@@ -187,7 +192,8 @@ def _omitted_rows(results: Iterable[EvalResult], rows: Rows, several: bool) -> l
 def comparison_rows(rows: Rows, system: str) -> list[tuple[str, str]]:
     """The rows that a checkpoint's own description is compared with.
 
-    These are all baselines, the checkpoint's other conditions, and other checkpoints' own descriptions.
+    These are all baselines, the checkpoint's other conditions, and other checkpoints' own
+    descriptions.
     """
     rest = [key for key in rows if key != (MATCHED, system)]
     return [
@@ -204,7 +210,10 @@ def paired_differences(row: Row, other: Row, column: Column) -> dict[str, float]
 
 
 def _oracle_share(row: Row, oracle: Row, column: Column, seed: int) -> str:
-    """Sum of a row over the sum of the oracle's, in %, of tasks where the oracle scores. Empty for NLL."""
+    """Sum of a row over the sum of the oracle's, in %, of tasks where the oracle scores.
+
+    Empty for NLL.
+    """
     values, reached = column.values(row), column.values(oracle)
     both = [name for name in values if reached.get(name, 0) > 0]
     if not both or column.title == LIKELIHOOD:
@@ -217,8 +226,8 @@ def _oracle_share(row: Row, oracle: Row, column: Column, seed: int) -> str:
 def table_columns(results: Sequence[EvalResult]) -> list[Column]:
     """The columns of a table.
 
-    Of tasks: likelihood, the score by each task's own metric, and the score by kinds of task. Of benchmarks:
-    one column each, over its questions, and the mean over benchmarks.
+    Of tasks: likelihood, the score by each task's own metric, and the score by kinds of task. Of
+    benchmarks: one column each, over its questions, and the mean over benchmarks.
     """
     if results[0].metric in METRICS:
         return [

@@ -1,4 +1,6 @@
-"""Evaluation results on disk: one JSON file per task and condition, named by a hash of all inputs."""
+"""Evaluation results on disk: one JSON file per task and condition,
+named by a hash of all inputs.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,10 @@ class EvalResult(Record):
 
     @property
     def description_only(self) -> bool:
-        """Whether only the description says what to do. Older files lack the field; the task's name decides."""
+        """Whether only the description says what to do.
+
+        Older files lack the field; the task's name decides.
+        """
         return self.task.startswith(DESCRIPTION_ONLY_PREFIXES) if self.told_only is None else self.told_only
 
     @classmethod
@@ -94,10 +99,10 @@ class NoResultsError(T2lError):
 class ResultStore:
     """The results in one folder.
 
-    The key of a result is a hash of everything that decides its numbers. Conditions with equal inputs (e.g. a
-    held-out description that training has seen) have the same key and are computed once. Per task, condition
-    and system, the folder keeps the newest result only: a checkpoint that was trained again under its old
-    name replaces its results.
+    The key of a result is a hash of everything that decides its numbers. Conditions with equal
+    inputs (e.g. a held-out description that training has seen) have the same key and are computed
+    once. Per task, condition and system, the folder keeps the newest result only: a checkpoint that
+    was trained again under its old name replaces its results.
 
     Args:
         folder: created if it is missing.
@@ -169,7 +174,10 @@ def read_results(folder: Path) -> list[EvalResult]:
 
 
 def results_by_folder(folder: Path) -> dict[Path, list[EvalResult]]:
-    """Folder -> its results, for a folder and those below it. A folder holds one set of settings."""
+    """Folder -> its results, for a folder and those below it.
+
+    A folder holds one set of settings.
+    """
     found: dict[Path, list[EvalResult]] = {}
     for path in sorted(folder.rglob("*.json")):
         if result := read_result(path):

@@ -1,8 +1,8 @@
 """Evaluates conditions on tasks in this process, in large batches of mixed tasks and adapters.
 
-The unit of work is a row: some samples of one task under one prompt variant and one adapter. Rows of several
-tasks, variants and conditions share a batch, each with its own adapter, which keeps a slow machine busy.
-A result is stored once its last row is done.
+The unit of work is a row: some samples of one task under one prompt variant and one adapter. Rows
+of several tasks, variants and conditions share a batch, each with its own adapter, which keeps a
+slow machine busy. A result is stored once its last row is done.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from hypernet.packing import ChatFormat, Example, fit_row, row_length
 ROW_TOKENS = 256
 """Attention over a packed row costs its length squared; the shared prefix is saved once per row."""
 BATCH_TOKENS = 6144
-"""Tokens of a prefill batch: enough to keep the cores busy, few enough for the memory of a laptop."""
+"""Tokens of a prefill batch: enough to keep the cores busy, few enough for the memory of a laptop.
+"""
 BATCH_ANSWERS = 96
 """Answers decoded at once."""
 PLANNED_BATCHES = 4
@@ -95,7 +96,8 @@ class Runner:
                     jobs[key].conditions.append(condition)
                 else:
                     jobs[key] = _Job(key, eval_task, [condition])
-        # Jobs that cannot share a batch are kept apart. Tasks with short prompts come first, side by side.
+        # Jobs that cannot share a batch are kept apart. Tasks with short prompts come first, side
+        # by side.
         ordered = sorted(jobs.values(), key=lambda job: (_batch_group(job), _mean_length(job.eval_task)))
         for _, group in groupby(ordered, _batch_group):
             yield from self._run_jobs(list(group))
@@ -196,7 +198,8 @@ class Runner:
 
 
 def rendered_tokens(eval_task: EvalTask, chat: ChatFormat) -> list[int]:
-    """Tokens of the first sample behind itself as a solved turn: they identify tokenizer and chat template.
+    """Tokens of the first sample behind itself as a solved turn: they identify tokenizer and chat
+    template.
 
     The fingerprint of a base model covers its weights only.
     """
@@ -222,7 +225,10 @@ def _group_by_adapter(variant: PromptVariant, n: int) -> list[tuple[list[int], L
 
 
 def _batches(rows: list[_Row]) -> Iterator[list[_Row]]:
-    """Rows in batches within the budgets. The rows of a batch are similar in length and answer limit."""
+    """Rows in batches within the budgets.
+
+    The rows of a batch are similar in length and answer limit.
+    """
     rows = sorted(rows, key=lambda r: (r.adapter is None, r.limit, r.length))
     batch: list[_Row] = []
     for row in rows:

@@ -1,13 +1,14 @@
 """Runs a program that a model generated, and tells whether it ran to its end.
 
-The program runs in a fresh interpreter (`-I -S`: no site-packages, environment or user files on the path), in
-an empty folder that is deleted afterwards. CPU time, memory, processes, file sizes and wall time are limited.
-Past the wall time the whole process group is killed. Where the kernel allows, the program gets network and
-process namespaces of its own: then it has no network, and nothing that it starts outlives it.
+The program runs in a fresh interpreter (`-I -S`: no site-packages, environment or user files on the
+path), in an empty folder that is deleted afterwards. CPU time, memory, processes, file sizes and
+wall time are limited. Past the wall time the whole process group is killed. Where the kernel
+allows, the program gets network and process namespaces of its own: then it has no network, and
+nothing that it starts outlives it.
 
-This is no jail against an attacker. The program runs as the evaluating user and can read that user's files.
-Without namespaces it also has the network, and a process that leaves the group lives until its CPU time is up.
-Evaluate a model that you do not trust in a container.
+This is no jail against an attacker. The program runs as the evaluating user and can read that
+user's files. Without namespaces it also has the network, and a process that leaves the group lives
+until its CPU time is up. Evaluate a model that you do not trust in a container.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ WALL_SECONDS = 10.0
 CPU_SECONDS = 5
 MEMORY_BYTES = 512 * 2**20
 FILE_BYTES = 2**20
-"""Largest file that the program may write. Its output is a file too, because a pipe would need a reader."""
+"""Largest file that the program may write.
 
-# Runs inside the sandbox, before the program. RLIMIT_NPROC counts processes per user: it does not bind root,
-# and a user namespace has a count of its own. RLIMIT_AS limits each process.
+Its output is a file too, because a pipe would need a reader.
+"""
+
+# Runs inside the sandbox, before the program. RLIMIT_NPROC counts processes per user: it does not
+# bind root, and a user namespace has a count of its own. RLIMIT_AS limits each process.
 _BOOTSTRAP = f"""
 import os, resource, sys
 for resource_, limit in (

@@ -1,4 +1,6 @@
-"""Loads the systems of an evaluation: the checkpoint under test, its base model and the baselines."""
+"""Loads the systems of an evaluation: the checkpoint under test,
+its base model and the baselines.
+"""
 
 from __future__ import annotations
 
@@ -120,7 +122,8 @@ def load_conditions(
     """Every condition whose adapters are given.
 
     Raises:
-        LibraryError, InvalidLoraError, AdapterFileError: LoRAs are missing, malformed, or for another model.
+        LibraryError, InvalidLoraError, AdapterFileError: LoRAs are missing, malformed, or for
+            another model.
     """
     system = models.name or system_name(models.checkpoint)
     found: list[Condition] = [

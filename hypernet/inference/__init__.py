@@ -1,1 +1,3 @@
-"""Networks for inference: constants folded, linear layers prepacked, batches padded to fixed sizes."""
+"""Networks for inference: constants folded, linear layers prepacked,
+batches padded to fixed sizes.
+"""

@@ -1,8 +1,8 @@
 """A network compiled for a few batch sizes.
 
-A forward pass of the hypernetwork is about eighty small kernels. On a GPU one description takes the time
-of their launches, not of their arithmetic. torch.compile fuses the kernels, once for every shape, so
-batches are padded to one of a few sizes.
+A forward pass of the hypernetwork is about eighty small kernels. On a GPU one description takes the
+time of their launches, not of their arithmetic. torch.compile fuses the kernels, once for every
+shape, so batches are padded to one of a few sizes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def compile_buckets(forward: ForwardFn, example: Tensor, sizes: tuple[int, ...])
         sizes: batch sizes, ascending.
 
     Returns:
-        The compiled network; the network itself, with a warning in the log, where compilation fails.
+        The compiled network; the network itself, with a warning in the log, where compilation
+        fails.
     """
     fixed = BucketedForward(torch.compile(forward, dynamic=False), sizes)
     try:
@@ -63,7 +64,9 @@ class BucketedForward:
         )
 
     def _padded(self, embeddings: Tensor) -> LoraBatch:
-        """Adapters of at most the largest size of embeddings, padded with zeros to the next size."""
+        """Adapters of at most the largest size of embeddings,
+        padded with zeros to the next size.
+        """
         count = len(embeddings)
         size = next(size for size in self._sizes if size >= count)
         adapters = self._forward(pad(embeddings, (0, 0, 0, size - count)))

@@ -1,7 +1,7 @@
 """BERT layers as a dozen operations each, without the Python overhead of transformers' modules.
 
-One description is a matrix of about twenty rows. For so few rows, a third of the time in the model was
-Python. Only the layers are replaced. Embeddings and pooling stay those of transformers.
+One description is a matrix of about twenty rows. For so few rows, a third of the time in the model
+was Python. Only the layers are replaced. Embeddings and pooling stay those of transformers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class FusedBertLayer(nn.Module):
     """A `BertLayer` for inference (Devlin et al. 2019). One matrix product computes q, k and v.
 
     Args:
-        layer: the trained layer, in the dtype of the computation. Its weights must not change afterwards.
+        layer: the trained layer, in the dtype of the computation. Its weights must not change
+            afterwards.
         heads: number of attention heads.
     """
 
@@ -37,7 +38,10 @@ class FusedBertLayer(nn.Module):
         self._norm, self._last_norm = after.LayerNorm, layer.output.LayerNorm
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        """[n, T, d] -> [n, T, d]. The mask is the one that transformers builds for its SDPA attention."""
+        """[n, T, d] -> [n, T, d].
+
+        The mask is the one that transformers builds for its SDPA attention.
+        """
         n, t, d = x.shape
         qkv = self._qkv(x).view(n, t, 3, self._heads, -1).permute(2, 0, 3, 1, 4)  # [3, n, heads, T, d / heads]
         attended = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=attention_mask)
@@ -49,8 +53,8 @@ class FusedBertLayer(nn.Module):
 def fuse_bert_layers(model: nn.Module) -> None:
     """Replace the layers of every BERT in a model, in place and for good. The pooler is removed.
 
-    Sentence encoders pool the last layer's states themselves. A BERT with another activation, a decoder,
-    cross-attention or another attention implementation stays unchanged.
+    Sentence encoders pool the last layer's states themselves. A BERT with another activation, a
+    decoder, cross-attention or another attention implementation stays unchanged.
     """
     from transformers.models.bert.modeling_bert import BertModel
 

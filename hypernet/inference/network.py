@@ -14,13 +14,15 @@ from hypernet.model import Hypernet
 class InferenceHypernet:
     """A trained hypernetwork that only generates adapters.
 
-    The embeddings of layer and module have their own columns in the mixer's first linear layer. Their
-    product is a constant per module and layer. A description's product is one row, added to all of them.
+    The embeddings of layer and module have their own columns in the mixer's first linear layer.
+    Their product is a constant per module and layer. A description's product is one row, added to
+    all of them.
 
     Args:
         model: the network on its device. Its weights must not change afterwards.
-        heads: dtype of the heads and of the adapters. bf16 products are summed in float32 with the bias
-            and rounded once, so the adapter is as precise as a float32 adapter rounded to bf16.
+        heads: dtype of the heads and of the adapters. bf16 products are summed in float32 with the
+            bias and rounded once, so the adapter is as precise as a float32 adapter rounded to
+            bf16.
     """
 
     @torch.inference_mode()

@@ -1,7 +1,7 @@
 """Linear layers whose bf16 weights are packed once for the CPU's matrix library (oneDNN).
 
-oneDNN multiplies bf16 matrices from its own memory layout. From plain weights it makes that layout at
-every call, which is half of the work for one description.
+oneDNN multiplies bf16 matrices from its own memory layout. From plain weights it makes that layout
+at every call, which is half of the work for one description.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def linear_fn(weight: Tensor, bias: Tensor | None = None) -> LinearFn:
     """A linear function of a fixed weight, prepacked where possible. Results are equal to the bit.
 
     Args:
-        weight: [out, in]; must not change afterwards. A prepacked function keeps no reference to it.
+        weight: [out, in]; must not change afterwards. A prepacked function keeps no reference to
+            it.
         bias: [out], in the weight's dtype.
     """
     if not can_prepack(weight):
@@ -52,7 +53,10 @@ class PrepackedLinear(nn.Module):
 
 
 def prepack(module: nn.Module) -> None:
-    """Replace a model's linear layers by prepacked ones. The model can no longer be trained or saved."""
+    """Replace a model's linear layers by prepacked ones.
+
+    The model can no longer be trained or saved.
+    """
     for name, child in module.named_children():
         if type(child) is nn.Linear and can_prepack(child.weight):
             setattr(module, name, PrepackedLinear(child))

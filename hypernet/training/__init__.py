@@ -1,1 +1,3 @@
-"""Training of hypernetworks (on tasks, a library of LoRAs or a larger network) and of plain LoRAs."""
+"""Training of hypernetworks (on tasks, a library of LoRAs or a larger network) and of plain
+LoRAs.
+"""

@@ -9,7 +9,8 @@ from hypernet.training.embedding_cache import EmbeddingCache
 
 
 class AdapterSource:
-    """Embeds texts and generates their adapters, with a gradient down to the hypernetwork's weights.
+    """Embeds texts and generates their adapters, with a gradient down to the hypernetwork's
+    weights.
 
     Args:
         encoder: embeds the texts; each text once.

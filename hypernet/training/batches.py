@@ -1,7 +1,8 @@
 """Batches for a hypernetwork or for one LoRA: which tasks, which examples, which prompts.
 
-A batch depends on the seed and its number only, so both kinds of run see the same batches. The additions
-of `MultitaskConfig` to plain rows have a random stream of their own, so a run without them is unchanged.
+A batch depends on the seed and its number only, so both kinds of run see the same batches. The
+additions of `MultitaskConfig` to plain rows have a random stream of their own, so a run without
+them is unchanged.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Batches:
         return Batch(tasks, descriptions, rows)
 
     def _gather(self, tasks: list[TrainingTask], mix: random.Random) -> list[int]:
-        """Put tasks of one group into some rows of the batch; their numbers, that of the first task first."""
+        """Put tasks of one group into some rows of the batch; their numbers,
+        that of the first task first.
+        """
         wanted = round(self.config.same_group * len(tasks))
         if self._groups is None or wanted < 2:
             return []

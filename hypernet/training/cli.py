@@ -83,7 +83,8 @@ def sft(
     Your own tasks, five minutes from the shipped checkpoint:
 
         t2l train sft --tasks docs/examples/my-tasks.jsonl \\
-            --config hypernet/configs/own-tasks.yaml --start checkpoints/smollm2-135m --out runs/mine
+            --config hypernet/configs/own-tasks.yaml --start checkpoints/smollm2-135m --out
+            runs/mine
 
     From scratch:
 
@@ -149,7 +150,7 @@ def multitask(
     description. OUT/best is a PEFT folder. With --start, OUT/last is the LoRA of
     the last step. After a kill, run the same line with --resume.
 
-        t2l train multitask --tasks tasks.jsonl.gz --config hypernet/configs/multitask.yaml --out runs/multitask
+        t2l train multitask --tasks t.jsonl.gz --config multitask.yaml --out runs/mt
     """
     use_threads(threads)
     from hypernet.model_paths import base_model_folder
@@ -292,7 +293,7 @@ def distill(
     result with --start. --base-model matters only to the encoder `base-model`: no
     base model is loaded otherwise. After a kill, run the same line with --resume.
 
-        t2l train distill --teacher runs/l/best --tasks tasks.jsonl.gz --variant M --steps 300 --out runs/m
+        t2l train distill --teacher runs/l --tasks t.jsonl.gz --variant M --steps 300 --out runs/m
     """
     use_threads(threads)
     from hypernet.training.config import DistillationConfig, load_config

@@ -25,10 +25,16 @@ class Schedule(Record):
     steps: int | None = Field(default=None, gt=0)
     """Maximum number of steps."""
     minutes: float | None = Field(default=None, gt=0)
-    """Maximum minutes of training, summed over resumptions. The nearer limit sets the learning rate."""
+    """Maximum minutes of training, summed over resumptions.
+
+    The nearer limit sets the learning rate.
+    """
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup: float = Field(default=0.03, ge=0, lt=1)
-    """Fraction of the run in which the learning rate rises linearly. Then it falls to zero along a cosine."""
+    """Fraction of the run in which the learning rate rises linearly.
+
+    Then it falls to zero along a cosine.
+    """
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
     """Limit on the norm of the gradients."""
@@ -38,7 +44,9 @@ class Schedule(Record):
 
 
 class FineTuning(Schedule):
-    """Supervised fine-tuning of LoRAs through the frozen base model, of a hypernetwork's or of plain ones."""
+    """Supervised fine-tuning of LoRAs through the frozen base model,
+    of a hypernetwork's or of plain ones.
+    """
 
     rank: int = 8
     alpha: float = 16.0
@@ -52,28 +60,41 @@ class FineTuning(Schedule):
     row_examples: int = Field(default=12, gt=0)
     """Maximum examples of a row, so that tasks with short examples do not outweigh others."""
     max_example_tokens: int = Field(default=150, gt=0)
-    """Maximum tokens of an example. Longer ones are left out, and tasks with fewer than five shorter ones."""
+    """Maximum tokens of an example.
+
+    Longer ones are left out, and tasks with fewer than five shorter ones.
+    """
     short_task_preference: float = Field(default=0.5, ge=0)
     """Tasks are drawn with weight (mean example length)^-preference. 0: all alike."""
     derived_share: float = Field(default=0.25, ge=0, le=1)
-    """Fraction of the draws that goes to built tasks (`Task.derived`), independent of their number."""
+    """Fraction of the draws that goes to built tasks (`Task.derived`), independent of their number.
+    """
 
     compile: bool = False
-    """Compile the base model's layers and the loss. That takes minutes in the first step, and a CPU needs a
-    C++ compiler. Leave it off for runs of a few minutes."""
+    """Compile the base model's layers and the loss. That takes minutes in the first step, and a CPU
+    needs a C++ compiler. Leave it off for runs of a few minutes."""
 
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     adapter_penalty: float = Field(default=1e-3, ge=0)
     """Weight of mean A^2 + mean B^2, summed over modules."""
 
     validation_share: float = Field(default=0.08, gt=0, lt=1)
-    """Fraction of the tasks that choose the checkpoint and do not train. A hash of the names selects them."""
+    """Fraction of the tasks that choose the checkpoint and do not train.
+
+    A hash of the names selects them.
+    """
     validation_examples: int = Field(default=8, gt=0)
-    """Maximum examples of each validation task. Validation on many long tasks costs as much as many steps."""
+    """Maximum examples of each validation task.
+
+    Validation on many long tasks costs as much as many steps.
+    """
 
     @property
     def row_multiple(self) -> int:
-        """Row lengths are rounded up to a multiple of this. Compiled code needs one length for all steps."""
+        """Row lengths are rounded up to a multiple of this.
+
+        Compiled code needs one length for all steps.
+        """
         return self.row_tokens if self.compile else 32
 
     def lora_spec(self, base_model: Path) -> LoraSpec:
@@ -98,18 +119,22 @@ class MultitaskConfig(FineTuning):
     """Fine-tuning on batches of many tasks, for a hypernetwork or for one LoRA."""
 
     prompt_shares: dict[PromptForm, float] = Field(default={"bare": 1.0}, min_length=1)
-    """Fractions of the rows by what their prompts hold beside the input: nothing (`bare`), the task's
-    `description`, or solved `examples` of the task."""
+    """Fractions of the rows by what their prompts hold beside the input: nothing (`bare`), the
+    task's `description`, or solved `examples` of the task."""
     max_shots: int = Field(default=5, gt=0)
-    """Maximum solved examples of a prompt. Each row draws a number from 1 to this, and takes as many as fit."""
+    """Maximum solved examples of a prompt.
+
+    Each row draws a number from 1 to this, and takes as many as fit.
+    """
     same_group: float = Field(default=0.0, ge=0, le=1)
-    """Fraction of a batch's rows that are different tasks over the same kind of input, where there are any.
-    Only their descriptions tell such tasks apart."""
+    """Fraction of a batch's rows that are different tasks over the same kind of input, where there
+    are any. Only their descriptions tell such tasks apart."""
     group_balance: float = Field(default=0.0, ge=0, le=1)
-    """The tasks of a group are drawn with weight (size of the group)^-group_balance. At 1, a whole group is
-    drawn as often as one task."""
+    """The tasks of a group are drawn with weight (size of the group)^-group_balance. At 1, a whole
+    group is drawn as often as one task."""
     description_noise: float = Field(default=0.0, ge=0, le=1)
-    """Fraction of the descriptions that get noise: typos, other casing, no full stop, polite words."""
+    """Fraction of the descriptions that get noise: typos, other casing, no full stop, polite words.
+    """
     drop_near_duplicates: bool = False
     """Drop training tasks that answer the inputs of a validation task as that task does."""
 
@@ -130,21 +155,28 @@ class SftConfig(MultitaskConfig):
     dropout: float = 0.05
 
     reads: Literal["description", "input"] = "description"
-    """Input of the network: the task's description, or each example's input. The latter is Hyperdecoders
-    (Ivison & Peters 2022), a baseline with one adapter for every input and one example a row."""
+    """Input of the network: the task's description, or each example's input. The latter is
+    Hyperdecoders (Ivison & Peters 2022), a baseline with one adapter for every input and one
+    example a row."""
     paraphrases: Literal["all", "definition"] = "all"
-    """Descriptions to train on: all of a task, or its definition alone (the first description where there
-    is none)."""
+    """Descriptions to train on: all of a task, or its definition alone (the first description where
+    there is none)."""
     offset: str | None = None
-    """Folder of a PEFT adapter, such as a multi-task LoRA. The output of the network is added to it, and
-    training starts at it."""
+    """Folder of a PEFT adapter, such as a multi-task LoRA. The output of the network is added to
+    it, and training starts at it."""
     neftune_alpha: float = Field(default=0.0, ge=0)
     """Noise on the input embeddings in training, see `neftune.py`. 0: none."""
     accumulate: int = Field(default=1, gt=0)
-    """Passes of the base model in each step. More passes need less memory (gradient accumulation)."""
+    """Passes of the base model in each step.
+
+    More passes need less memory (gradient accumulation).
+    """
 
     contrast: float = Field(default=0.0, ge=0)
-    """Weight of the contrastive loss: another task's adapter has to be worse by the margin. 0: none."""
+    """Weight of the contrastive loss: another task's adapter has to be worse by the margin.
+
+    0: none.
+    """
     contrast_rows: int = Field(default=4, gt=0)
     """Rows of a batch that are also run under another row's adapter."""
     contrast_margin: float = Field(default=1.0, gt=0)
@@ -152,13 +184,15 @@ class SftConfig(MultitaskConfig):
 
 
 class OracleConfig(FineTuning):
-    """One plain LoRA per task, `rows` tasks at a time: the library of reconstruction (T2L section 4.1)."""
+    """One plain LoRA per task, `rows` tasks at a time:
+    the library of reconstruction (T2L section 4.1).
+    """
 
     learning_rate: float = Field(default=2e-3, gt=0)
     adapter_penalty: float = Field(default=0.0, ge=0)
     start: Literal["shared", "own"] = "shared"
-    """All LoRAs start at the same random A, or each at its own. Training changes A little. With `own`, no two
-    oracles have a basis in common, so that a hypernetwork has to memorise noise."""
+    """All LoRAs start at the same random A, or each at its own. Training changes A little. With
+    `own`, no two oracles have a basis in common, so that a hypernetwork has to memorise noise."""
     choose_every: int = Field(default=20, gt=0)
     """Steps between evaluations of the examples that choose each task's best step."""
     choose_one_of: int = Field(default=7, gt=1)
@@ -195,7 +229,10 @@ class DistillationConfig(Schedule):
     """Descriptions of a batch, each of another draw of a task."""
     learning_rate: float = Field(default=2e-3, gt=0)
     validation_share: float = Field(default=0.08, gt=0, lt=1)
-    """Fraction of the tasks whose descriptions choose the checkpoint. A hash of the names chooses them."""
+    """Fraction of the tasks whose descriptions choose the checkpoint.
+
+    A hash of the names chooses them.
+    """
 
 
 AnySchedule = TypeVar("AnySchedule", bound=Schedule)
@@ -217,7 +254,8 @@ def assignments(pairs: Sequence[str]) -> dict[str, object]:
 def load_config(
     kind: type[AnySchedule], path: Path | None, pairs: Sequence[str] | None = None, **overrides: object
 ) -> AnySchedule:
-    """Read a YAML file (None: the defaults), then apply options and `--set` pairs, which win in this order.
+    """Read a YAML file (None: the defaults), then apply options and `--set` pairs, which win in
+    this order.
 
     Args:
         kind: the record to read.

@@ -29,7 +29,9 @@ def add_noise(text: str, rng: random.Random) -> str:
 
 
 def with_typos(text: str, rng: random.Random) -> str:
-    """One typo in about thirty characters, at least one: letters swapped, left out, doubled or replaced."""
+    """One typo in about thirty characters, at least one: letters swapped, left out,
+    doubled or replaced.
+    """
     letters = list(text)
     for _ in range(max(1, round(len(text) / 30))):
         places = [i for i in range(len(letters) - 1) if letters[i].isalpha() and letters[i + 1].isalpha()]

@@ -13,9 +13,9 @@ from hypernet.lora import LoraBatch
 class _DeltaWDistance(torch.autograd.Function):
     """Mean |B A - B* A*| with gradients to A and B, holding one layer's product at a time.
 
-    The product of a layer is out x in, hundreds of times larger than its factors. The gradient needs only
-    the sign S of the difference: it is S A^T for B and B^T S for A. The forward pass computes both, so nothing
-    of the size of a product is kept.
+    The product of a layer is out x in, hundreds of times larger than its factors. The gradient
+    needs only the sign S of the difference: it is S A^T for B and B^T S for A. The forward pass
+    computes both, so nothing of the size of a product is kept.
     """
 
     @staticmethod
@@ -67,8 +67,8 @@ def relative_error(adapters: LoraBatch, target: LoraBatch) -> Tensor:
 def squared_relative_error(adapters: LoraBatch, target: LoraBatch) -> Tensor:
     """The square of `relative_error`, with a gradient everywhere. [n].
 
-    |B A|^2 is the sum of all entries of (B^T B) * (A A^T). With [B, -B*] and [A; A*] as one LoRA of twice
-    the rank, no product of the size of a layer is computed.
+    |B A|^2 is the sum of all entries of (B^T B) * (A A^T). With [B, -B*] and [A; A*] as one
+    LoRA of twice the rank, no product of the size of a layer is computed.
     """
     wrong = whole = torch.zeros((), dtype=torch.float64)
     for name in adapters.a:

@@ -3,10 +3,10 @@
     description -> teacher -> LoRA
     description -> student -> LoRA, the same B A
 
-M and S learn slowly through a base model, and such steps are slow. A trained L generates a LoRA for any
-description at almost no cost, so they learn from it first: thousands of descriptions a minute instead of a
-few hundred. The loss compares products B A, so that the student may find factors that suit its shared
-heads.
+M and S learn slowly through a base model, and such steps are slow. A trained L generates a LoRA for
+any description at almost no cost, so they learn from it first: thousands of descriptions a minute
+instead of a few hundred. The loss compares products B A, so that the student may find factors that
+suit its shared heads.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Data-parallel training: the processes that `torchrun` starts, each with some rows of every batch.
 
-A batch depends on its step only, so N processes compute what one would. Each takes some of the rows. Its
-loss is scaled so that the losses of all processes add up to that of the batch, and gradients are summed.
-Nothing is averaged over processes, because their numbers of rows may differ. The hypernetwork runs whole
-in every process, so that dropout is the same for any number of processes. It is small beside the base
-model.
+A batch depends on its step only, so N processes compute what one would. Each takes some of the
+rows. Its loss is scaled so that the losses of all processes add up to that of the batch, and
+gradients are summed. Nothing is averaged over processes, because their numbers of rows may differ.
+The hypernetwork runs whole in every process, so that dropout is the same for any number of
+processes. It is small beside the base model.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class Workers:
         return total.tolist()
 
     def broadcast(self, value: float) -> float:
-        """The value of process 0. Clocks differ, but all processes must take the same number of steps."""
+        """The value of process 0.
+
+        Clocks differ, but all processes must take the same number of steps.
+        """
         if self.count == 1:
             return value
         said = self._tensor([value])

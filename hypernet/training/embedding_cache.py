@@ -9,7 +9,10 @@ from hypernet.encoder import Encoder
 
 
 class EmbeddingCache:
-    """Embeds each text once. Encoding all paraphrases ahead would take longer than many short runs."""
+    """Embeds each text once.
+
+    Encoding all paraphrases ahead would take longer than many short runs.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder

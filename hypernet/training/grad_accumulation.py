@@ -1,8 +1,9 @@
-"""Gradient accumulation: a batch is computed microbatch by microbatch, with the gradient of the whole.
+"""Gradient accumulation: a batch is computed microbatch by microbatch, with the gradient of the
+whole.
 
-The hypernetwork generates all adapters of a batch in one pass. The base model then runs over some rows
-at a time. The memory of a microbatch is freed before the next begins, so a batch may be larger than a
-device holds, and other processes may take other microbatches (`distributed.py`).
+The hypernetwork generates all adapters of a batch in one pass. The base model then runs over some
+rows at a time. The memory of a microbatch is freed before the next begins, so a batch may be larger
+than a device holds, and other processes may take other microbatches (`distributed.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def accumulate_gradients(
             The backward pass down to the adapters runs at once.
 
     Returns:
-        The summed loss. Its gradient continues from the adapters to the network that generated them.
+        The summed loss. Its gradient continues from the adapters to the network that generated
+        them.
     """
     leaves = generated.map(lambda t: t.detach().requires_grad_())
     value, tokens, metrics = 0.0, 0, Counter[str]()

@@ -1,7 +1,7 @@
 """Groups of tasks over the same kind of input. Only the descriptions tell such tasks apart.
 
-A task file may name the group (`Task.group`). Otherwise the shape of the inputs is the group: single words,
-lists of four words, pairs of numbers.
+A task file may name the group (`Task.group`). Otherwise the shape of the inputs is the group:
+single words, lists of four words, pairs of numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ MIN_COMMON_INPUTS = 8
 
 
 def input_shape(text: str) -> str:
-    """The text with a sign for each word and number: "7 cups, 2 forks" -> "9 w, 9 w". Empty for long texts."""
+    """The text with a sign for each word and number: "7 cups, 2 forks" -> "9 w, 9 w".
+
+    Empty for long texts.
+    """
     if len(text) > MAX_SHAPED:
         return ""
     masked = re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", "w", re.sub(r"\d+", "9", text))
@@ -32,7 +35,9 @@ def input_shape(text: str) -> str:
 
 
 def group_of(task: TrainingTask) -> str:
-    """The group that the task file names, else the shape of most of the inputs; empty if there is none."""
+    """The group that the task file names, else the shape of most of the inputs;
+    empty if there is none.
+    """
     if task.group:
         return task.group
     shape, count = Counter(input_shape(e.text) for e in task.examples).most_common(1)[0]
@@ -71,7 +76,9 @@ class Groups:
 
 
 def aligned(task: TrainingTask, leader: Sequence[Example], sampled: Sequence[Example]) -> list[Example]:
-    """The sampled examples, the first of them replaced by the task's answers to the leader's inputs."""
+    """The sampled examples, the first of them replaced by the task's answers to the leader's
+    inputs.
+    """
     asked = dict.fromkeys(e.text for e in leader)
     own = {e.text: e for e in task.examples if e.text in asked}
     common = [own[text] for text in asked if text in own]

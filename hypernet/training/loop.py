@@ -1,7 +1,7 @@
 """The training loop: step, log, validate, save. A killed run continues where it last saved.
 
-A step draws everything random from (seed, step number), so a resumed run sees the same batches as one
-that never stopped. The folder of a run holds
+A step draws everything random from (seed, step number), so a resumed run sees the same batches as
+one that never stopped. The folder of a run holds
 
     state.pt      network, optimiser, step, minutes: tensors and numbers only
     best/         the checkpoint with the lowest validation loss, ready to serve
@@ -80,14 +80,16 @@ class Trainer:
         model: the model to train.
         config: schedule and optimiser settings.
         compute: step number -> loss of that step, with its graph.
-        validate: measures the model; the first number decides which checkpoint is best (lower is better).
-        save_checkpoint: writes `model` to a folder; `best` of the state is the validation loss that it has.
+        validate: measures the model; the first number decides which checkpoint is best (lower is
+            better).
+        save_checkpoint: writes `model` to a folder; `best` of the state is the validation loss that
+            it has.
         clip: limits the gradients of `model` to a norm, and returns the norm they had.
-        workers: the processes of this run, if there are several. `compute` then gives this one's part of
-            loss and metrics, and only the first process logs, validates and saves.
+        workers: the processes of this run, if there are several. `compute` then gives this one's
+            part of loss and metrics, and only the first process logs, validates and saves.
         reporter: prints the progress. None: on stdout.
-        validate_first: the model is trained already. It is measured before the first step and may stay
-            the best.
+        validate_first: the model is trained already. It is measured before the first step and may
+            stay the best.
     """
 
     def __init__(
@@ -206,7 +208,10 @@ class Trainer:
         return f"step {self.state.step}  loss {loss:.4f}{validation}  {speed}"
 
     def _run_validation(self) -> float:
-        """Validate, and keep the checkpoint if it is the best so far. Returns the validation loss."""
+        """Validate, and keep the checkpoint if it is the best so far.
+
+        Returns the validation loss.
+        """
         if not self._workers.is_main:
             return math.inf
         started = time.perf_counter()
@@ -258,7 +263,9 @@ class Trainer:
 
 
 def schedule(done: float, warmup: float) -> float:
-    """Factor on the learning rate after a share `done` of the run: linear up, cosine down to zero."""
+    """Factor on the learning rate after a share `done` of the run: linear up,
+    cosine down to zero.
+    """
     if done < warmup:
         return max(done / warmup, 0.01)
     return 0.5 * (1 + math.cos(math.pi * min((done - warmup) / (1 - warmup), 1.0)))
@@ -266,7 +273,9 @@ def schedule(done: float, warmup: float) -> float:
 
 @contextmanager
 def _set_on_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, instead of ending the process; only the main thread can listen to it."""
+    """An event that SIGTERM sets, instead of ending the process;
+    only the main thread can listen to it.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,7 +1,8 @@
 """The losses of supervised fine-tuning, on scores of response tokens.
 
-The vocabulary is large: with 49,152 tokens, the scores of one short batch take 60 MB in fp32. Therefore
-the training loss and the reported loss use the same log-sum-exp, which a compiler fuses into one pass.
+The vocabulary is large: with 49,152 tokens, the scores of one short batch take 60 MB in fp32.
+Therefore the training loss and the reported loss use the same log-sum-exp, which a compiler fuses
+into one pass.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from hypernet.packing import PackedBatch
 
 
 def token_losses(scores: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Cross-entropy with label smoothing (Szegedy et al. 2016, section 7), and without it. Both [S], fp32.
+    """Cross-entropy with label smoothing (Szegedy et al. 2016, section 7), and without it. Both
+    [S], fp32.
 
     Args:
         scores: [S, vocabulary].
@@ -44,8 +46,8 @@ def sft_loss(
 ) -> tuple[Tensor, Tensor]:
     """The training loss, and the negative log-likelihood of each example.
 
-    Cross-entropy is averaged over the response tokens of each example, then over examples. The penalty is
-    `adapter_penalty` * sum over modules of mean A^2 + mean B^2.
+    Cross-entropy is averaged over the response tokens of each example, then over examples. The
+    penalty is `adapter_penalty` * sum over modules of mean A^2 + mean B^2.
     """
     losses = fused_token_losses if fused else token_losses
     smooth, nll = losses(scores, packed.targets, label_smoothing)

@@ -15,8 +15,8 @@ CHUNK = 16
 def mean_lora(generator: Generator, descriptions: Sequence[str], weights: Sequence[float]) -> LoraWeights:
     """The LoRA nearest to the mean of a hypernetwork's LoRAs, by least squares of delta W.
 
-    The mean of many products B A has a higher rank than one LoRA. The best approximation of rank r keeps
-    the r largest singular values (Eckart & Young 1936). Each factor gets their square roots.
+    The mean of many products B A has a higher rank than one LoRA. The best approximation of rank r
+    keeps the r largest singular values (Eckart & Young 1936). Each factor gets their square roots.
 
     Args:
         generator: generates the adapters.

@@ -1,7 +1,7 @@
 """Noise on the input embeddings in training, against overfitting (NEFTune, Jain et al. 2023).
 
-The noise is uniform in [-1, 1], times alpha / sqrt(length * width). That of a row depends on (seed, step,
-row) only, so it is the same for any number of processes and microbatches.
+The noise is uniform in [-1, 1], times alpha / sqrt(length * width). That of a row depends on (seed,
+step, row) only, so it is the same for any number of processes and microbatches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ def noise(packed: PackedBatch, keys: Sequence[int], width: int, alpha: float) ->
     """Noise for N rows of T tokens. [N, T, width].
 
     Args:
-        packed: the rows. The length of a row is that of its longest example, so that packing adds no noise.
+        packed: the rows. The length of a row is that of its longest example, so that packing adds
+            no noise.
         keys: one seed per row.
         width: size of an embedding.
         alpha: size of the noise; 5 in the published runs.

@@ -1,10 +1,11 @@
-"""Oracles: one plain LoRA per task, trained on that task alone, for reconstruction (T2L section 4.1).
+"""Oracles: one plain LoRA per task, trained on that task alone, for reconstruction (T2L section
+4.1).
 
-A LoRA trains on little data, and the base model is the same for all. So several tasks train at once: row i
-of every batch belongs to task i and runs under its LoRA. Losses are summed, gradients are clipped per task,
-and AdamW works element by element, so each LoRA equals the one that training alone would give. A group of
-tasks is one run of the training loop, in `LIBRARY/.groups/`. When it ends, its LoRAs join the library
-together. After a kill, the same command continues.
+A LoRA trains on little data, and the base model is the same for all. So several tasks train at
+once: row i of every batch belongs to task i and runs under its LoRA. Losses are summed, gradients
+are clipped per task, and AdamW works element by element, so each LoRA equals the one that training
+alone would give. A group of tasks is one run of the training loop, in `LIBRARY/.groups/`. When it
+ends, its LoRAs join the library together. After a kill, the same command continues.
 """
 
 from __future__ import annotations
@@ -167,7 +168,8 @@ def train_oracles(
     only: str | None = None,
     count: int | None = None,
 ) -> Library:
-    """Train one LoRA per task into a library, `config.rows` tasks at a time; LoRAs that are there already stay.
+    """Train one LoRA per task into a library, `config.rows` tasks at a time; LoRAs that are there
+    already stay.
 
     A task that lacks enough short examples is reported and left out.
 
@@ -181,7 +183,8 @@ def train_oracles(
 
     Raises:
         LibraryError: the folder holds a library of another base model, shape or start.
-        TaskFileError: a task file cannot be read, `only` names none of its tasks, or no task can be trained on.
+        TaskFileError: a task file cannot be read, `only` names none of its tasks, or no task can be
+            trained on.
     """
     reporter = Reporter()
     every = {task.task: task for task in load_all(tasks)}

@@ -1,7 +1,7 @@
 """Output of a training command: its slow phases with their seconds, and the progress of the run.
 
-On a terminal a bar is redrawn in place. Elsewhere (a file, a pipe, a log collector) plain lines appear,
-one every few seconds.
+On a terminal a bar is redrawn in place. Elsewhere (a file, a pipe, a log collector) plain lines
+appear, one every few seconds.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 The base model is not loaded. Two targets:
 
-    factors   mean |A - A*| and |B - B*| of z-scores: each weight in standard deviations over the library
-    delta_w   scaling * mean |B A - B* A*|: other factors of the same product are as good
+    factors   mean |A - A*| and |B - B*| of z-scores: each weight in standard deviations over the
+    library delta_w   scaling * mean |B A - B* A*|: other factors of the same product are as good
 
 With `factors` the network starts at the mean of the library, with `delta_w` as a plain LoRA does.
 """
@@ -37,7 +37,8 @@ VALIDATION_PARAPHRASES = 3
 
 
 class ReconstructionRun:
-    """One run: the library's LoRAs, their descriptions, and the step and validation that the loop calls.
+    """One run: the library's LoRAs, their descriptions, and the step and validation that the loop
+    calls.
 
     Args:
         config: the run.
@@ -81,7 +82,9 @@ class ReconstructionRun:
         self.model.to(device)
 
     def step(self, number: int) -> StepResult:
-        """Loss on the tasks that belong to step `number`: each pass over the library has a new order."""
+        """Loss on the tasks that belong to step `number`:
+        each pass over the library has a new order.
+        """
         rng = random.Random(f"{self.config.seed}:{number}")
         index = self._batch(number)
         embeddings = self.embed([rng.choice(self._paraphrases[i]) for i in index])
@@ -105,16 +108,20 @@ class ReconstructionRun:
         return self.config.delta_w_scaling * distance
 
     def _factor_loss(self, adapters: LoraBatch, target: LoraBatch, name: str) -> Tensor:
-        """[n]. The difference divided by the deviation is the difference of z-scores: the means cancel."""
+        """[n].
+
+        The difference divided by the deviation is the difference of z-scores: the means cancel.
+        """
         a = (adapters.a[name] - target.a[name]) / (self.model.deviation.a(name) + 1e-10)  # [n, L, r, in]
         b = (adapters.b[name] - target.b[name]) / (self.model.deviation.b(name) + 1e-10)  # [n, L, out, r]
         return (a.abs().flatten(1).mean(dim=1) + b.abs().flatten(1).mean(dim=1)) / 2
 
     def validate(self) -> dict[str, float]:
-        """Loss and relative error over the library, each task by its first descriptions; then each error.
+        """Loss and relative error over the library, each task by its first descriptions; then each
+        error.
 
-        These are the tasks that train, so the numbers say how well the network keeps the library. `t2l eval`
-        measures unseen tasks.
+        These are the tasks that train, so the numbers say how well the network keeps the library.
+        `t2l eval` measures unseen tasks.
         """
         losses, errors = [], []
         for i in range(len(self.library)):

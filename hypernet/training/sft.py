@@ -3,8 +3,9 @@
     description -> hypernetwork -> LoRA
     input -> frozen base + LoRA -> cross-entropy of the output
 
-T2L section 4.2. With bare prompts, everything that the answer needs of the description must pass through
-the adapter. A share of the prompts may also hold the description or solved examples (`prompt_shares`).
+T2L section 4.2. With bare prompts, everything that the answer needs of the description must pass
+through the adapter. A share of the prompts may also hold the description or solved examples
+(`prompt_shares`).
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class SftRun:
         self.model = new_hypernet(config, base, encoder.size)
         self.adapters = AdapterSource(encoder, self.model, base.device)
         self.batches = Batches(data.training, config, base.chat)
-        # Each is the next one's mismatched task: in file order that would often be a near-duplicate.
+        # Each is the next one's mismatched task: in file order that would often be a
+        # near-duplicate.
         self.validation = list(data.validation)
         random.Random(config.seed).shuffle(self.validation)
         self.step = SftStep(config, base, self.adapters, self.batches, workers)
@@ -114,7 +116,9 @@ class SftRun:
 
 
 def new_hypernet(config: SftConfig, base: FrozenBase, embedding_size: int) -> Hypernet:
-    """The network at its start: Bias-HyperInit, or zero on top of the LoRA that `config.offset` names."""
+    """The network at its start: Bias-HyperInit, or zero on top of the LoRA that `config.offset`
+    names.
+    """
     torch.manual_seed(config.seed)
     model = Hypernet(
         HypernetConfig(
@@ -136,7 +140,9 @@ def new_hypernet(config: SftConfig, base: FrozenBase, embedding_size: int) -> Hy
 def sft_data(
     tasks: list[Task], config: SftConfig, base: FrozenBase, *, only: str | None = None, count: int | None = None
 ) -> TrainingData:
-    """The tasks of an SFT run, see `training_data`; with one description each if the run wants that."""
+    """The tasks of an SFT run, see `training_data`; with one description each if the run wants
+    that.
+    """
     data = training_data(tasks, config, base.chat, only=only, count=count)
     if config.paraphrases == "definition":
         definitions = {task.task: task.definition or task.paraphrases[0] for task in tasks}
@@ -167,9 +173,11 @@ def train_sft(
         config: the run.
         base_model: a transformers folder.
         encoder: as `Encoder.load` takes it; None is the bundled one.
-        device: a torch device. Under torchrun each process takes its part of the rows, on its own GPU.
+        device: a torch device. Under torchrun each process takes its part of the rows, on its own
+            GPU.
         start: a checkpoint of the same shape to start from, instead of Bias-HyperInit.
-        only, count: train on some of the tasks that have enough short examples, see `tasks.select_names`.
+        only, count: train on some of the tasks that have enough short examples, see
+            `tasks.select_names`.
         descriptions: a file of further descriptions, see `tasks.load_descriptions`.
         resume: continue from `out/state.pt`.
 

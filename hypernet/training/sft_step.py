@@ -54,7 +54,10 @@ class SftStep:
         )
 
     def _draw(self, number: int) -> Batch:
-        """The batch of a step. A Hyperdecoder reads each example's input in place of a description."""
+        """The batch of a step.
+
+        A Hyperdecoder reads each example's input in place of a description.
+        """
         if self.config.reads == "description":
             return self.batches.draw(number)
         rng = random.Random(f"{self.config.seed}:{number}")
@@ -63,7 +66,9 @@ class SftStep:
         return Batch(tasks, [row[0].text for row in rows], rows)
 
     def _microbatch(self, number: int, batch: Batch, chosen: list[int], adapters: LoraBatch) -> StepResult:
-        """The chosen rows' part of the batch's loss and metrics, which are means over its examples."""
+        """The chosen rows' part of the batch's loss and metrics,
+        which are means over its examples.
+        """
         config, base, rows = self.config, self.base, batch.rows
         packed = pack([rows[i] for i in chosen], config.row_multiple)
         share = len(packed.example_rows) / sum(map(num_answers, rows))

@@ -1,4 +1,6 @@
-"""Validation of a hypernetwork: tasks that it does not train on, with right and with wrong descriptions."""
+"""Validation of a hypernetwork: tasks that it does not train on,
+with right and with wrong descriptions.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ class SftValidation:
     def __call__(self) -> dict[str, float]:
         """Mean NLL over the validation tasks, with their own descriptions and with one another's.
 
-        The prompts are bare. For the other forms of prompt that the run trains with, only own descriptions
-        are measured.
+        The prompts are bare. For the other forms of prompt that the run trains with, only own
+        descriptions are measured.
         """
         own, other = [], []
         by_form: list[tuple[str, float]] = []

@@ -1,7 +1,8 @@
-"""Plain LoRAs by supervised fine-tuning: no description, no hypernetwork, the same data and the same loss.
+"""Plain LoRAs by supervised fine-tuning: no description, no hypernetwork, the same data and the
+same loss.
 
-Here: one LoRA for all tasks, the baseline of a hypernetwork. It learns the form of the answers without
-reading a description, and scores well. `oracle.py` trains one LoRA per task.
+Here: one LoRA for all tasks, the baseline of a hypernetwork. It learns the form of the answers
+without reading a description, and scores well. `oracle.py` trains one LoRA per task.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ class MultitaskRun:
     def start_from(self, checkpoint: Path, encoder: str | None) -> None:
         """Start at the LoRA that is nearest to the LoRAs of a hypernetwork, see `mean_lora`.
 
-        The LoRA then has what the network has learnt about all tasks, and equal numbers of steps are equal
-        training.
+        The LoRA then has what the network has learnt about all tasks, and equal numbers of steps
+        are equal training.
 
         Raises:
             CheckpointError: it is no checkpoint, or generates LoRAs of another shape.

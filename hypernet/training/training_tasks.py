@@ -1,4 +1,6 @@
-"""Tokenised training tasks, with all their descriptions and the weight of each task in the draws."""
+"""Tokenised training tasks, with all their descriptions and the weight of each task in the
+draws.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class TrainingTask:
 
 
 def prepare(task: Task, chat: ChatFormat, max_tokens: int) -> TrainingTask | None:
-    """Tokenise a task's training examples, leaving out those above `max_tokens`; None if too few are left."""
+    """Tokenise a task's training examples, leaving out those above `max_tokens`;
+    None if too few are left.
+    """
     examples = tokenised(task.split_instances()[0], chat, max_tokens)
     return training_task(task, examples) if len(examples) >= MIN_EXAMPLES else None
 
@@ -66,7 +70,8 @@ def tokenised(instances: list[Instance], chat: ChatFormat, max_tokens: int) -> l
 
 
 def training_paraphrases(task: Task) -> list[str]:
-    """All descriptions of a task except its `eval_descriptions`, each in several forms where there are few.
+    """All descriptions of a task except its `eval_descriptions`, each in several forms where there
+    are few.
 
     A task without `eval_descriptions` is validated with some of these. Its held-out
     instances never train.
@@ -93,7 +98,8 @@ def draw_weights(
         tasks: the tasks.
         preference: tasks with short examples are drawn more, with weight (mean length)^-preference.
         derived_share: fraction of the draws that goes to derived tasks.
-        group_balance: tasks of a group are drawn less, with weight (size of the group)^-group_balance.
+        group_balance: tasks of a group are drawn less, with weight (size of the
+            group)^-group_balance.
     """
     sizes = Counter(t.group for t in tasks)
     weights = [

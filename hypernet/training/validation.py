@@ -67,7 +67,8 @@ def near_duplicates(tasks: Iterable[Task], others: Iterable[Task]) -> dict[str, 
 def prompt_forms(
     task: TrainingTask, description: str, config: MultitaskConfig, chat: ChatFormat
 ) -> dict[str, list[Example]]:
-    """The task's validation examples in each form of prompt that the run trains with, except the bare one.
+    """The task's validation examples in each form of prompt that the run trains with, except the
+    bare one.
 
     Args:
         task: a validation task.

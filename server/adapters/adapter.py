@@ -68,7 +68,8 @@ class Adapter:
         weights: LoraWeights,
         buffer: Tensor | None = None,
     ) -> Adapter:
-        """Validate generated weights and copy them into one flat bf16 buffer. Takes about a millisecond.
+        """Validate generated weights and copy them into one flat bf16 buffer. Takes about a
+        millisecond.
 
         The weights are validated as bf16, so that values that only overflow in bf16 are found.
 

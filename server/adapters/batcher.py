@@ -86,7 +86,8 @@ class Batcher(Generic[T, R]):
         return sum(not job.done.done() for job in tuple(self._queue))  # other threads read it, too
 
     async def submit(self, item: T) -> tuple[R, float]:
-        """Wait for the item's result and for the seconds that it spent in the queue. Cancelling drops the item.
+        """Wait for the item's result and for the seconds that it spent in the queue. Cancelling
+        drops the item.
 
         Raises:
             OverloadedError: the queue is full.

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 
 class CircuitBreaker:
-    """Closed while calls succeed, open after consecutive failures. While open: one probe per cooldown."""
+    """Closed while calls succeed, open after consecutive failures.
+
+    While open: one probe per cooldown.
+    """
 
     def __init__(self, *, failures: int, cooldown_s: float, clock: Callable[[], float]) -> None:
         """Create a closed breaker.
@@ -33,7 +36,10 @@ class CircuitBreaker:
         return self._failures == 0
 
     def allow(self) -> bool:
-        """Whether to make a call now. True from an open breaker allows the one probe of this cooldown."""
+        """Whether to make a call now.
+
+        True from an open breaker allows the one probe of this cooldown.
+        """
         if not self.is_open:
             return True
         now = self._clock()

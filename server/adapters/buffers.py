@@ -37,13 +37,17 @@ class BufferPool:
         self._buffers: deque[Tensor] = deque()
 
     def fill(self) -> None:
-        """Allocate a buffer if the pool is empty. If memory is exhausted, the next `acquire` raises."""
+        """Allocate a buffer if the pool is empty.
+
+        If memory is exhausted, the next `acquire` raises.
+        """
         if not self._buffers:
             with suppress(OSError):
                 self._buffers.append(allocate_buffer(self._spec))
 
     def acquire(self) -> Tensor:
-        """Remove a buffer from the pool, or allocate one if the pool is empty. [num_parameters], bf16
+        """Remove a buffer from the pool, or allocate one if the pool is empty. [num_parameters],
+        bf16
 
         Raises:
             OSError: the machine has no memory left.

@@ -63,7 +63,8 @@ _HEADER = TypeAdapter(Header)
 
 
 class AdapterCodec:
-    """Encodes and verifies adapters of one spec with one key. It hashes megabytes: run it in a thread.
+    """Encodes and verifies adapters of one spec with one key. It hashes megabytes: run it in a
+    thread.
 
     Attributes:
         spec: the LoRA spec that it accepts.
@@ -99,7 +100,8 @@ class AdapterCodec:
         """Verify and decode the value that is stored under an id.
 
         Raises:
-            CorruptAdapterError: a byte is wrong, or the value is another adapter or has another spec.
+            CorruptAdapterError: a byte is wrong, or the value is another adapter or has another
+                spec.
         """
         header = self.decode_header(data)
         if header.id != adapter_id:

@@ -7,7 +7,10 @@ import zipfile
 from collections.abc import Mapping
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""Date of every file: the earliest that zip allows. A constant date makes the archive reproducible."""
+"""Date of every file: the earliest that zip allows.
+
+A constant date makes the archive reproducible.
+"""
 
 
 def zip_files(files: Mapping[str, bytes]) -> bytes:

@@ -55,7 +55,9 @@ class GeneratedAdapter:
 
 
 class BatchGenerator:
-    """Generates adapters for one batch of descriptions per call: the function that `Batcher` runs."""
+    """Generates adapters for one batch of descriptions per call:
+    the function that `Batcher` runs.
+    """
 
     def __init__(
         self,

@@ -5,8 +5,8 @@ checkpoint, base model, encoder or LoRA spec computes other ids, so that it neve
 adapters. Without the key, a reader of ids in logs or in Redis could test guesses at descriptions.
 Replicas that share a Redis must share the key.
 
-A description enters the hash as the encoder's tokens. Descriptions that the encoder cannot tell apart
-would get equal weights, so they share one id.
+A description enters the hash as the encoder's tokens. Descriptions that the encoder cannot tell
+apart would get equal weights, so they share one id.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class AdapterKeyer:
         hasher = blake2b(key=derive_key(secret, "t2l-adapter-id"), digest_size=ID_LENGTH // 2)
         for part in (hypernetwork, base_model, encoder, spec.model_dump_json()):
             encoded = part.encode()
-            # Each part is preceded by its length, so that different lists of parts have different hashes.
+            # Each part is preceded by its length, so that different lists of parts have different
+            # hashes.
             hasher.update(len(encoded).to_bytes(8, "little") + encoded)
         self._prefix = hasher
         self.namespace = hasher.hexdigest()[:16]

@@ -32,7 +32,10 @@ class MemoryStore:
         return adapter
 
     def put(self, adapter: Adapter) -> None:
-        """Cache an adapter and evict others as needed. An adapter larger than the store is not cached."""
+        """Cache an adapter and evict others as needed.
+
+        An adapter larger than the store is not cached.
+        """
         self.remove(adapter.id)
         if adapter.nbytes > self._max_bytes:
             return

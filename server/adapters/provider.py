@@ -21,8 +21,8 @@ from server.adapters.tiered import TieredStore
 from server.observability.metrics import Metrics
 
 BUFFER_FILL_DELAY_S = 0.2
-"""Seconds from the last generated adapter to the allocation of the next buffer. By then the engine has
-loaded that adapter, so that the allocation delays no request."""
+"""Seconds from the last generated adapter to the allocation of the next buffer. By then the engine
+has loaded that adapter, so that the allocation delays no request."""
 
 Source = Literal["memory", "redis", "generated"]
 
@@ -116,7 +116,9 @@ class AdapterProvider:
         return ProvidedAdapter(adapter, "generated", *timings, device_weights)
 
     def _schedule_buffer_fill(self) -> None:
-        """Allocate a buffer after a pause: only on an idle machine does the allocation take long."""
+        """Allocate a buffer after a pause: only on an idle machine does the allocation take
+        long.
+        """
         if self._fill_timer is not None:
             self._fill_timer.cancel()
         loop = asyncio.get_running_loop()

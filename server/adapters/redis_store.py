@@ -42,7 +42,9 @@ T = TypeVar("T")
 _HEADER_READ = 4096
 """Bytes of the first read of a header. Longer headers need a second read."""
 _PAGE = 100
-"""Minimum number of index members that each further round of a listing reads: many may have expired."""
+"""Minimum number of index members that each further round of a listing reads:
+many may have expired.
+"""
 _CONNECTIONS = 16
 """Maximum connections per process. Further calls wait for one, within their timeout."""
 
@@ -137,14 +139,20 @@ class RedisStore:
         return adapter
 
     async def info(self, adapter_id: str) -> AdapterInfo | None:
-        """An adapter's metadata, from its signed header. None where `get` returns None. Never raises."""
+        """An adapter's metadata, from its signed header.
+
+        None where `get` returns None. Never raises.
+        """
         try:
             return next(iter(await self._infos([adapter_id])), None)
         except RedisUnavailableError:
             return None
 
     async def put(self, adapter: Adapter) -> None:
-        """Write an adapter and delete adapters beyond the limit. Never raises: metrics count the outcome."""
+        """Write an adapter and delete adapters beyond the limit.
+
+        Never raises: metrics count the outcome.
+        """
         if self._max_members < 1:
             self._metrics.writes.labels("too_large").inc()
             return
@@ -182,7 +190,8 @@ class RedisStore:
         offset, count, more = 0, limit, True
         while more and len(found) < limit:
             ids = await self._ids(highest, offset, count)
-            # Members of the cursor's microsecond are read again; those up to the cursor are dropped.
+            # Members of the cursor's microsecond are read again; those up to the cursor are
+            # dropped.
             found += [i for i in await self._infos(ids) if after is None or (i.created_us, i.id) < after]
             offset, more = offset + len(ids), len(ids) == count
             count = max(limit, _PAGE)

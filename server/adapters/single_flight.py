@@ -31,7 +31,10 @@ class SingleFlight(Generic[T]):
         return len(self._flights)
 
     async def do(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The result of `work`, or of the task that already runs for the key. All callers get its exception."""
+        """The result of `work`, or of the task that already runs for the key.
+
+        All callers get its exception.
+        """
         flight = self._flights.get(key)
         if flight is None:
             flight = _Flight(asyncio.create_task(work()))

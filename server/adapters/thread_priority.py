@@ -12,7 +12,8 @@ adapters. On an idle core the thread is as fast as before."""
 
 
 def lower_thread_priority() -> None:
-    """Raise the niceness of the calling thread to `NICENESS`. Linux only: elsewhere threads have none.
+    """Raise the niceness of the calling thread to `NICENESS`. Linux only: elsewhere threads have
+    none.
 
     A higher niceness stays as it is, because a process may not raise its own priority.
     """

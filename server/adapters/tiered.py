@@ -40,7 +40,10 @@ class TieredStore:
         return adapter
 
     async def in_redis(self, adapter_id: str) -> Adapter | None:
-        """The adapter from Redis, which is then cached in memory, too. A Redis that fails is a miss."""
+        """The adapter from Redis, which is then cached in memory, too.
+
+        A Redis that fails is a miss.
+        """
         if self.shared is None:
             return None
         before = self._deletions

@@ -1,4 +1,6 @@
-"""Write-behind: writes adapters to the slow tier in the background, while their requests continue."""
+"""Write-behind: writes adapters to the slow tier in the background,
+while their requests continue.
+"""
 
 from __future__ import annotations
 

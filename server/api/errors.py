@@ -66,7 +66,9 @@ def _from_http_exception(request: Request, error: HTTPException) -> ServiceError
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Methods of all routes with the request's path; the framework names those of the first one only."""
+    """Methods of all routes with the request's path; the framework names those of the first one
+    only.
+    """
     methods: set[str] = set()
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:

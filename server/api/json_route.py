@@ -1,4 +1,6 @@
-"""Routes that read their body as strict JSON: with a JSON content type and without repeated keys."""
+"""Routes that read their body as strict JSON: with a JSON content type and without repeated
+keys.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ class JsonRequest(Request):
         """The parsed body.
 
         Raises:
-            InvalidRequestError: an object has a key twice. The framework passes it on as the cause of its
-                own error.
+            InvalidRequestError: an object has a key twice. The framework passes it on as the cause
+                of its own error.
             json.JSONDecodeError: the body is not JSON.
         """
         if not hasattr(self, "_json"):
@@ -34,8 +36,8 @@ class JsonRequest(Request):
 class JsonRoute(APIRoute):
     """A route that checks the content type before it parses a body.
 
-    The check is strict on purpose: a web page of any origin may send a body of another type, or of none,
-    without the browser asking this server first.
+    The check is strict on purpose: a web page of any origin may send a body of another type, or of
+    none, without the browser asking this server first.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

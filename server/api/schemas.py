@@ -1,7 +1,7 @@
 """JSON bodies of requests and responses.
 
-Requests are strict: an unknown field, a value of another type and a value out of range are refused, and
-the error names the field.
+Requests are strict: an unknown field, a value of another type and a value out of range are refused,
+and the error names the field.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class KnownFields(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_fields(cls, values: Any) -> Any:
-        """Runs before the fields: for `{"task_desc": ...}` "task_description is missing" would mislead."""
+        """Runs before the fields: for `{"task_desc": ...}` "task_description is missing" would
+        mislead.
+        """
         unknown = [str(name) for name in values if name not in cls.model_fields] if type(values) is dict else []
         if not unknown:
             return values
@@ -64,7 +66,9 @@ class StrictModel(KnownFields):
 
 
 def _check_text(text: str) -> str:
-    """Refuse what JSON can spell and a tokenizer cannot read: NUL, and halves of surrogate pairs."""
+    """Refuse what JSON can spell and a tokenizer cannot read: NUL,
+    and halves of surrogate pairs.
+    """
     if _NOT_TEXT.search(text):
         raise PydanticCustomError("not_text", "contains a NUL character or an unpaired surrogate: remove it")
     return text

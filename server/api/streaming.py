@@ -1,7 +1,8 @@
 """Cancellation when a client disconnects, and server-sent events.
 
-A generation occupies the engine until it ends, so every route that runs one watches its client. When the
-client disconnects, the work is cancelled and its contexts (lease, engine request) are closed.
+A generation occupies the engine until it ends, so every route that runs one watches its client.
+When the client disconnects, the work is cancelled and its contexts (lease, engine request) are
+closed.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ async def cancel_on_disconnect(receive: Receive) -> AsyncIterator[None]:
 
 
 class EventStream(Response):
-    """Server-sent events: one `data:` line of JSON each, errors in the usual shape, `[DONE]` at the end."""
+    """Server-sent events: one `data:` line of JSON each, errors in the usual shape,
+    `[DONE]` at the end.
+    """
 
     media_type = "text/event-stream"
 

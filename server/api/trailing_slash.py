@@ -1,7 +1,7 @@
 """Serves `/v1/generate/` as `/v1/generate`.
 
-A redirect would be less reliable. Many clients do not follow it for POST, and its address is wrong behind
-a proxy that terminates TLS.
+A redirect would be less reliable. Many clients do not follow it for POST, and its address is wrong
+behind a proxy that terminates TLS.
 """
 
 from __future__ import annotations

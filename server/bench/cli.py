@@ -31,7 +31,10 @@ def serve(
     seed: Annotated[int, typer.Option(help="Seed of descriptions, prompts and arrival times.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON file to write the results to.")] = None,
 ) -> None:
-    """Send a random workload to a server and report latencies. Exit status 1 if every request failed."""
+    """Send a random workload to a server and report latencies.
+
+    Exit status 1 if every request failed.
+    """
     from server.bench.load import run_workload
     from server.bench.report import summarise, table
     from server.bench.workload import Workload

@@ -46,7 +46,8 @@ class RequestRecord:
 async def send_request(
     http: httpx.AsyncClient, body: dict[str, Any], clock: Callable[[], float], scheduled_at: float | None = None
 ) -> RequestRecord:
-    """Send a streaming request and read it to its end. Errors of the server are recorded, not raised.
+    """Send a streaming request and read it to its end. Errors of the server are recorded, not
+    raised.
 
     Args:
         http: a client with the server's base URL.

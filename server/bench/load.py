@@ -1,4 +1,7 @@
-"""Sends a workload to a server. Each request is sent at its time, whether or not others have finished."""
+"""Sends a workload to a server.
+
+Each request is sent at its time, whether or not others have finished.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from server.bench.workload import Arrival, Workload, schedule
 
 
 async def run_workload(url: str, workload: Workload, timeout_s: float = 300.0) -> list[RequestRecord]:
-    """Send the requests of a workload at their times. Returns one record per request, in order of arrival.
+    """Send the requests of a workload at their times. Returns one record per request, in order of
+    arrival.
 
     Args:
         url: URL of the server, such as `http://127.0.0.1:8000`.

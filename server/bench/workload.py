@@ -1,4 +1,7 @@
-"""Random workloads: descriptions, prompts and arrival times. A seed makes a workload reproducible."""
+"""Random workloads: descriptions, prompts and arrival times.
+
+A seed makes a workload reproducible.
+"""
 
 from __future__ import annotations
 

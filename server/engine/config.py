@@ -1,4 +1,6 @@
-"""Configuration of the engine: its size, its device, and the environment variables that vLLM reads."""
+"""Configuration of the engine: its size, its device,
+and the environment variables that vLLM reads.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,16 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM accepts as the maximum LoRA rank."""
 
 GOMP_SPIN_COUNT = "2000"
-"""Spins of a waiting OpenMP thread before it sleeps: about 60 us, as long as waking it takes. Waiting then
-costs at most twice the optimum (competitive spinning, Karlin et al. 1991)."""
+"""Spins of a waiting OpenMP thread before it sleeps: about 60 us, as long as waking it takes.
+Waiting then costs at most twice the optimum (competitive spinning, Karlin et al. 1991)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """All parameters of `VllmEngine`. Defaults are those of the settings (`server.app.engine_config`)."""
+    """All parameters of `VllmEngine`.
+
+    Defaults are those of the settings (`server.app.engine_config`).
+    """
 
     model: str
     """Folder or hub id of the base model."""
@@ -39,13 +44,16 @@ class EngineConfig:
     kv_cache_bytes: int | None
     """Size of the KV cache in bytes. None: vLLM's usual share of the device, which suits a GPU."""
     tensor_parallel: int
-    """Devices that share the model, each with a slice of every layer and adapter. On a CPU: processes."""
+    """Devices that share the model, each with a slice of every layer and adapter.
+
+    On a CPU: processes.
+    """
     dtype: str
     """Data type of the base model, in vLLM's names. `resolved_dtype` resolves "auto" on a CPU."""
     cpu_threads: int | None
-    """Threads of each engine process on a CPU. None: all available cores but one, divided by the number of
-    processes. The spare core serves HTTP and the hypernetwork: an engine that takes it too only waits
-    longer."""
+    """Threads of each engine process on a CPU. None: all available cores but one, divided by the
+    number of processes. The spare core serves HTTP and the hypernetwork: an engine that takes it
+    too only waits longer."""
     patches: PatchSelection
     """Which optional patches of vLLM are active."""
     share_device_memory: bool
@@ -98,20 +106,21 @@ class EngineConfig:
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_DO_NOT_TRACK": "1",
             # After a stop string, vLLM's front end must abort the request before the caller learns
-            # that the request is finished. Otherwise the adapter could be evicted while the core still
-            # uses it. vLLM keeps this order only within one chunk of outputs, so a step is one chunk.
+            # that the request is finished. Otherwise the adapter could be evicted while the core
+            # still uses it. vLLM keeps this order only within one chunk of outputs, so a step is
+            # one chunk.
             "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": str(max(128, self.max_num_seqs)),
         }
         if cpu:
             variables |= {
-                # A single worker shares the core's process. A process of its own costs 600 MB and a message
-                # per step.
+                # A single worker shares the core's process. A process of its own costs 600 MB and a
+                # message per step.
                 "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if self.tensor_parallel == 1 else "1",
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
                 "OMP_NUM_THREADS": str(self.cpu_threads or max(1, (cores - 1) // self.tensor_parallel)),
-                # Waiting threads must sleep soon: with spinning threads and one more busy process, steps
-                # were measured to take twenty times as long. They spin briefly first, because the next
-                # matrix product often comes before a sleeping thread would have woken up.
+                # Waiting threads must sleep soon: with spinning threads and one more busy process,
+                # steps were measured to take twenty times as long. They spin briefly first, because
+                # the next matrix product often comes before a sleeping thread would have woken up.
                 "OMP_WAIT_POLICY": "PASSIVE",
                 "GOMP_SPINCOUNT": GOMP_SPIN_COUNT,
             }

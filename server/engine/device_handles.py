@@ -1,9 +1,9 @@
 """Handles on device memory, which pass weights to the engine's process without copying them.
 
-A hypernetwork on the engine's own GPU generates adapters there. Without a handle each adapter is copied
-to the host and back. The handle is CUDA's (`cudaIpcGetMemHandle`) through torch's storages. CPU memory
-is shared by name, which is how the tests cover this path. It has not been run on a GPU, and is off
-unless `T2L_SHARE_DEVICE_MEMORY=1`.
+A hypernetwork on the engine's own GPU generates adapters there. Without a handle each adapter is
+copied to the host and back. The handle is CUDA's (`cudaIpcGetMemHandle`) through torch's storages.
+CPU memory is shared by name, which is how the tests cover this path. It has not been run on a GPU,
+and is off unless `T2L_SHARE_DEVICE_MEMORY=1`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ import torch
 from torch import Tensor
 
 DeviceHandle = list[Any]
-"""Kind of memory, number of elements, offset in the storage, and the storage's handle. Plain values only."""
+"""Kind of memory, number of elements, offset in the storage, and the storage's handle.
+
+Plain values only.
+"""
 
 
 def export_handle(flat: Tensor) -> tuple[DeviceHandle, Tensor]:
-    """Export a handle on a bf16 vector. Returns it with the tensor to keep alive until it is imported."""
+    """Export a handle on a bf16 vector.
+
+    Returns it with the tensor to keep alive until it is imported.
+    """
     if flat.is_cuda:
         handle = flat.untyped_storage()._share_cuda_()  # type: ignore[no-untyped-call]
         return ["cuda", flat.numel(), flat.storage_offset(), *handle], flat

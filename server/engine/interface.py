@@ -63,13 +63,15 @@ class Engine(Protocol):
         """Wait until the engine no longer runs. Returns the reason."""
 
     def tokenize(self, messages: list[dict[str, str]] | None, text: str | None) -> list[int]:
-        """Token ids of chat messages, by the chat template with the generation prompt, or of raw text."""
+        """Token ids of chat messages, by the chat template with the generation prompt,
+        or of raw text.
+        """
 
     def lease(self, adapter_id: str, weights: LoraWeights) -> AbstractAsyncContextManager[Lease]:
         """Keep the adapter in the engine until the context ends.
 
-        Simultaneous leases on one adapter load it once. A lease on a resident adapter is free. Waits
-        while leased adapters occupy all slots.
+        Simultaneous leases on one adapter load it once. A lease on a resident adapter is free.
+        Waits while leased adapters occupy all slots.
 
         Raises:
             EngineDeadError: the engine has died.

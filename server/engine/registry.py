@@ -2,8 +2,8 @@
 
 vLLM evicts adapters that are in use, and stops the engine if it cannot find one again. The
 registry therefore assigns all slots. Each adapter is loaded once, before its first use, and evicted
-only when no lease holds it. The engine is passed in as two callables, so the registry does not depend
-on vLLM.
+only when no lease holds it. The engine is passed in as two callables, so the registry does not
+depend on vLLM.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ MAX_ID = 2**31 - 1
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """An adapter that is resident, being loaded, or waiting for a slot. Callers read only its two ids."""
+    """An adapter that is resident, being loaded, or waiting for a slot.
+
+    Callers read only its two ids.
+    """
 
     adapter_id: str
     int_id: int
@@ -39,14 +42,14 @@ class Entry:
 class AdapterRegistry(Generic[W]):
     """A fixed number of slots with reference counting, LRU eviction and a fair queue.
 
-    Adapters get slots in the order of their first request. While an adapter waits and leased adapters
-    occupy all slots, the least recently leased one gets no new leases. Otherwise a few popular adapters
-    could block the waiting one forever.
+    Adapters get slots in the order of their first request. While an adapter waits and leased
+    adapters occupy all slots, the least recently leased one gets no new leases. Otherwise a few
+    popular adapters could block the waiting one forever.
 
     Args:
         slots: number of slots.
-        load: `(adapter_id, int_id, weights, evict)` loads an adapter, after it has evicted the integer
-            id `evict` if that is not None. If it fails, neither adapter is in the engine.
+        load: `(adapter_id, int_id, weights, evict)` loads an adapter, after it has evicted the
+            integer id `evict` if that is not None. If it fails, neither adapter is in the engine.
         unload: `(int_id)` evicts an adapter.
     """
 
@@ -123,7 +126,10 @@ class AdapterRegistry(Generic[W]):
             await self._free_slot(entry.int_id)
 
     def fail(self, error: Callable[[], Exception]) -> None:
-        """Record that the engine died. All present and later callers get the exception that `error` makes."""
+        """Record that the engine died.
+
+        All present and later callers get the exception that `error` makes.
+        """
         self._failure = self._failure or error
         for waiter in self._queue:
             if not waiter.done():
@@ -192,8 +198,8 @@ class AdapterRegistry(Generic[W]):
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and not waiter.exception():
-                # The slot was granted at the same moment. The evicted adapter is no longer registered, so
-                # it must be unloaded here.
+                # The slot was granted at the same moment. The evicted adapter is no longer
+                # registered, so it must be unloaded here.
                 self._run_in_background(self._free_slot(waiter.result()))
             self._grant_slots()
             raise
@@ -223,7 +229,9 @@ class AdapterRegistry(Generic[W]):
         self._reserve_least_recent()
 
     def _reserve_least_recent(self) -> None:
-        """While there are waiters, reserve the slot of the least recently leased adapter for the first one."""
+        """While there are waiters, reserve the slot of the least recently leased adapter for the
+        first one.
+        """
         candidate = next(iter(self._resident.values()), None) if self._queue else None
         for entry in self._resident.values():
             if entry.reserved and entry is not candidate:

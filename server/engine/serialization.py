@@ -1,7 +1,8 @@
 """Serialises adapters for the engine's process: one flat bf16 buffer and the spec as JSON.
 
-Nothing is pickled and no file is written. An adapter whose weights are already one bf16 buffer is sent
-without a copy. The scale is part of the spec: it is multiplied into B when B is copied into its slot.
+Nothing is pickled and no file is written. An adapter whose weights are already one bf16 buffer is
+sent without a copy. The scale is part of the spec: it is multiplied into B when B is copied into
+its slot.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from server.errors import AdapterRejectedError
 
 @dataclass(frozen=True, slots=True)
 class SerializedAdapter:
-    """A serialised adapter: the spec as JSON, and the weights in the order of `LoraWeights.flatten`."""
+    """A serialised adapter: the spec as JSON, and the weights in the order of
+    `LoraWeights.flatten`.
+    """
 
     spec: str
     data: memoryview | DeviceHandle
@@ -38,8 +41,8 @@ def serialize(weights: LoraWeights, engine: LoraSpec, *, as_handle: bool = False
         as_handle: pass a handle on the memory instead of its content (see `device_handles`).
 
     Raises:
-        AdapterRejectedError: the weights contain NaN, infinite or excessive values, or do not fit the
-            engine's slots.
+        AdapterRejectedError: the weights contain NaN, infinite or excessive values, or do not fit
+            the engine's slots.
     """
     spec = weights.spec
     if not fits(spec, engine):

@@ -1,7 +1,7 @@
 """The engine: vLLM's `AsyncLLM` in this process, with its core in a child process.
 
-This module adds three things to vLLM: leases on adapters that are loaded from memory, a death of the
-core that every caller learns of, and a stop that leaves no process behind.
+This module adds three things to vLLM: leases on adapters that are loaded from memory, a death of
+the core that every caller learns of, and a stop that leaves no process behind.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class VllmEngine:
         for name, value in self.config.environment(cpu=cpu, cores=cores).items():
             os.environ.setdefault(name, value)
         self._foreign_children = {*multiprocessing.active_children()}
-        # In a thread: importing vLLM takes seconds, and its constructor waits for the child process.
+        # In a thread: importing vLLM takes seconds, and its constructor waits for the child
+        # process.
         await asyncio.to_thread(self._load_engine)
         # The first request starts vLLM's output handler and is slow.
         async for _ in self.generate([0], Sampling(max_tokens=1), None, "warm-up"):
@@ -129,7 +130,9 @@ class VllmEngine:
         return AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger()])
 
     async def _watch_core(self) -> None:
-        """Detect the death of an idle core: vLLM's output handler ends when the core does, and only then."""
+        """Detect the death of an idle core: vLLM's output handler ends when the core does,
+        and only then.
+        """
         await asyncio.wait({self._llm.output_handler})
         self._mark_dead(CORE_DIED)
 
@@ -167,7 +170,8 @@ class VllmEngine:
     # --- requests
 
     def tokenize(self, messages: list[dict[str, str]] | None, text: str | None) -> list[int]:
-        """Token ids of chat messages, by the chat template with the generation prompt, or of raw text.
+        """Token ids of chat messages, by the chat template with the generation prompt, or of raw
+        text.
 
         Raises:
             InvalidRequestError: the chat template rejects the messages.
@@ -176,7 +180,8 @@ class VllmEngine:
         tokenizer = self._llm.get_tokenizer()
         if messages is None:
             raw = text or ""
-            # A rendered chat template begins with the BOS token. The tokenizer would add a second one.
+            # A rendered chat template begins with the BOS token. The tokenizer would add a second
+            # one.
             has_bos = bool(tokenizer.bos_token) and raw.startswith(tokenizer.bos_token)
             return cast("list[int]", tokenizer.encode(raw, add_special_tokens=not has_bos))
         from jinja2 import TemplateError
@@ -195,8 +200,8 @@ class VllmEngine:
     ) -> AsyncGenerator[Delta, None]:
         """Stream one completion. Closing the iterator aborts the generation.
 
-        Chunks without text are not yielded: they hold half a character, or the beginning of a possible
-        stop string.
+        Chunks without text are not yielded: they hold half a character, or the beginning of a
+        possible stop string.
 
         Args:
             prompt: token ids.
@@ -248,8 +253,9 @@ class VllmEngine:
             cause = error.__cause__ or error
             raise UnavailableError(f"the engine failed on this request. Retry it: {cause}") from error
         finally:
-            # vLLM aborts by itself, except if it is cancelled while it submits the request. The adapter
-            # may be evicted after the return, so abort again. vLLM ignores finished requests.
+            # vLLM aborts by itself, except if it is cancelled while it submits the request. The
+            # adapter may be evicted after the return, so abort again. vLLM ignores finished
+            # requests.
             if self._dead is None:
                 await self._llm.abort(name)
 

@@ -27,7 +27,9 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object: time, level, logger, message, fields, and request_id and exception if there are any."""
+    """One JSON object: time, level, logger, message, fields,
+    and request_id and exception if there are any.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""

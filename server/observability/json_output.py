@@ -1,8 +1,8 @@
 """Makes every line of the process's output a JSON object, whatever its source.
 
-Not everything goes through `logging`: C++ libraries print, child processes print tracebacks, warnings come
-before any configuration. So stdout and stderr become a pipe, which child processes inherit. A thread reads
-the pipe, passes lines of JSON through and wraps all others.
+Not everything goes through `logging`: C++ libraries print, child processes print tracebacks,
+warnings come before any configuration. So stdout and stderr become a pipe, which child processes
+inherit. A thread reads the pipe, passes lines of JSON through and wraps all others.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ def _has_more(read_end: int, wait_s: float) -> bool:
 
 
 def wrap(lines: list[bytes]) -> Iterator[str]:
-    """Lines of JSON as they are; other lines as JSON objects. Consecutive other lines share one object."""
+    """Lines of JSON as they are; other lines as JSON objects.
+
+    Consecutive other lines share one object.
+    """
     text: list[str] = []
     for line in lines:
         if _is_json_object(line):
@@ -116,7 +119,8 @@ def _is_json_object(line: bytes) -> bool:
 
 
 def configure_vllm() -> None:
-    """Have vLLM log JSON in all its processes: through its own variable, which it reads when it is imported.
+    """Have vLLM log JSON in all its processes: through its own variable, which it reads when it is
+    imported.
 
     A logging configuration file that the operator has set is kept.
     """

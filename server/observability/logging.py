@@ -1,8 +1,8 @@
 """The log: one line per request and one per event of the server's life, as text or JSON, on stderr.
 
-A request's line holds its id, method, route template, status, seconds, and the fields that the service
-adds (adapter id and source, token counts). It never holds a description, a prompt or a completion,
-because people other than the client read logs.
+A request's line holds its id, method, route template, status, seconds, and the fields that the
+service adds (adapter id and source, token counts). It never holds a description, a prompt or a
+completion, because people other than the client read logs.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def log_service_error(error: ServiceError) -> None:
 def configure(level: str, log_format: Literal["text", "json"]) -> None:
     """Send all logs of the process to stderr in one format.
 
-    With `json`, every line that the process or a child of it writes to stdout or stderr becomes one JSON
-    object: see `json_output`.
+    With `json`, every line that the process or a child of it writes to stdout or stderr becomes one
+    JSON object: see `json_output`.
 
     Args:
         level: name of the minimum level.

@@ -1,8 +1,8 @@
 """All metrics of the server.
 
-Each app has its own registry, so that two apps in one process (tests) do not share counters. Labels come
-from small fixed sets: route templates, error codes, tiers. A label never holds a description, an adapter id
-or a path that a client chose.
+Each app has its own registry, so that two apps in one process (tests) do not share counters. Labels
+come from small fixed sets: route templates, error codes, tiers. A label never holds a description,
+an adapter id or a path that a client chose.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class Metrics:
         gauge.set_function(read)
 
     def render(self) -> bytes:
-        """The Prometheus text: the server's metrics, then those of libraries in this process (vLLM, Python)."""
+        """The Prometheus text: the server's metrics, then those of libraries in this process
+        (vLLM, Python).
+        """
         return generate_latest(self.registry) + generate_latest(REGISTRY)
 
 

@@ -1,4 +1,6 @@
-"""Gives every request an id, a log line and metrics, and answers exceptions that no handler caught."""
+"""Gives every request an id, a log line and metrics,
+and answers exceptions that no handler caught.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,8 @@ class RequestContext:
 
     def _log_and_count(self, scope: Scope, status: int, seconds: float, log_fields: dict[str, object]) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        # The template, such as /v1/adapters/{adapter_id}: no label holds a path that a client chose.
+        # The template, such as /v1/adapters/{adapter_id}: no label holds a path that a client
+        # chose.
         route = getattr(scope.get("route"), "path", "unmatched")
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(method, route).observe(seconds)

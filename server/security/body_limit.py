@@ -112,15 +112,17 @@ class BodyLimit:
 
 
 def _expects_continue(scope: Scope) -> bool:
-    """Whether the client waits for `100 Continue`, which uvicorn sends on the first read of the body."""
+    """Whether the client waits for `100 Continue`, which uvicorn sends on the first read of the
+    body.
+    """
     return any(name == b"expect" for name, _ in scope["headers"])
 
 
 async def _lingering_close(receive: Receive) -> None:
     """Read and discard the rest of the body, within limits, before the connection closes.
 
-    Closing while the client still sends would reset the connection. The reset can overtake the response, and
-    the client would not see the error.
+    Closing while the client still sends would reset the connection. The reset can overtake the
+    response, and the client would not see the error.
     """
     read = 0
     with contextlib.suppress(TimeoutError):

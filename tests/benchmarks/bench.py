@@ -1,7 +1,8 @@
-"""Benchmarks: ratios of two quantities that are measured side by side in one run, on the shipped default.
+"""Benchmarks: ratios of two quantities that are measured side by side in one run, on the shipped
+default.
 
-Absolute numbers depend on the machine and on its other load, so compare ratios. A full run takes less
-than fifteen minutes on two idle cores.
+Absolute numbers depend on the machine and on its other load, so compare ratios. A full run takes
+less than fifteen minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ REPORTS = {"workload": workload.run, "growth": growth.run}
 
 
 def main() -> None:
-    """Run the chosen cases, print the table, write runs/bench.json and, for a full run, docs/performance.md."""
+    """Run the chosen cases, print the table, write runs/bench.json and, for a full run,
+    docs/performance.md.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--only", action="append", choices=[*COMPARISONS, *REPORTS], help="run this case; may be repeated"
@@ -62,7 +65,10 @@ def main() -> None:
 
 
 def restart_with_passive_openmp() -> None:
-    """Restart this process with OpenMP threads that sleep between tasks. Spinning ones slow down the rest."""
+    """Restart this process with OpenMP threads that sleep between tasks.
+
+    Spinning ones slow down the rest.
+    """
     if os.environ.get("OMP_WAIT_POLICY") != "PASSIVE":
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read when torch is loaded, which has happened
         command = [sys.executable, "-m", "tests.benchmarks.bench", *sys.argv[1:]]

@@ -32,8 +32,8 @@ from server.settings import Settings
 NUM_ADAPTERS = 8
 START_TIMEOUT_S = 240
 NEGLIGIBLE_ALPHA = 1e-4
-"""LoRA alpha of the measured adapters. They cost as much as others, but the completions are those of the base
-model and therefore equally long."""
+"""LoRA alpha of the measured adapters. They cost as much as others, but the completions are those
+of the base model and therefore equally long."""
 
 
 class BenchContext:
@@ -48,7 +48,8 @@ class BenchContext:
     def __init__(self, *, rounds: int, quick: bool) -> None:
         self.rounds = rounds
         self.quick = quick
-        # The environment of a user's shell, without settings and without this process's OpenMP variables.
+        # The environment of a user's shell, without settings and without this process's OpenMP
+        # variables.
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith(("T2L_", "OMP_", "GOMP_"))}
         self._open = AsyncExitStack()
         self._started: dict[str, asyncio.Task[httpx.AsyncClient]] = {}
@@ -107,10 +108,11 @@ class BenchContext:
         return await self._start_server("t2l", command, environment, port, "/ready")
 
     async def vllm_server(self) -> httpx.AsyncClient:
-        """A client of vLLM's own server: same version, arguments and environment, without our plugin.
+        """A client of vLLM's own server: same version, arguments and environment, without our
+        plugin.
 
-        The environment includes our OpenMP variables. Without them an idle server keeps a core busy, and
-        nothing could be measured beside it.
+        The environment includes our OpenMP variables. Without them an idle server keeps a core
+        busy, and nothing could be measured beside it.
         """
         port = free_port()
         environment = self.config.environment(cpu=True, cores=len(os.sched_getaffinity(0)))

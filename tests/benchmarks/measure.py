@@ -68,8 +68,8 @@ class Comparison:
 
 
 async def run_interleaved(rounds: int, measurements: Mapping[str, Measurement]) -> dict[str, list[float]]:
-    """Run every measurement once per round, in a random order for each round, so that none always follows
-    the same other one. Returns the values by name."""
+    """Run every measurement once per round, in a random order for each round, so that none always
+    follows the same other one. Returns the values by name."""
     values: dict[str, list[float]] = {name: [] for name in measurements}
     for number in range(rounds):
         for name in random.Random(number).sample(list(measurements), len(measurements)):

@@ -1,4 +1,6 @@
-"""The usual hand-written alternative: transformers and PEFT, which activate one adapter at a time."""
+"""The usual hand-written alternative: transformers and PEFT,
+which activate one adapter at a time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from tests.benchmarks.streams import prompt
 
 
 class PeftSwap:
-    """A model in this process with all adapters loaded from disk. One adapter is active at a time."""
+    """A model in this process with all adapters loaded from disk.
+
+    One adapter is active at a time.
+    """
 
     def __init__(self, context: BenchContext) -> None:
         from peft import PeftModel
@@ -35,7 +40,10 @@ class PeftSwap:
         self._names = names
 
     def tokens_per_second(self, streams: int, tokens: int) -> float:
-        """Decoding speed. Streams with the same adapter form a batch; batches run one after another."""
+        """Decoding speed.
+
+        Streams with the same adapter form a batch; batches run one after another.
+        """
         whole, prompts = self._round(streams, tokens), self._round(streams, 1)
         return streams * (tokens - 1) / (whole - prompts)
 

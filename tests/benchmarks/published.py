@@ -1,7 +1,7 @@
 """The procedure of the published method: one description at a time, module by module, into files.
 
-For each description, it embeds the description, runs one pass over the layers for each module, copies A
-and B of every layer, and writes safetensors and JSON.
+For each description, it embeds the description, runs one pass over the layers for each module,
+copies A and B of every layer, and writes safetensors and JSON.
 """
 
 from __future__ import annotations

@@ -50,7 +50,10 @@ def markdown_table(comparisons: list[Comparison]) -> str:
 def write_results(
     comparisons: list[Comparison], results: dict[str, Any], info: dict[str, Any], *, page: bool
 ) -> None:
-    """Write runs/bench.json. With `page`, replace the table between the markers of docs/performance.md."""
+    """Write runs/bench.json.
+
+    With `page`, replace the table between the markers of docs/performance.md.
+    """
     JSON.parent.mkdir(exist_ok=True)
     numbers = {"machine": info, "rows": [row.as_json() for row in comparisons], **results}
     JSON.write_text(json.dumps(numbers, indent=2) + "\n")

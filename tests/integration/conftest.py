@@ -59,7 +59,10 @@ async def engine(engine_config: EngineConfig) -> AsyncIterator[VllmEngine]:
 
 @pytest.fixture(scope="session")
 def make_adapter(base_spec: LoraSpec) -> MakeAdapter:
-    """Create random adapters with a clear but moderate effect. Keywords change fields of the spec."""
+    """Create random adapters with a clear but moderate effect.
+
+    Keywords change fields of the spec.
+    """
 
     def make(seed: int, size: float = 0.02, **fields: object) -> LoraWeights:
         spec = base_spec.model_copy(update=fields)

@@ -1,1 +1,3 @@
-"""Shared by several tests: fakes of the server's parts, tiny models, and a server in its own process."""
+"""Shared by several tests: fakes of the server's parts, tiny models,
+and a server in its own process.
+"""

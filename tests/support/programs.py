@@ -1,4 +1,7 @@
-"""Programs that a test needs beside Python packages. An absent one skips the test, or fails it in CI."""
+"""Programs that a test needs beside Python packages.
+
+An absent one skips the test, or fails it in CI.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ INSTALL = {"g++": "apt-get install g++", "curl": "apt-get install curl"}
 
 
 def require_program(name: str) -> str:
-    """The path of a program. Skips the test if the program is absent, and says how to install it."""
+    """The path of a program.
+
+    Skips the test if the program is absent, and says how to install it.
+    """
     path = shutil.which(name)
     if path is not None:
         return path

@@ -54,7 +54,10 @@ def adapter_for(
 
 
 def character_tokenizer() -> DescriptionTokenizer:
-    """One token per ASCII character. Case and accents do not matter, as with the bundled encoder."""
+    """One token per ASCII character.
+
+    Case and accents do not matter, as with the bundled encoder.
+    """
     vocabulary = {token: i for i, token in enumerate(["[UNK]", *string.printable])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -99,7 +102,10 @@ class FakeGenerator:
 
 
 class FakeEngine:
-    """Generates the adapter's id, then numbers. Tokens are characters of the prompt and words of the answer."""
+    """Generates the adapter's id, then numbers.
+
+    Tokens are characters of the prompt and words of the answer.
+    """
 
     model_name = "tiny"
     max_model_len = 200

@@ -28,7 +28,8 @@ class ServerProcess:
             "T2L_REDIS_TIMEOUT_S": "3",  # two servers share the machine's cores with other processes
             "T2L_MAX_MODEL_LEN": "512",
             "T2L_KV_CACHE_BYTES": str(256 * 2**20),
-            # In bf16, batches of other sizes round differently, which changes near ties between tokens.
+            # In bf16, batches of other sizes round differently, which changes near ties between
+            # tokens.
             "T2L_DTYPE": "float32",
             "T2L_LOG_FORMAT": "json",
         }

@@ -22,7 +22,10 @@ CHAT = (
 
 
 def save_tokenizer(folder: Path) -> int:
-    """Save a tokenizer with one token per character and a chat template. Returns the vocabulary size."""
+    """Save a tokenizer with one token per character and a chat template.
+
+    Returns the vocabulary size.
+    """
     special = ["<pad>", "<end>", "<user>", "<answer>", "[UNK]"]
     words = {token: i for i, token in enumerate([*special, *sorted(string.printable)])}
     characters = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
@@ -40,7 +43,9 @@ def save_tokenizer(folder: Path) -> int:
 
 
 def tiny_llama(**fields: object) -> LlamaForCausalLM:
-    """A Llama of two layers with grouped queries and seeded random weights; `fields` change its config."""
+    """A Llama of two layers with grouped queries and seeded random weights;
+    `fields` change its config.
+    """
     torch.manual_seed(0)
     sizes = {
         "hidden_size": 32,
@@ -91,7 +96,10 @@ def save_tiny_encoder(folder: Path) -> Path:
 
 
 def save_tiny_checkpoint(folder: Path, base: Path, encoder: Path) -> Path:
-    """An L hypernetwork for both models. Its heads are not zero, so that adapters depend on descriptions."""
+    """An L hypernetwork for both models.
+
+    Its heads are not zero, so that adapters depend on descriptions.
+    """
     config = HypernetConfig(
         lora=lora_spec(base, rank=2, alpha=4),
         variant="L",

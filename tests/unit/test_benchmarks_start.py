@@ -1,4 +1,7 @@
-"""The benchmarks run by hand. These tests catch a benchmark that no longer fits the code it measures."""
+"""The benchmarks run by hand.
+
+These tests catch a benchmark that no longer fits the code it measures.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """Tasks from public word data: inflections, numerals, places, dates, letters.
 
-The given tasks hold a few dozen lexical relations (antonyms, capitals, plurals). BATS (Gladkova et al.
-2016) and function vectors (Todd et al. 2024) sort such relations into inflection, derivation, lexicography
-and encyclopaedia. A dictionary or a standard supplies many of them. They are built here, often over the
-same questions: a number, a country, a verb. Libraries supply the data (extra `lexical`).
+The given tasks hold a few dozen lexical relations (antonyms, capitals, plurals). BATS (Gladkova et
+al. 2016) and function vectors (Todd et al. 2024) sort such relations into inflection, derivation,
+lexicography and encyclopaedia. A dictionary or a standard supplies many of them. They are built
+here, often over the same questions: a number, a country, a verb. Libraries supply the data (extra
+`lexical`).
 
-Evaluation tasks stay unseen (`hypernet.data.overlap`): a relation that gives their answers is not built,
-under any name, and a pair of theirs is never shown.
+Evaluation tasks stay unseen (`hypernet.data.overlap`): a relation that gives their answers is not
+built, under any name, and a pair of theirs is never shown.
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ ENDS: dict[str, tuple[Callable[[str], str], str]] = {
 
 
 def alphabet(words: Sequence[str]) -> Iterator[Relation]:
-    """Every rule, of single letters and of letters of the words; "z" has no next letter and is left out."""
+    """Every rule, of single letters and of letters of the words;
+    "z" has no next letter and is left out.
+    """
     for end, (cut, of) in ENDS.items():
         questions = (
             [*ascii_lowercase, *ascii_lowercase.upper()]

@@ -10,7 +10,10 @@ from hypernet.data.overlap import Pairs
 
 
 def dates() -> Iterator[Relation]:
-    """Relations of months and days. Names are few, so each occurs in capital and in small letters too."""
+    """Relations of months and days.
+
+    Names are few, so each occurs in capital and in small letters too.
+    """
     from babel import Locale
 
     for cycle, table in (("month", "months"), ("day", "days")):

@@ -1,4 +1,7 @@
-"""Forms of verbs, nouns and adjectives, as the inflectional part of BATS has them (Gladkova et al. 2016)."""
+"""Forms of verbs, nouns and adjectives, as the inflectional part of BATS has them (Gladkova et al.
+
+2016).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Countries, their regions, languages and money, in the terms of ISO 3166, ISO 639, ISO 4217 and CLDR."""
+"""Countries, their regions, languages and money, in the terms of ISO 3166, ISO 639,
+ISO 4217 and CLDR.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Synthetic tasks: many over the same inputs, which differ only in what is asked.
 
-If every training task has its own inputs, a hypernetwork may ignore the description: the input identifies
-the task. Here "pick the second of four", "pick the longest of four" and "reverse the four" share
-their inputs, so only the description tells them apart. The network has to read it.
+If every training task has its own inputs, a hypernetwork may ignore the description: the input
+identifies the task. Here "pick the second of four", "pick the longest of four" and "reverse the
+four" share their inputs, so only the description tells them apart. The network has to read it.
 
 Everything is built from the training instances of given tasks: word lists with labelled categories,
 single words, word pairs and number pairs, as function-vectors (Todd et al. 2024) and
@@ -35,12 +35,13 @@ Material = Mapping[str, list[tuple[str, str]]]
 def derive(
     tasks: Sequence[Task], evaluation: Sequence[Task], *, instances: int = 200, seed: int = 0
 ) -> list[Task]:
-    """Build every task that the given tasks have material for, except those that evaluation tasks ask for.
+    """Build every task that the given tasks have material for, except those that evaluation tasks
+    ask for.
 
     Args:
         tasks: training tasks; only what their `split_instances` gives to training is used.
-        evaluation: tasks that have to stay unseen. No task is built whose rule answers their questions or
-            that has the name of one, and no pair of theirs is shown.
+        evaluation: tasks that have to stay unseen. No task is built whose rule answers their
+            questions or that has the name of one, and no pair of theirs is shown.
         instances: how many to draw per task; duplicates are dropped.
         seed: of the draws; each task has a stream of its own.
     """

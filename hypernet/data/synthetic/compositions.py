@@ -48,10 +48,12 @@ PICKS: dict[str, tuple[Callable[[list[str]], str], str]] = {
 def compositions(
     words: Sequence[str], categories: Mapping[str, Sequence[str]], unseen: EvaluationAnswers
 ) -> Iterator[TaskTemplate]:
-    """Every transform of every pick, and of the one word of each category: "uppercase_of_the_animal".
+    """Every transform of every pick, and of the one word of each category:
+    "uppercase_of_the_animal".
 
-    A pick that an evaluation task asks for is left out at the lengths of that task's lists: exact match
-    looks past case and punctuation, so "the last of five, in brackets" would be "the last of five".
+    A pick that an evaluation task asks for is left out at the lengths of that task's lists: exact
+    match looks past case and punctuation, so "the last of five, in brackets" would be "the last of
+    five".
     """
     picks: dict[str, tuple[Pick, str, Callable[[random.Random, list[int]], str]]] = {
         name: (

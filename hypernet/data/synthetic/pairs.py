@@ -49,7 +49,8 @@ INVERSES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
-"""Pair tasks whose opposite direction is a task too: name -> (name of the inverse, its patterns)."""
+"""Pair tasks whose opposite direction is a task too: name -> (name of the inverse, its patterns).
+"""
 
 
 def inverses(material: Mapping[str, list[tuple[str, str]]]) -> Iterator[TaskTemplate]:

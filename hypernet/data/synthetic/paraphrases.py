@@ -1,7 +1,7 @@
 """Patterns of descriptions for given tasks that come with two or three.
 
-Function-vector and instruction-induction tasks have two or three short instructions each. With so few, a
-hypernetwork learns the strings. With dozens, it has to learn what they have in common.
+Function-vector and instruction-induction tasks have two or three short instructions each. With so
+few, a hypernetwork learns the strings. With dozens, it has to learn what they have in common.
 `task_template.py` fills the slots (`{write}`, `{end}`).
 """
 

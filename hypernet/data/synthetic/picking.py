@@ -93,7 +93,9 @@ def odd_one_out(categories: Mapping[str, Sequence[str]]) -> Iterator[TaskTemplat
 
 
 def distinguishable(categories: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """Ordered pairs of categories with hardly a word in common: some adjectives are concepts too."""
+    """Ordered pairs of categories with hardly a word in common:
+    some adjectives are concepts too.
+    """
 
     def shared(one: str, rest: str) -> float:
         smaller = min(len(categories[one]), len(categories[rest]))

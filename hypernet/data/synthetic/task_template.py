@@ -1,4 +1,6 @@
-"""Template of a built task: a name, patterns of descriptions, a draw of one instance, and its rule."""
+"""Template of a built task: a name, patterns of descriptions, a draw of one instance,
+and its rule.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ class TaskTemplate:
         return cls(name, patterns, lambda rng: rng.choice(pairs), lookup(pairs), SAME_PAIRS_SHARE)
 
     def task(self, instances: int, seed: int, unseen: EvaluationAnswers) -> Task | None:
-        """Draw the task, without duplicates and without pairs of evaluation tasks. None if nothing is left.
+        """Draw the task, without duplicates and without pairs of evaluation tasks. None if nothing
+        is left.
 
         Each name has a random stream of its own.
         """

@@ -1,1 +1,4 @@
-"""Patches of vLLM, one per file. `plugin` installs the selected ones in each of vLLM's processes."""
+"""Patches of vLLM, one per file.
+
+`plugin` installs the selected ones in each of vLLM's processes.
+"""

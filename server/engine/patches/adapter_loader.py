@@ -1,8 +1,8 @@
 """Loads adapters from memory in vLLM's workers, where vLLM would read a folder.
 
-An RPC stages the weights of an adapter under its integer id. vLLM then loads the adapter by path: for a
-path `t2l://<adapter id>` it gets the staged weights, for any other path it reads the folder. Staged
-weights stay as long as the adapter is registered, because vLLM may load it again.
+An RPC stages the weights of an adapter under its integer id. vLLM then loads the adapter by path:
+for a path `t2l://<adapter id>` it gets the staged weights, for any other path it reads the folder.
+Staged weights stay as long as the adapter is registered, because vLLM may load it again.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def build_lora_model(int_id: int, weights: LoraWeights, manager: Any) -> LoRAMod
     Args:
         int_id: vLLM's integer id of the adapter.
         weights: weights in the engine's dtype.
-        manager: vLLM's adapter manager. If its slots are stacked (`stacked_slots`), the result refers
-            to the weights of whole modules and has no layers.
+        manager: vLLM's adapter manager. If its slots are stacked (`stacked_slots`), the result
+            refers to the weights of whole modules and has no layers.
     """
     from vllm.lora.lora_model import LoRAModel
 
@@ -118,7 +118,8 @@ def build_lora_model(int_id: int, weights: LoraWeights, manager: Any) -> LoRAMod
 def _layer_weights(weights: LoraWeights, model: type) -> dict[str, Any]:
     """vLLM's weights of every layer of every module, by vLLM's name of the layer.
 
-    B is a scaled copy. With a scaling other than 1, vLLM would multiply the staged tensors in place.
+    B is a scaled copy. With a scaling other than 1, vLLM would multiply the staged tensors in
+    place.
     """
     from vllm.lora.lora_weights import LoRALayerWeights
 

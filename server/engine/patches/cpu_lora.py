@@ -1,17 +1,18 @@
 """Replaces vLLM's LoRA operator on a CPU, which is wrong for rows without an adapter.
 
-vLLM 0.32 marks a row without an adapter by the slot index -1, which torch's indexing reads as the last
-slot. A base request that shares a step with adapted requests therefore gets the adapter of another
-request. This operator masks such rows in every slot. It is also cheaper: for T tokens and S slots of
-rank r,
+vLLM 0.32 marks a row without an adapter by the slot index -1, which torch's indexing reads as the
+last slot. A base request that shares a step with adapted requests therefore gets the adapter of
+another request. This operator masks such rows in every slot. It is also cheaper: for T tokens and S
+slots of rank r,
 
     h = x A'                            [T, in] x [in, S r], all slots at once
     h = 0 in the slots of other tokens  [T, S r]
     y += h B'                           [T, S r] x [S r, out]
 
-reads every adapter once per step. vLLM's operator copies the weights once per token. If few rows have an
-adapter and the machine has a compiler, `native_kernel` computes each row with its own slot instead.
-Both round as vLLM's operator does: float32 inside a product, the model's dtype between the two products.
+reads every adapter once per step. vLLM's operator copies the weights once per token. If few rows
+have an adapter and the machine has a compiler, `native_kernel` computes each row with its own slot
+instead. Both round as vLLM's operator does: float32 inside a product, the model's dtype between the
+two products.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from server.engine.patches.native_kernel import Kernel
 KernelLoader = Callable[[], Kernel | None]
 
 MAX_NATIVE_ROWS = 256
-"""Maximum number of adapted rows for the compiled kernel. With more rows, matrix products are faster."""
+"""Maximum number of adapted rows for the compiled kernel.
+
+With more rows, matrix products are faster.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,10 @@ class TokenSlotMapping:
     """Masks by rank, shared by all layers of a step."""
 
     def mask(self, rank: int) -> Tensor:
-        """True where h must be 0, because the token has another slot. [tokens, slots in the range * rank]"""
+        """True where h must be 0, because the token has another slot.
+
+        [tokens, slots in the range * rank]
+        """
         if rank not in self.masks:
             slots = torch.arange(self.slot_range.start, self.slot_range.stop, device=self.token_slots.device)
             self.masks[rank] = (self.token_slots.unsqueeze(1) != slots).repeat_interleave(rank, dim=1)
@@ -128,7 +135,10 @@ class SliceWeights:
 
 
 class LayerWeights:
-    """The slices of a layer that have weights. Others, such as `k_proj` in many specs, are skipped."""
+    """The slices of a layer that have weights.
+
+    Others, such as `k_proj` in many specs, are skipped.
+    """
 
     def __init__(self, used: list[SliceWeights], empty: list[Tensor]) -> None:
         self.used = used
@@ -142,7 +152,10 @@ class LayerWeights:
         return all(b._version == seen for b, seen in self._empty)
 
     def for_slots(self, slots: slice) -> list[SliceWeights]:
-        """The weights of a range of slots. Cached, because most steps use the same range as the last."""
+        """The weights of a range of slots.
+
+        Cached, because most steps use the same range as the last.
+        """
         if self._last is None or self._last[0] != slots:
             self._last = slots, [slice_.for_slots(slots) for slice_ in self.used]
         return self._last[1]
@@ -170,7 +183,10 @@ def layer_weights(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> LayerWeights:
 
 
 def to_rank_major(b: Tensor) -> Tensor:
-    """Change the memory layout of B [slots, 1, out, rank] to [slots, rank, out]. Values and shape stay."""
+    """Change the memory layout of B [slots, 1, out, rank] to [slots, rank, out].
+
+    Values and shape stay.
+    """
     return b.transpose(2, 3).contiguous().transpose(2, 3)
 
 

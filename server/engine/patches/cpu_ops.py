@@ -1,9 +1,10 @@
-"""Uses vLLM's own CPU kernels for norms and rotary positions, which its eager mode does not use there.
+"""Uses vLLM's own CPU kernels for norms and rotary positions, which its eager mode does not use
+there.
 
-vLLM does not compile models with LoRA on a CPU. Each norm then runs as eight small torch operations, sixty
-times per step: 26 us instead of 4 us for one kernel. vLLM ships the kernel and lets plugins register
-implementations of its operations, so this patch registers the kernel. The kernel for rotary positions
-only needs an engine argument.
+vLLM does not compile models with LoRA on a CPU. Each norm then runs as eight small torch
+operations, sixty times per step: 26 us instead of 4 us for one kernel. vLLM ships the kernel and
+lets plugins register implementations of its operations, so this patch registers the kernel. The
+kernel for rotary positions only needs an engine argument.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: in
 def fused_add_rms_norm(
     x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Norm of x + x_residual, and the sum. They replace x and x_residual in place. [tokens, size] each"""
+    """Norm of x + x_residual, and the sum.
+
+    They replace x and x_residual in place. [tokens, size] each
+    """
     torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)
     return x, x_residual
 

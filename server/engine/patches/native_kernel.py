@@ -1,9 +1,9 @@
 """Compiles the LoRA kernel `add_lora.cpp` for this machine when an engine starts.
 
-A decode step of a small model computes a hundred LoRA products of a few rows each. A matrix library takes
-15 to 20 us for each in bf16, a tenth of it for the arithmetic. The source is short and includes no
-headers of torch, so it compiles in a second. Compiling at every start is simpler than shipping binaries
-for all processors. Without a compiler, `cpu_lora` uses matrix products.
+A decode step of a small model computes a hundred LoRA products of a few rows each. A matrix library
+takes 15 to 20 us for each in bf16, a tenth of it for the arithmetic. The source is short and
+includes no headers of torch, so it compiles in a second. Compiling at every start is simpler than
+shipping binaries for all processors. Without a compiler, `cpu_lora` uses matrix products.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ SOURCE = Path(__file__).with_name("add_lora.cpp")
 COMPILERS = ("g++", "clang++")
 COMPILER_FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 OPENMP_FLAGS = ("-fopenmp",), ()
-"""Flags to try in order: with OpenMP, which shares torch's libgomp and threads, then single-threaded."""
+"""Flags to try in order: with OpenMP, which shares torch's libgomp and threads,
+then single-threaded.
+"""
 COMPILE_TIMEOUT_S = 60
 
 MAX_RANK = 512
@@ -36,7 +38,9 @@ log = logging.getLogger(__name__)
 
 
 class SliceDescriptor(ctypes.Structure):
-    """The source's `SliceDescriptor`: A and B of all slots, first and number of output columns, rank."""
+    """The source's `SliceDescriptor`: A and B of all slots, first and number of output columns,
+    rank.
+    """
 
     _fields_ = [
         ("a", ctypes.c_void_p),
@@ -51,8 +55,8 @@ class LayerDescriptor:
     """Addresses of the slices of one packed layer. The tensors must outlive it.
 
     Args:
-        slices: for each slice its first output column, A [slots rank, in], B [slots rank, out], both
-            contiguous, and its rank.
+        slices: for each slice its first output column, A [slots rank, in], B [slots rank, out],
+            both contiguous, and its rank.
     """
 
     def __init__(self, slices: Sequence[tuple[int, Tensor, Tensor, int]]) -> None:
@@ -113,7 +117,10 @@ class Kernel:
 
 @cache
 def load_kernel() -> Kernel | None:
-    """Compile the kernel, once per process. None if no C++ compiler is installed, or if compiling fails."""
+    """Compile the kernel, once per process.
+
+    None if no C++ compiler is installed, or if compiling fails.
+    """
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         log.info("no C++ compiler found, LoRA on the CPU uses slower matrix products: install g++")

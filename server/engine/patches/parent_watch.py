@@ -12,7 +12,8 @@ ENGINE_PROCESS_PREFIXES = ("EngineCore", "VllmWorker")
 
 
 def exit_with_parent() -> None:
-    """Make this process exit when its parent does, and ignore Ctrl-C. Only affects the engine's processes.
+    """Make this process exit when its parent does, and ignore Ctrl-C. Only affects the engine's
+    processes.
 
     A server that is killed cannot stop its engine. The core would keep its memory forever. Ctrl-C
     reaches every process of the terminal's process group. The core would abort requests while the

@@ -27,7 +27,8 @@ _registered = False
 
 
 def register() -> None:
-    """Install the adapter loader, and the optional patches that are selected and apply here. Idempotent.
+    """Install the adapter loader, and the optional patches that are selected and apply here.
+    Idempotent.
 
     Raises:
         ValueError: `T2L_VLLM_PATCHES` does not parse.
@@ -51,7 +52,10 @@ def register() -> None:
 
 
 def should_patch_cpu_lora(patches: PatchSelection) -> bool:
-    """Whether to replace the LoRA operator of a CPU. Warns if vLLM's own operator may stay (wrong in 0.32)."""
+    """Whether to replace the LoRA operator of a CPU.
+
+    Warns if vLLM's own operator may stay (wrong in 0.32).
+    """
     import vllm
 
     if not _on_cpu() or patches.cpu_lora == "off":

@@ -1,9 +1,10 @@
 """Repairs seeded sampling on a CPU: chunked prefill of a seeded request must not stop the engine.
 
-While vLLM 0.32 prefills a prompt in chunks, it samples a token after every chunk, discards the token and
-moves the row's random generator back by an offset. CPU generators have no offset: `set_offset` raises
-inside the step, and the engine dies with all its streams. A client triggers this with a seed and a
-prompt that does not fit into one step. This patch restores the generator's state instead.
+While vLLM 0.32 prefills a prompt in chunks, it samples a token after every chunk, discards the
+token and moves the row's random generator back by an offset. CPU generators have no offset:
+`set_offset` raises inside the step, and the engine dies with all its streams. A client triggers
+this with a seed and a prompt that does not fit into one step. This patch restores the generator's
+state instead.
 """
 
 from __future__ import annotations

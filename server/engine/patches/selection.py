@@ -25,7 +25,10 @@ class PatchSelection:
     """
 
     cpu_lora: Literal["native", "products", "off"] = "native"
-    """`native` compiles the LoRA kernel, if the machine has a C++ compiler. `products` never does."""
+    """`native` compiles the LoRA kernel, if the machine has a C++ compiler.
+
+    `products` never does.
+    """
     cpu_ops: bool = True
     seeded_sampling: bool = True
     stacked_slots: bool = True

@@ -1,10 +1,11 @@
 """Loads an adapter into its slot with two copies per module, where vLLM makes ten per layer.
 
-vLLM gives each layer slot tensors of its own and fills them layer by layer. That takes hundreds of small
-copies while all streams wait; vLLM also formats the first adapter's weights as text to find their device.
-Here the slot tensors of one module are views of one tensor over all layers, which is allocated before the
-engine runs. The layers of an adapter are stacked, too, so a module needs one copy of A and one of B, each
-a single kernel on a GPU. Tensor parallelism and layers of different shapes keep vLLM's own way.
+vLLM gives each layer slot tensors of its own and fills them layer by layer. That takes hundreds of
+small copies while all streams wait; vLLM also formats the first adapter's weights as text to find
+their device. Here the slot tensors of one module are views of one tensor over all layers, which is
+allocated before the engine runs. The layers of an adapter are stacked, too, so a module needs one
+copy of A and one of B, each a single kernel on a GPU. Tensor parallelism and layers of different
+shapes keep vLLM's own way.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class StackedSlots:
     """Slots that may contain weights."""
 
     def write(self, slot: int, a: Tensor, b: Tensor, scaling: float) -> None:
-        """Write A [layers, r, in] and scaling * B [layers, out, r] to a slot. r is at most the slot's rank."""
+        """Write A [layers, r, in] and scaling * B [layers, out, r] to a slot.
+        r is at most the slot's rank.
+        """
         rank = a.shape[1]
         self.filled.add(slot)
         self.a[:, slot, 0, :rank].copy_(a)
@@ -54,7 +57,10 @@ class StackedSlots:
             self.b[:, slot, 0, :, rank:] = 0
 
     def clear(self, slot: int) -> None:
-        """Clear a slot. An empty slot is not written to, because `cpu_lora` rechecks slices after a write."""
+        """Clear a slot.
+
+        An empty slot is not written to, because `cpu_lora` rechecks slices after a write.
+        """
         if slot in self.filled:
             self.a[:, slot] = 0
             self.b[:, slot] = 0
@@ -150,7 +156,9 @@ def install() -> None:
 
 
 class StackedAdapter:
-    """The weights of an adapter and their locations, instead of the layers of vLLM's `LoRAModel`."""
+    """The weights of an adapter and their locations,
+    instead of the layers of vLLM's `LoRAModel`.
+    """
 
     def __init__(self, weights: LoraWeights, locations: dict[str, SlotLocation]) -> None:
         self.weights = weights

@@ -8,8 +8,8 @@ from typing import Any
 def stat_logger() -> type[Any]:
     """vLLM's Prometheus logger without the gauge `vllm:lora_requests_info`.
 
-    The gauge keeps one time series for each set of adapters that ever shared a step. Here their number
-    is unbounded, and their names are adapter ids, which metrics must not expose.
+    The gauge keeps one time series for each set of adapters that ever shared a step. Here their
+    number is unbounded, and their names are adapter ids, which metrics must not expose.
     """
     from prometheus_client import REGISTRY
     from vllm.v1.metrics.loggers import PrometheusStatLogger

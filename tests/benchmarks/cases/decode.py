@@ -1,4 +1,6 @@
-"""Decoding speed of sixteen streams with eight adapters: our server and engine, vLLM's server, PEFT."""
+"""Decoding speed of sixteen streams with eight adapters: our server and engine, vLLM's server,
+PEFT.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Time to the first token for a new description, against the base model and against other systems."""
+"""Time to the first token for a new description, against the base model and against other
+systems.
+"""
 
 from __future__ import annotations
 

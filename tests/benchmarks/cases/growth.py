@@ -1,4 +1,6 @@
-"""Throughput and latency as functions of the number of descriptions, of streams, and of the rank."""
+"""Throughput and latency as functions of the number of descriptions, of streams,
+and of the rank.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ async def run(context: BenchContext) -> dict[str, Any]:
 
 
 async def grow_descriptions(context: BenchContext, counts: tuple[int, ...]) -> Curve:
-    """Sixteen streams with a growing number of descriptions, whose adapters were generated before."""
+    """Sixteen streams with a growing number of descriptions,
+    whose adapters were generated before.
+    """
     t2l, curve = await context.t2l_server(), Curve("descriptions in use")
     names, rng = descriptions(max(counts), "growth"), random.Random(0)
     known = 0

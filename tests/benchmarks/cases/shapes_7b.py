@@ -1,4 +1,5 @@
-"""The shapes of a 7B base model with random weights: generating and loading adapters against copying bytes.
+"""The shapes of a 7B base model with random weights: generating and loading adapters against
+copying bytes.
 
 Runs on a GPU if there is one. On a CPU it shows that the code runs, and its cost there.
 """
@@ -65,7 +66,9 @@ async def generation(context: BenchContext, spec: LoraSpec, device: str) -> list
 
 
 async def loading(context: BenchContext, spec: LoraSpec, device: str) -> list[Comparison]:
-    """Load an adapter into its slots: two strided copies per module, against one copy of all bytes."""
+    """Load an adapter into its slots: two strided copies per module,
+    against one copy of all bytes.
+    """
     like = {"dtype": torch.bfloat16, "device": device}
     adapter = LoraWeights.unflatten(spec, torch.randn(spec.num_parameters).to(**like))
     locations = {m.name: SlotLocation(m.name, 0) for m in spec.modules}

@@ -26,7 +26,9 @@ TASKS = 24
 
 
 async def run(context: BenchContext) -> list[Comparison]:
-    """Tokens per second of an SFT step, against those of its matrix products alone at the measured FLOP/s."""
+    """Tokens per second of an SFT step, against those of its matrix products alone at the measured
+    FLOP/s.
+    """
     sft = start()
     with FlopCounterMode(display=False) as counter:
         step(sft, 0)

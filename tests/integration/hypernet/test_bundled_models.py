@@ -1,4 +1,6 @@
-"""The bundled models: embeddings, packed rows, the first training loss, greedy answers and FLOPs."""
+"""The bundled models: embeddings, packed rows, the first training loss,
+greedy answers and FLOPs.
+"""
 
 import random
 

@@ -58,7 +58,9 @@ from server.cli import main
 hypernet.frozen.fastest_dtype = lambda _: torch.float32
 main()
 """
-"""The command, in fp32: bf16, the default of some CPUs, rounds the parts of a batch too differently."""
+"""The command, in fp32: bf16, the default of some CPUs,
+rounds the parts of a batch too differently.
+"""
 
 
 def torchrun(files: Path, *words: object) -> str:

@@ -1,4 +1,6 @@
-"""The shipped checkpoint behind a real server: documented examples work, and exports equal what is served."""
+"""The shipped checkpoint behind a real server: documented examples work,
+and exports equal what is served.
+"""
 
 from __future__ import annotations
 

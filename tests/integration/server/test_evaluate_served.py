@@ -1,4 +1,6 @@
-"""Evaluation through a running server and through transformers: the same questions, the same scores."""
+"""Evaluation through a running server and through transformers: the same questions,
+the same scores.
+"""
 
 from __future__ import annotations
 

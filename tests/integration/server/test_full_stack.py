@@ -1,6 +1,8 @@
-"""The whole server as its users meet it: a process over HTTP, with the real engine, encoder and hypernetwork.
+"""The whole server as its users meet it: a process over HTTP, with the real engine, encoder and
+hypernetwork.
 
-The hypernetwork is untrained but loud: its adapters change answers, which is all that these tests need.
+The hypernetwork is untrained but loud: its adapters change answers, which is all that these tests
+need.
 """
 
 from __future__ import annotations

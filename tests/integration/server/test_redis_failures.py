@@ -1,4 +1,6 @@
-"""No HTTP request fails when a real Redis-protocol server starts, hangs, returns garbage or is killed."""
+"""No HTTP request fails when a real Redis-protocol server starts, hangs,
+returns garbage or is killed.
+"""
 
 import asyncio
 import time

@@ -1,6 +1,7 @@
 """The scripts of the study, with a fake `t2l` that records its arguments.
 
-Every recorded command is parsed by the real command line, so a renamed command or option fails here.
+Every recorded command is parsed by the real command line, so a renamed command or option fails
+here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A user's mistake ends in one line on stderr and status 2; a fault of the program keeps its traceback."""
+"""A user's mistake ends in one line on stderr and status 2;
+a fault of the program keeps its traceback.
+"""
 
 from __future__ import annotations
 

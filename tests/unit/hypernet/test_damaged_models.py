@@ -1,4 +1,6 @@
-"""A model's folder with a damaged file is an error that names the folder, whichever library reads the file."""
+"""A model's folder with a damaged file is an error that names the folder,
+whichever library reads the file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The frozen base model with packed rows equals the model with eager attention and single examples."""
+"""The frozen base model with packed rows equals the model with eager attention and single
+examples.
+"""
 
 from __future__ import annotations
 

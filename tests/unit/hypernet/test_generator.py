@@ -1,4 +1,6 @@
-"""A generator refuses models that its checkpoint was not trained with, by fingerprint or else by shape."""
+"""A generator refuses models that its checkpoint was not trained with,
+by fingerprint or else by shape.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Functional LoRA against three other computations: by hand, merged into the weights, and by PEFT."""
+"""Functional LoRA against three other computations: by hand, merged into the weights,
+and by PEFT.
+"""
 
 from __future__ import annotations
 

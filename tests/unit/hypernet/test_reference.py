@@ -1,7 +1,7 @@
 """Equality with outputs of the published reference, and checkpoints that the importer refuses.
 
-Three small checkpoints are in tests/fixtures/reference. T2L_REFERENCE_FIXTURES names a folder with more
-of the same layout.
+Three small checkpoints are in tests/fixtures/reference. T2L_REFERENCE_FIXTURES names a folder with
+more of the same layout.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ FOLDERS = sorted(Path(os.environ.get("T2L_REFERENCE_FIXTURES", FIXTURES)).iterdi
 
 
 def worst_error(model: Hypernet, folder: Path) -> float:
-    """Largest absolute difference from the reference's outputs, over every number of every adapter."""
+    """Largest absolute difference from the reference's outputs,
+    over every number of every adapter.
+    """
     expected = load_file(folder / "expected.safetensors")
     with torch.inference_mode():
         ours = model(expected.pop("task_embedding"))
@@ -82,7 +84,10 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("copy", ["l-sft-llama"], indirect=True)
 def test_a_multi_task_lora_is_an_offset(copy: Path) -> None:
-    """With mt_lora_path the initial LoRA is a frozen one instead of the heads' biases. Outputs stay equal."""
+    """With mt_lora_path the initial LoRA is a frozen one instead of the heads' biases.
+
+    Outputs stay equal.
+    """
     state = read_state(copy)
     model, _ = load_reference(copy, copy / "base_model")
     spec = model.config.lora

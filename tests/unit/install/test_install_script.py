@@ -1,4 +1,6 @@
-"""deploy/install.py: which tool installs, where torch comes from, and what a user sees meanwhile."""
+"""deploy/install.py: which tool installs, where torch comes from,
+and what a user sees meanwhile.
+"""
 
 from __future__ import annotations
 

@@ -19,9 +19,14 @@ from server.errors import AdapterRejectedError
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
 CLOSE = 0.05
-"""Bound on the mean difference of log-probabilities by bf16, and half of an adapter's minimum effect."""
+"""Bound on the mean difference of log-probabilities by bf16,
+and half of an adapter's minimum effect.
+"""
 NEAR_TIE = 0.5
-"""Margin in log-probability that bf16 rounding in 30 layers can reverse. The largest seen was 0.16."""
+"""Margin in log-probability that bf16 rounding in 30 layers can reverse.
+
+The largest seen was 0.16.
+"""
 
 
 @pytest.fixture(scope="module")

@@ -103,8 +103,9 @@ def test_table_compares_every_method(tiny_base: Path) -> None:
     costs = compare(base, lora_spec(tiny_base, rank=2, alpha=2), 10**6, Lengths())
     assert [c.name for c in costs][:3] == ["T2L", "3-shot ICL", "3-shot ICL, prefix cached"]
     icl, cached = costs[1], costs[2]
-    # Caching saves the prefix's own pass, not the attention of later tokens to it. A dense kernel over the
-    # whole prompt also computes scores of the prefix towards the question, which the mask then hides.
+    # Caching saves the prefix's own pass, not the attention of later tokens to it. A dense kernel
+    # over the whole prompt also computes scores of the prefix towards the question, which the mask
+    # then hides.
     assert cached.per_request < icl.per_request
     prefix, question, queries, layers = 3 * 64, 48, 32, 2
     assert icl.total(1) - cached.total(1) == layers * 4 * prefix * question * queries

@@ -1,4 +1,6 @@
-"""The fields of a task file: every declared one is read, any other is refused with the nearest name."""
+"""The fields of a task file: every declared one is read,
+any other is refused with the nearest name.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One reading for likelihood and answers, against transformers' own generation and lone computation."""
+"""One reading for likelihood and answers, against transformers' own generation and lone
+computation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Conditions on tiny models: batches change no answer, results are reused, skipped tasks have a reason."""
+"""Conditions on tiny models: batches change no answer, results are reused,
+skipped tasks have a reason.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A batch in parts equals the whole batch: over passes and processes, with noise and contrastive loss."""
+"""A batch in parts equals the whole batch: over passes and processes,
+with noise and contrastive loss.
+"""
 
 from pathlib import Path
 
@@ -137,7 +139,10 @@ def test_an_offset_of_another_shape_is_refused(frozen: FrozenBase, tiny_encoder:
 def test_a_compiled_base_model_gives_the_same_loss(
     tiny_base: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Traced with the hooks in place, once for all layers. The code generator behind is torch's, and slow."""
+    """Traced with the hooks in place, once for all layers.
+
+    The code generator behind is torch's, and slow.
+    """
     counter = CompileCounter()
     monkeypatch.setattr(LlamaDecoderLayer, "compile", lambda self: nn.Module.compile(self, backend=counter))
     fused = torch.compile(losses_module.token_losses, dynamic=True, backend="eager")

@@ -1,4 +1,6 @@
-"""The LoRA nearest to the mean of a hypernetwork's adapters, and a multi-task run that starts at it."""
+"""The LoRA nearest to the mean of a hypernetwork's adapters,
+and a multi-task run that starts at it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """An unfinished run of the code before the renames resumes with the present code.
 
-`tests/fixtures/run-before-renames` holds the state files of an SFT and of a multi-task run, each killed
-after two of four steps on the tiny models. LOSSES are those of the same runs without a kill.
+`tests/fixtures/run-before-renames` holds the state files of an SFT and of a multi-task run, each
+killed after two of four steps on the tiny models. LOSSES are those of the same runs without a kill.
 """
 
 from __future__ import annotations

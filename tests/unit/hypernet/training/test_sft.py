@@ -85,7 +85,8 @@ def test_contrastive_loss_has_no_gradient_for_the_right_adapter() -> None:
 def test_contrastive_step_uses_adapters_of_other_tasks(frozen: FrozenBase, tiny_encoder: Path) -> None:
     plain = run(frozen, tiny_encoder).step(0)
     contrasted = run(frozen, tiny_encoder, contrast=0.5, contrast_rows=3).step(0)
-    # At the start every adapter is the same, so another task's is no worse and the whole margin is due.
+    # At the start every adapter is the same, so another task's is no worse and the whole margin is
+    # due.
     assert contrasted.metrics["nll"] == pytest.approx(plain.metrics["nll"])
     assert contrasted.loss.item() == pytest.approx(plain.loss.item() + 0.5, abs=0.1)
     assert contrasted.tokens > plain.tokens

@@ -195,7 +195,8 @@ async def test_engine_gets_device_weights_only_if_device_memory_is_shared(launch
         page = (await running.http.get("/v1/adapters")).json()
         assert page["data"][0]["nbytes"] == 2 * weights_for("x").spec.num_parameters
         loaded, reloaded = running.engine.loaded
-    # Shared weights have the dtype of the hypernetwork, here float32. Cached weights are always bf16.
+    # Shared weights have the dtype of the hypernetwork, here float32. Cached weights are always
+    # bf16.
     assert loaded.a["q_proj"].dtype == (torch.float32 if share == "1" else torch.bfloat16)
     assert reloaded.flatten().equal(weights_for("x").flatten().bfloat16())
     assert loaded.flatten().bfloat16().equal(reloaded.flatten())

@@ -1,4 +1,6 @@
-"""Messages for invalid requests: the field's path, the limit in its unit, and what to send instead."""
+"""Messages for invalid requests: the field's path, the limit in its unit,
+and what to send instead.
+"""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -23,7 +25,9 @@ def error_for(model, body):
 
 
 def violations(schema):
-    """Every constraint of a field's JSON schema: (a value that violates it, what the message must say)."""
+    """Every constraint of a field's JSON schema: (a value that violates it,
+    what the message must say).
+    """
     for branch in schema.get("anyOf", ()):
         yield from ((value, said) for value, said in violations(branch) if said)
     if "maxLength" in schema:

@@ -67,7 +67,9 @@ def test_cpu_engine_leaves_one_core_to_the_server() -> None:
 
 
 def test_outputs_of_one_step_are_one_chunk() -> None:
-    """An abort must be sent before the caller wakes up. vLLM keeps this order only within one chunk."""
+    """An abort must be sent before the caller wakes up.
+    vLLM keeps this order only within one chunk.
+    """
     environment = config(max_num_seqs=300).environment(cpu=False, cores=1)
     assert int(environment["VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"]) >= 300
 

@@ -1,4 +1,6 @@
-"""The registry on a fake engine of two callables, which fails on anything that must never happen."""
+"""The registry on a fake engine of two callables, which fails on anything that must never
+happen.
+"""
 
 from __future__ import annotations
 
@@ -279,7 +281,9 @@ STEP = st.tuples(st.sampled_from("abcde"), st.sampled_from(["use", "cancel", "ev
 @settings(max_examples=150, deadline=None)
 @given(slots=st.integers(1, 3), steps=st.lists(STEP, max_size=40))
 def test_random_traffic_neither_overfills_nor_loses_a_slot(slots: int, steps: list[tuple[str, str]]) -> None:
-    """The fake engine is never overfilled, every caller is served or gets an error, no slot is lost."""
+    """The fake engine is never overfilled, every caller is served or gets an error,
+    no slot is lost.
+    """
 
     async def scenario() -> None:
         harness, done = Harness(slots), asyncio.Event()

@@ -1,4 +1,5 @@
-"""The CPU LoRA operator against vLLM's own where that is right, and against unchanged rows elsewhere.
+"""The CPU LoRA operator against vLLM's own where that is right, and against unchanged rows
+elsewhere.
 
 Every property is tested with matrix products and with the native kernel.
 """
@@ -142,7 +143,10 @@ def test_other_slots_do_not_affect_a_row(operator: Kernel, layer: Any, data: st.
 
 
 def test_vllms_operator_still_gives_a_base_row_the_last_slots_adapter(operator: Kernel) -> None:
-    """The fault that the patch repairs. If this test fails, vLLM has fixed it, and the patch can be removed."""
+    """The fault that the patch repairs.
+
+    If this test fails, vLLM has fixed it, and the patch can be removed.
+    """
     y, x = torch.zeros(2, 3), torch.ones(2, 4)
     a, b = (torch.ones(2, 1, 1, 4),), (torch.ones(2, 1, 3, 1),)
     indices = torch.tensor([-1, 0])

@@ -1,4 +1,6 @@
-"""A row whose token is discarded keeps the state of its random generator, and the engine stays alive."""
+"""A row whose token is discarded keeps the state of its random generator,
+and the engine stays alive.
+"""
 
 from __future__ import annotations
 

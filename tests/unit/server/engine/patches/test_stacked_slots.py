@@ -1,4 +1,6 @@
-"""Stacked slots have the contents that vLLM's own loop writes, and other layers are left to vLLM."""
+"""Stacked slots have the contents that vLLM's own loop writes,
+and other layers are left to vLLM.
+"""
 
 from __future__ import annotations
 
