@@ -150,7 +150,7 @@ def multitask(
     description. OUT/best is a PEFT folder. With --start, OUT/last is the LoRA of
     the last step. After a kill, run the same line with --resume.
 
-        t2l train multitask --tasks t.jsonl.gz --config multitask.yaml --out runs/mt
+        t2l train multitask --tasks t.jsonl.gz --config hypernet/configs/multitask.yaml --out runs/m
     """
     use_threads(threads)
     from hypernet.model_paths import base_model_folder
@@ -293,7 +293,7 @@ def distill(
     result with --start. --base-model matters only to the encoder `base-model`: no
     base model is loaded otherwise. After a kill, run the same line with --resume.
 
-        t2l train distill --teacher runs/l --tasks t.jsonl.gz --variant M --steps 300 --out runs/m
+        t2l train distill --teacher runs/l/best --tasks t.jsonl.gz --variant M --out runs/m
     """
     use_threads(threads)
     from hypernet.training.config import DistillationConfig, load_config
