@@ -26,12 +26,10 @@ EncoderName = Annotated[
 def _usable_device(name: str) -> str:
     """Refuse a device that torch does not know or this machine does not have."""
     if name != "cpu":
-        import torch  # slow to import: `--help` does without
+        from hypernet.hardware import device_problem  # imports torch: `--help` does without
 
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-            raise typer.BadParameter(f"{name} cannot be used: {str(error).splitlines()[0]}") from error
+        if problem := device_problem(name):
+            raise typer.BadParameter(problem)
     return name
 
 

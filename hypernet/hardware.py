@@ -29,6 +29,15 @@ def fastest_dtype(device: str) -> torch.dtype:
     return torch.float32 if slow else torch.bfloat16
 
 
+def device_problem(name: str) -> str | None:
+    """Why torch cannot use a device on this machine, in one line. None: it can."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        return f"{name} cannot be used: {str(error).splitlines()[0]}"
+    return None
+
+
 def can_compile(device: str) -> bool:
     """Whether torch.compile can run. On a CPU it needs a C++ compiler."""
     return torch.device(device).type != "cpu" or any(map(shutil.which, ("g++", "clang++")))

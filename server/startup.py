@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 
 from hypernet.checkpoint import load_config
 from hypernet.cli_support import describe
 from hypernet.encoder import LAST_TOKEN_PREFIX, REMOTE_CODE_PREFIX
 from hypernet.errors import T2lError
+from hypernet.hardware import device_problem
 from hypernet.model_paths import HUB_ID, model_folder
 from server.errors import ServiceError
 from server.settings import Settings
@@ -37,7 +37,8 @@ def check_startup(settings: Settings) -> None:
     _check_model_folder("T2L_BASE_MODEL", settings.base_model)
     encoder = settings.encoder and settings.encoder.removeprefix(REMOTE_CODE_PREFIX)
     _check_model_folder("T2L_ENCODER", encoder and encoder.removeprefix(LAST_TOKEN_PREFIX))
-    _check_device(settings.hypernetwork_device)
+    if problem := device_problem(settings.hypernetwork_device):
+        raise StartupError(f"T2L_HYPERNETWORK_DEVICE: {problem}")
 
 
 def describe_failure(error: Exception) -> str | None:
@@ -63,11 +64,3 @@ def _check_model_folder(variable: str, name: str | None) -> None:
         raise StartupError(f"{variable}: {error}") from error
     if not (folder / "config.json").is_file():
         raise StartupError(f"{variable}: the folder {name} has no config.json, so it is not a model's")
-
-
-def _check_device(name: str) -> None:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise StartupError(f"T2L_HYPERNETWORK_DEVICE: {name} cannot be used: {reason}") from error
