@@ -168,9 +168,6 @@ class SentenceEncoder(Encoder):
         trust_remote_code: bool = False,
     ) -> None:
         from sentence_transformers import SentenceTransformer  # slow to import; not every command encodes
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # it would fill the server's log
 
         if not trust_remote_code and "auto_map" in read_config(folder):
             raise EncoderError(
@@ -318,9 +315,7 @@ class LastTokenEncoder(Encoder):
 
     def __init__(self, folder: Path, name: str, device: str = "cpu") -> None:
         from transformers import AutoConfig, AutoModel, AutoTokenizer
-        from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()
         self.name = name
         self._format = last_token_format(name)
         self.fingerprint = last_token_fingerprint(folder, name)

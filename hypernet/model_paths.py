@@ -36,7 +36,7 @@ class ModelLoadError(T2lError):
 
 @contextmanager
 def loading_model(folder: Path) -> Iterator[None]:
-    """Turn every error of another library's loader into one that names the folder.
+    """Name the folder in every error of another library's loader, and hide its progress bar.
 
     transformers, tokenizers and sentence-transformers raise all kinds of exceptions for a damaged
     file, plain `Exception` included. Only calls of their loaders belong into this context.
@@ -44,6 +44,9 @@ def loading_model(folder: Path) -> Iterator[None]:
     Raises:
         ModelLoadError: the folder cannot be loaded.
     """
+    from transformers.utils.logging import disable_progress_bar  # slow to import
+
+    disable_progress_bar()  # it would fill the server's log and redirected output
     try:
         yield
     except T2lError:
